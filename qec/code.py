@@ -1,0 +1,107 @@
+"""The rotated surface code: where its qubits are, how its checks couple, what its logicals are.
+
+Coordinates follow Stim's generated circuits: data qubits at odd (x, y) in 1 .. 2d-1,
+ancillas (one per check) at even (x, y) in 0 .. 2d.  The *plaquette grid* has
+(d+1) x (d+1) sites, site (row, col) at (x, y) = (2 col, 2 row); the *data grid* has
+d x d sites, site (row, col) at (x, y) = (2 col + 1, 2 row + 1).  The data qubit (row, col)
+touches the plaquettes (row, col), (row, col+1), (row+1, col), (row+1, col+1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from qec.errors import QecError
+
+ORIENTATIONS = ("ZV", "ZH", "XV", "XH")
+
+# Step s of the CNOT schedule couples a check to its data neighbour at this (dx, dy).  The second
+# pair of steps is the hook: horizontal for one order, vertical for the other.
+_HORIZONTAL_HOOK = ((+1, +1), (-1, +1), (+1, -1), (-1, -1))  # NE, NW, SE, SW
+_VERTICAL_HOOK = ((+1, +1), (+1, -1), (-1, +1), (-1, -1))  # NE, SE, NW, SW
+
+
+def plaquette_sites(distance: int, parity: int, on_rows: bool) -> np.ndarray:
+    """Sites of one check type on the plaquette grid.
+
+    Args:
+        distance: code distance d (odd).
+        parity: (row + col) % 2 of the sites that this type occupies.
+        on_rows: whether the weight-2 checks of this type sit on the first and last *row*
+            (else on the first and last column).
+
+    Returns:
+        bool array (d+1, d+1), True where a check of this type exists.
+    """
+    row, col = np.mgrid[: distance + 1, : distance + 1]
+    across, along = (col, row) if on_rows else (row, col)
+    # The type reaches over the edges in its own direction and keeps off the two others.
+    inside = (across > 0) & (across < distance) & (along >= 0)
+    return inside & ((row + col) % 2 == parity)
+
+
+@dataclasses.dataclass(frozen=True)
+class RotatedSurfaceCode:
+    """Geometry of a rotated surface code [[d^2, 1, d]].
+
+    Args:
+        distance: odd, at least 3.
+        orientation: first letter: the type of the check at (x, y) = (2, 2); second letter: the
+            direction in which the logical X runs, V(ertical) or H(orizontal).  "ZV" is the
+            layout of ``stim.Circuit.generated("surface_code:rotated_memory_*")``.
+
+    Raises:
+        QecError: even or too small distance, unknown orientation.
+    """
+
+    distance: int
+    orientation: str = "ZV"
+
+    def __post_init__(self) -> None:
+        d = self.distance
+        if isinstance(d, bool) or not isinstance(d, int) or d < 3 or d % 2 == 0:
+            raise QecError(
+                f"distance={d!r} is not supported: use an odd integer >= 3 (3, 5, 7, ...)."
+            )
+        if self.orientation not in ORIENTATIONS:
+            raise QecError(
+                f"orientation={self.orientation!r} is unknown: use one of {', '.join(ORIENTATIONS)}."
+            )
+
+    @property
+    def logical_x_vertical(self) -> bool:
+        """Whether the logical X is a column of data qubits (the logical Z is then a row)."""
+        return self.orientation[1] == "V"
+
+    def check_sites(self, basis: str) -> np.ndarray:
+        """Plaquette-grid mask (d+1, d+1) of the checks of type ``basis`` ("X" or "Z")."""
+        parity = 0 if basis == self.orientation[0] else 1
+        # X checks end the Z strings, so they line the two edges that the logical Z does not reach.
+        on_rows = self.logical_x_vertical == (basis == "X")
+        return plaquette_sites(self.distance, parity, on_rows)
+
+    def check_coords(self, basis: str) -> list[tuple[int, int]]:
+        """(x, y) of the checks of type ``basis``, in row-major order."""
+        return [(2 * int(c), 2 * int(r)) for r, c in zip(*np.nonzero(self.check_sites(basis)))]
+
+    def data_coords(self) -> list[tuple[int, int]]:
+        """(x, y) of the data qubits, in row-major order."""
+        odd = range(1, 2 * self.distance, 2)
+        return [(x, y) for y in odd for x in odd]
+
+    def logical_coords(self, basis: str) -> list[tuple[int, int]]:
+        """(x, y) of the data qubits of the logical operator of type ``basis`` (first column or row)."""
+        odd = range(1, 2 * self.distance, 2)
+        vertical = self.logical_x_vertical == (basis == "X")
+        return [(1, k) if vertical else (k, 1) for k in odd]
+
+    def schedule(self, basis: str) -> tuple[tuple[int, int], ...]:
+        """The four (dx, dy) from a check of type ``basis`` to its data qubits, in CNOT order.
+
+        The last two form the hook: an ancilla fault between the pairs spreads to them.  They lie
+        across the logical of the same Pauli type, so that hooks do not halve the distance.
+        """
+        vertical_logical = self.logical_x_vertical == (basis == "X")
+        return _HORIZONTAL_HOOK if vertical_logical else _VERTICAL_HOOK

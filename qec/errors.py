@@ -1,0 +1,8 @@
+"""The one exception type that means "your input is wrong": its message says what and how to mend it."""
+
+
+class QecError(ValueError):
+    """Bad input to qec: the message names the problem and the fix.
+
+    The command line prints it as one line and exits with status 2.
+    """
