@@ -1,0 +1,123 @@
+"""The command line: ``qec COMMAND key=value ...``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+
+from qec.errors import QecError
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command: what it is for, examples that run, and what to do after Ctrl-C.
+
+    ``run(overrides)`` gets the command line without the command's name and imports what it needs,
+    so that ``qec --help`` stays fast.
+    """
+
+    summary: str
+    examples: tuple[str, ...]
+    interrupted: str
+    run: Callable[[Sequence[str]], None]
+
+
+def _sweep(overrides: Sequence[str]) -> None:
+    from qec.config import load_config
+
+    config = load_config("sweep", overrides)
+    from qec.sweep import sweep
+
+    sweep(config, ("qec", "sweep", *overrides))
+
+
+def _train(overrides: Sequence[str]) -> None:
+    from qec.config import load_config
+
+    config = load_config("train", overrides)
+    from qec.training.loop import train
+
+    train(config)
+
+
+def _decode(overrides: Sequence[str]) -> None:
+    from qec.config import load_config
+
+    config = load_config("decode", overrides)
+    from qec.dataset import decode
+
+    decode(config)
+
+
+COMMANDS = {
+    "sweep": Command(
+        "logical error rates of several decoders, paired on the same shots",
+        ("qec sweep distance=5,9 p=0.006 decoders=[pymatching,predecoder+pymatching]",),
+        "the shots so far are in collected.csv: run the same command again to resume",
+        _sweep,
+    ),
+    "train": Command(
+        "train a pre-decoder",
+        ("qec train",),
+        "run the same command again to resume from its last checkpoint",
+        _train,
+    ),
+    "decode": Command(
+        "predict the logical flips of recorded detection events",
+        (
+            "stim gen --code surface_code --task rotated_memory_x --distance 5 --rounds 5 "
+            "--after_clifford_depolarization 0.006 > memory.stim",
+            "stim detect --shots 10000 --in memory.stim --out events.b8 --out_format b8 "
+            "--obs_out flips.01",
+            "qec decode circuit=memory.stim dets=events.b8 obs=flips.01 out=predictions.01",
+        ),
+        "nothing was written: run the same command again",
+        _decode,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise QecError(f"there is no command {name!r}: use one of {', '.join(COMMANDS)}.")
+        if {"-h", "--help"} & set(rest):
+            print(_command_help(name))
+            return 0
+        COMMANDS[name].run(rest)
+    except QecError as error:
+        print(f"qec: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nqec: interrupted; {COMMANDS[name].interrupted}.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _help() -> str:
+    lines = ["usage: qec COMMAND [key=value ...]", "", "Surface-code decoding.  Commands:", ""]
+    for name, command in COMMANDS.items():
+        lines += [f"  {name:<8}{command.summary}", f"          {command.examples[-1]}", ""]
+    return "\n".join([*lines, "`qec COMMAND --help` explains the keys of a command."])
+
+
+def _command_help(name: str) -> str:
+    from qec.config import config_file
+
+    command, path = COMMANDS[name], config_file(name)
+    lines = [f"usage: qec {name} [key=value ...]", "", f"qec {name}: {command.summary}.", ""]
+    lines += ["Example:", "", *(f"  {line}" for line in command.examples), ""]
+    lines += [f"Keys and defaults ({path}):", ""]
+    lines += [f"  {line}".rstrip() for line in path.read_text().splitlines()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

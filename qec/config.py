@@ -1,0 +1,99 @@
+"""Configuration: the YAML files of conf/ with command-line overrides in Hydra's syntax."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Transformer
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qec.errors import QecError
+
+
+def resource_dir(name: str) -> Path:
+    """The folder "conf" or "data": inside an installed package, at the root of a checkout."""
+    package = Path(__file__).resolve().parent
+    for place in (package / name, package.parent / name):
+        if place.is_dir():
+            return place
+    raise QecError(f"the folder {name}/ of the qec package is missing: install the package again.")
+
+
+def config_file(name: str) -> Path:
+    """The path of conf/<name>.yaml."""
+    path = resource_dir("conf") / f"{name}.yaml"
+    if not path.is_file():
+        raise QecError(f"{path} is missing: install the qec package again.")
+    return path
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Composes conf/<name>.yaml with overrides such as ``"p=0.003"``.
+
+    A comma makes a list: ``distance=5,9,13`` is the list [5, 9, 13] (Hydra's sweep syntax).
+
+    Raises:
+        QecError: an override that cannot be parsed, or a key that the file does not have.
+    """
+    folder = config_file(name).parent
+    parsed = [_parse(name, text) for text in overrides]
+    with initialize_config_dir(str(folder), version_base=None):
+        known = _keys(compose(name))
+        for override in parsed:
+            key = override.key_or_group
+            if override.type is not OverrideType.CHANGE:
+                raise QecError(f"{override.input_line!r}: keys cannot be added or removed.")
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=3)
+                hint = (
+                    f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}."
+                )
+                raise QecError(f"{name} has no key {key!r}: {hint}")
+        try:
+            config = compose(name, overrides=[_as_list(override) for override in parsed])
+            OmegaConf.resolve(config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise QecError(f"{name} cannot be configured: {_first_line(error)}") from error
+    return config
+
+
+def _parse(name: str, text: str) -> Override:
+    try:
+        override = OverridesParser.create().parse_override(text)
+        override.value()
+        return override
+    except HydraException as error:
+        raise QecError(
+            f"cannot read {text!r} as key=value for {name} ({_first_line(error)}). "
+            "Examples: p=0.006  distance=5,9  'decoders=[pymatching,pymatching-css]'"
+        ) from error
+
+
+def _as_list(override: Override) -> str:
+    """The override as text, with a sweep over values turned into a list of them."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    try:
+        values = override.sweep_iterator(transformer=Transformer.str)
+        return f"{override.key_or_group}=[{','.join(values)}]"
+    except HydraException as error:
+        raise QecError(f"{override.input_line!r}: write the values as a list, a,b,c.") from error
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in config:
+        keys.append(f"{prefix}{key}")
+        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
+            keys += _keys(config[key], f"{prefix}{key}.")
+    return keys
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,179 @@
+"""The command line itself, and `qec decode`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pymatching
+import pytest
+import stim
+
+from qec.cli import COMMANDS, main
+from qec.config import load_config
+
+
+def qec(*arguments, cwd):
+    command = [sys.executable, "-m", "qec.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_help_lists_the_commands_and_is_fast(tmp_path):
+    start = time.monotonic()
+    done = qec("--help", cwd=tmp_path)
+    assert time.monotonic() - start < 2
+    assert done.returncode == 0
+    for name, command in COMMANDS.items():
+        assert f"  {name}" in done.stdout
+        assert command.examples[-1] in done.stdout
+
+
+def test_command_help_shows_keys_and_an_example(capsys):
+    assert main(["sweep", "--help"]) == 0
+    text = capsys.readouterr().out
+    for key in load_config("sweep"):
+        assert f"  {key}:" in text
+    assert "qec sweep distance=5,9" in text
+
+
+def test_the_examples_of_sweep_are_configurations():
+    for example in COMMANDS["sweep"].examples:
+        config = load_config("sweep", example.split()[2:])
+        assert config.distance == [5, 9]
+        assert config.decoders == ["pymatching", "predecoder+pymatching"]
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("distance=5,9,13", "distance", [5, 9, 13]),
+        ("distance=5", "distance", 5),
+        ("distance=[5,9]", "distance", [5, 9]),
+        ("distance=range(3,8,2)", "distance", [3, 5, 7]),
+        ("rounds=null,10", "rounds", [None, 10]),
+        ("p=1e-3,2e-3", "p", [1e-3, 2e-3]),
+        ("circuit=/tmp/a-b.stim,c.stim", "circuit", ["/tmp/a-b.stim", "c.stim"]),
+        ("circuit='a, b.stim'", "circuit", "a, b.stim"),
+    ],
+)
+def test_commas_make_lists(override, key, value):
+    assert load_config("sweep", [override])[key] == value
+
+
+def test_unknown_command(capsys):
+    assert main(["swep"]) == 2
+    assert "no command 'swep': use one of sweep" in capsys.readouterr().err
+
+
+def test_one_real_process_refuses_bad_input(tmp_path):
+    done = qec("sweep", "distance=4", "decoders=[pymatching]", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("qec: error: distance=4")
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_says_how_to_resume(tmp_path):
+    command = [sys.executable, "-m", "qec.cli", "sweep", "distance=5", "basis=X", "out=out"]
+    command += ["max_shots=100000000", "decoders=[pymatching]"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    collected = tmp_path / "out" / "collected.csv"
+    deadline = time.monotonic() + 60
+    while not (collected.exists() and collected.read_text().count("\n") > 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to resume" in error
+    assert [p.name for p in collected.parent.iterdir()] == ["collected.csv"]
+
+
+# qec decode --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Files of a small experiment in the working folder; returns (circuit, events, flips)."""
+    monkeypatch.chdir(tmp_path)
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_x",
+        distance=3,
+        rounds=3,
+        after_clifford_depolarization=0.02,
+        before_measure_flip_probability=0.02,
+    )
+    circuit.to_file("memory.stim")
+    circuit.detector_error_model(decompose_errors=True).to_file("memory.dem")
+    events, flips = circuit.compile_detector_sampler(seed=5).sample(640, separate_observables=True)
+    for fmt in ("01", "b8", "r8", "ptb64", "hits", "dets"):
+        stim.write_shot_data_file(
+            data=events, path=f"events.{fmt}", format=fmt, num_detectors=events.shape[1]
+        )
+    stim.write_shot_data_file(data=flips, path="flips.01", format="01", num_observables=1)
+    return circuit, events, flips
+
+
+@pytest.mark.parametrize("fmt", ["01", "b8", "r8", "ptb64", "hits", "dets"])
+@pytest.mark.parametrize("circuit", ["memory.stim", "memory.dem"])
+def test_decode_in_every_format(data, capsys, fmt, circuit):
+    _, events, flips = data
+    arguments = [f"circuit={circuit}", f"dets=events.{fmt}", "obs=flips.01"]
+    assert main(["decode", *arguments, "decoder=pymatching", f"out=sub/pred.{fmt}"]) == 0
+    predictions = stim.read_shot_data_file(path=f"sub/pred.{fmt}", format=fmt, num_observables=1)
+    dem = stim.DetectorErrorModel.from_file("memory.dem")
+    want = pymatching.Matching(dem).decode_batch(events)
+    np.testing.assert_array_equal(predictions, want)
+    errors = np.count_nonzero(want != flips)
+    assert f"{errors} logical errors, {errors / 640:.3e} per shot" in capsys.readouterr().out
+
+
+def test_decode_with_appended_observables(data, capsys):
+    _, events, flips = data
+    stim.write_shot_data_file(
+        data=np.hstack([events, flips]),
+        path="both.dets",
+        format="dets",
+        num_detectors=events.shape[1],
+        num_observables=1,
+    )
+    base = ["decode", "circuit=memory.stim", "decoder=pymatching"]
+    assert main([*base, "dets=both.dets", "append_observables=true", "out=a.01"]) == 0
+    appended = capsys.readouterr().out.splitlines()[1]
+    assert main([*base, "dets=events.b8", "obs=flips.01", "out=b.01"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == appended
+
+
+def test_bad_data_is_refused_and_nothing_written(data, tmp_path, capsys):
+    (tmp_path / "cut.b8").write_bytes((tmp_path / "events.b8").read_bytes()[:-1])
+    (tmp_path / "broken.stim").write_text("FOO 1\n")
+    (tmp_path / "empty.01").write_text("")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    good = {"circuit": "memory.stim", "dets": "events.b8", "decoder": "pymatching"}
+    for change, message in (
+        ({"dets": "cut.b8"}, "does not hold 24 bits per shot"),
+        ({"dets": "events.01", "append_observables": "true"}, "hold 25 bits per shot"),
+        ({"dets": "nowhere.b8"}, "there is no file nowhere.b8"),
+        ({"dets": "empty.01"}, "holds no shots"),
+        ({"dets": "memory.stim"}, "format 'stim' is unknown"),
+        ({"circuit": "broken.stim"}, "is not a Stim circuit"),
+        ({"circuit": "events.b8"}, "give a circuit (.stim)"),
+        ({"circuit": "nowhere.dem"}, "there is no file nowhere.dem"),
+        ({"obs": "events.hits", "obs_format": "01"}, "does not hold 1 bits per shot"),
+        ({"obs": "events.b8"}, "at 24 bits per shot"),
+        ({"decoder": "foo"}, "foo"),
+        ({"out": "p.xyz"}, "format 'xyz' is unknown"),
+        ({"out": "memory.stim/p.01"}, "cannot write to the folder memory.stim"),
+        ({"dets": "???"}, "decode needs dets=PATH"),
+    ):
+        arguments = [f"{key}={value}" for key, value in (good | change).items()]
+        assert main(["decode", *arguments]) == 2, change
+        error = capsys.readouterr().err
+        assert error.startswith("qec: error: ")
+        assert message in error, error
+        assert error.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == before

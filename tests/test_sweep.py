@@ -1,0 +1,221 @@
+"""`qec sweep` through the command line, on real sinter worker processes."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import sinter
+import stim
+
+from qec.cli import main
+from qec.sweep import SAMPLER, PairedSampler
+
+SMALL = ["distance=3", "rounds=2", "basis=X", "decoders=[pymatching,pymatching-css]"]
+
+
+def sweep(out, *overrides):
+    return main(["sweep", f"out={out}", *SMALL, *overrides])
+
+
+def shots_by_row(path):
+    return [stat.shots for stat in sinter.read_stats_from_csv_files(path)]
+
+
+def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
+    out = tmp_path / "a" / "b"
+    assert sweep(out, "p=0.01,0.02", "basis=X,Z", "max_shots=3000", "batch=500") == 0
+    text = capsys.readouterr().out
+    assert "d=3 R=2 p=0.02 basis Z, uniform noise, ZV: 3000 shots" in text
+    assert f"to reproduce: qec sweep out={out} " in text
+    assert sorted(p.name for p in out.iterdir()) == [
+        "collected.csv",
+        "ler.png",
+        "ler.svg",
+        "stats.csv",
+    ]
+
+    collected = sinter.read_stats_from_csv_files(out / "collected.csv")
+    stats = sinter.read_stats_from_csv_files(out / "stats.csv")
+    assert len(collected) == 4
+    assert len(stats) == 8
+    assert {s.shots for s in collected + stats} == {3000}
+    assert {s.decoder for s in collected} == {SAMPLER}
+    by_id = {s.strong_id: s for s in stats}
+    for paired in collected:
+        counts = paired.custom_counts
+        assert paired.json_metadata["decoders"] == ["pymatching", "pymatching-css"]
+        assert paired.errors == counts["errors:pymatching"] == counts["both:pymatching"] > 0
+        assert counts["both:pymatching-css"] <= counts["errors:pymatching-css"]
+        assert counts["events"] == counts["events_left:pymatching"] > 0
+        for name in ("pymatching", "pymatching-css"):
+            row = by_id[f"{paired.strong_id}:{name}"]
+            assert row.decoder == name
+            assert row.errors == counts[f"errors:{name}"]
+            assert row.custom_counts["both_errors"] == counts[f"both:{name}"]
+            assert row.custom_counts["match_ns"] > 0
+            assert row.json_metadata["noise"] == "uniform"
+
+
+def test_sweep_resumes_and_extends(tmp_path, capsys):
+    sweep(tmp_path, "max_shots=1500")
+    before = (tmp_path / "collected.csv").read_text()
+    assert sweep(tmp_path, "max_shots=1500") == 0
+    assert (tmp_path / "collected.csv").read_text() == before
+    assert "0 new shots, 1500 resumed" in capsys.readouterr().out
+
+    assert sweep(tmp_path, "max_shots=2500") == 0
+    assert (tmp_path / "collected.csv").read_text().startswith(before)
+    assert shots_by_row(tmp_path / "stats.csv") == [2500, 2500]
+    assert "1000 new shots, 1500 resumed" in capsys.readouterr().out
+
+    # Other decoders are another experiment: nothing old may be merged into it.
+    assert sweep(tmp_path, "max_shots=1000", "decoders=[pymatching]") == 0
+    assert shots_by_row(tmp_path / "stats.csv") == [1000]
+
+
+def test_max_errors_stops_early(tmp_path):
+    overrides = ("p=0.05", "max_shots=1000000", "max_errors=50", "batch=200")
+    assert sweep(tmp_path, *overrides) == 0
+    stats = sinter.read_stats_from_csv_files(tmp_path / "stats.csv")
+    assert stats[0].errors >= 50
+    assert stats[0].shots < 100_000
+
+
+def test_sweep_of_circuit_files(tmp_path, capsys):
+    paths = []
+    for basis, rounds in (("x", 4), ("z", 1)):
+        circuit = stim.Circuit.generated(
+            f"surface_code:rotated_memory_{basis}",
+            distance=3,
+            rounds=rounds,
+            after_clifford_depolarization=0.01,
+            before_round_data_depolarization=0.01,
+        )
+        paths.append(tmp_path / f"{basis}.stim")
+        circuit.to_file(paths[-1])
+    out = tmp_path / "out"
+    files = ",".join(str(p) for p in paths)
+    assert sweep(out, f"circuit={files}", "max_shots=1000") == 0
+    stats = sinter.read_stats_from_csv_files(out / "stats.csv")
+    rounds = {(s.json_metadata["circuit"], s.json_metadata["r"]) for s in stats}
+    assert rounds == {(str(paths[0]), 4), (str(paths[1]), 1)}
+    assert {s.json_metadata["d"] for s in stats} == {3}
+    assert "x.stim (d=3 R=4): 1000 shots" in capsys.readouterr().out
+
+
+def test_sweep_with_the_shipped_predecoder(tmp_path, capsys):
+    decoders = "decoders=[pymatching,predecoder+pymatching,predecoder+pymatching-correlated]"
+    assert sweep(tmp_path, "distance=5", "rounds=5", "max_shots=2000", decoders) == 0
+    with open(tmp_path / "stats.csv") as file:
+        rows = {row["decoder"]: row for row in csv.DictReader(file, skipinitialspace=True)}
+    counts = {name: json.loads(row["custom_counts"]) for name, row in rows.items()}
+    one, two = counts["predecoder+pymatching"], counts["predecoder+pymatching-correlated"]
+    assert one["events_left"] < one["events"] == counts["pymatching"]["events"]
+    # The network ran once for both.
+    assert one["predecode_ns"] == two["predecode_ns"]
+    assert one["events_left"] == two["events_left"]
+    metadata = json.loads(rows["predecoder+pymatching"]["json_metadata"])
+    assert metadata["predecoder"].startswith("fast@")
+    assert "predecoder" not in json.loads(rows["pymatching"]["json_metadata"])
+
+
+def test_every_decoder_sees_the_same_shots():
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_x", distance=3, rounds=3, after_clifford_depolarization=0.02
+    )
+    dem = circuit.detector_error_model(decompose_errors=True)
+    task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
+    names = ("pymatching", "pymatching-correlated")
+    compiled = PairedSampler(names, "fast", batch=256).compiled_sampler_for_task(task)
+    sampled = []
+    stim_sampler = compiled.stim_sampler
+
+    class Recorder:
+        def sample(self, shots, **options):
+            sampled.append(stim_sampler.sample(shots, **options))
+            return sampled[-1]
+
+    compiled.stim_sampler = Recorder()
+    stats = compiled.sample(1000)
+    assert stats.shots == 256
+    ((dets, truth),) = sampled
+    predictions = {
+        name: compiled.decoders[name].decode_batch(dets.view(np.uint8)) != truth for name in names
+    }
+    for name in names:
+        wrong = predictions[name]
+        assert stats.custom_counts[f"errors:{name}"] == wrong.sum()
+        assert stats.custom_counts[f"both:{name}"] == (wrong & predictions["pymatching"]).sum()
+    assert stats.errors == predictions["pymatching"].sum()
+    assert stats.custom_counts["events"] == dets.sum()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("distnce=5", "did you mean distance?"),
+        ("+distance=5", "cannot be added"),
+        ("p=[0.1", "cannot read 'p=[0.1'"),
+        ("p=glob(*)", "as a list"),
+        ("distance=4", "use an odd integer >= 3"),
+        ("rounds=0", "use an integer >= 1"),
+        ("p=1.5", "outside [0, 1]"),
+        ("p=0", "above 0"),
+        ("basis=Y", "use X or Z"),
+        ("noise=foo", "use one of uniform"),
+        ("decoders=[foo]", "decoder 'foo' is unknown"),
+        ("decoders=[]", "decoders is empty"),
+        ("max_shots=0", "max_shots=0"),
+        ("max_shots=1,2", "max_shots=[1, 2]"),
+        ("circuit=nowhere.stim", "there is no file nowhere.stim"),
+        ("predecoder=nowhere.safetensors", "nowhere.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, override, message):
+    out = tmp_path / "out"
+    extra = ["decoders=[predecoder+pymatching]"] if override.startswith("predecoder=") else []
+    assert sweep(out, *extra, override) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("qec: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("FOO 0\n", "is not a Stim circuit: Gate not found: 'FOO'"),
+        ("R 0\nH 0\nM 0\nDETECTOR(1, 1, 0) rec[-1]\n", "Stim cannot derive"),
+        (
+            str(stim.Circuit.generated("repetition_code:memory", distance=3, rounds=3)),
+            "repetition.stim",
+        ),
+    ],
+)
+def test_bad_circuits_are_refused(tmp_path, capsys, text, message):
+    path = tmp_path / "repetition.stim"
+    path.write_text(text)
+    out = tmp_path / "out"
+    assert sweep(out, f"circuit={path}") == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_unwritable_output_is_refused(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "sub"):
+        assert sweep(out) == 2
+        assert f"cannot write to the folder {out}" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["shots,errors\n1,2\n", "half a line"])
+def test_a_damaged_csv_is_refused(tmp_path, capsys, text):
+    (tmp_path / "collected.csv").write_text(text)
+    assert sweep(tmp_path) == 2
+    assert "cannot be resumed" in capsys.readouterr().err
+    assert (tmp_path / "collected.csv").read_text() == text
+    assert [p.name for p in tmp_path.iterdir()] == ["collected.csv"]
