@@ -51,23 +51,36 @@ def boundary(chain: Chain, lattice: SpaceTimeLattice) -> Array:
         and dtype of ``chain``.
     """
     q, t = chain
-    d, r = lattice.distance, lattice.rounds
-    shape = (r + 1, d + 1, d + 1, *t.shape[3:])
-    events = np.zeros(shape, t.dtype) if isinstance(t, np.ndarray) else t.new_zeros(shape)
+    r = lattice.rounds
+    events = parity_map(q, lattice)
     events[:r] ^= t
     events[1:] ^= t
+    for row, col in np.argwhere(lattice.check_sites[OTHER]):
+        events[0, row, col] = 0
+        events[r, row, col] = 0
+    return events
+
+
+def parity_map(q: Array, lattice: SpaceTimeLattice) -> Array:
+    """H q: the checks that data errors violate, layer by layer.
+
+    Args:
+        q: (2, layers, d, d, ...) errors per sector.
+
+    Returns:
+        (layers, d+1, d+1, ...), zero at sites without a check.
+    """
+    d = lattice.distance
+    shape = (q.shape[1], d + 1, d + 1, *q.shape[4:])
+    events = np.zeros(shape, q.dtype) if isinstance(q, np.ndarray) else q.new_zeros(shape)
     for sector in (MEMORY, OTHER):
         for row in (0, 1):
             for col in (0, 1):
                 data = q[sector, :, row::2, col::2]
                 for place, _ in _checks_of_data(lattice, sector, row, col):
                     events[(slice(None), *place)] ^= data
-    exists = lattice.check_sites.any(axis=0)
-    for r_, c_ in np.argwhere(~exists):
-        events[:, r_, c_] = 0
-    for r_, c_ in np.argwhere(lattice.check_sites[OTHER]):
-        events[0, r_, c_] = 0
-        events[r, r_, c_] = 0
+    for row, col in np.argwhere(~lattice.check_sites.any(axis=0)):
+        events[:, row, col] = 0
     return events
 
 
