@@ -1,0 +1,80 @@
+"""The pre-decoder network: a residual 3D convolution over space-time cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS, STATIC_CHANNELS
+
+_ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
+
+
+class CubeConv(nn.Module):
+    """k x k x k convolution, same size out.  The kernel is kept as the matrix (out, in k^3).
+
+    That is the shape in which Muon orthogonalises its update.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0) -> None:
+        super().__init__()
+        self.shape = (outputs, inputs, kernel, kernel, kernel)
+        fan_in = inputs * kernel**3
+        self.weight = nn.Parameter(torch.randn(outputs, fan_in) * gain * (2 / fan_in) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel = self.weight.view(self.shape)
+        return functional.conv3d(x, kernel, self.bias, padding=self.shape[-1] // 2)
+
+
+class PreDecoderNetwork(nn.Module):
+    """Detection events -> logits of the canonical error chain, cell by cell.
+
+    Args:
+        width: channels.
+        layers: convolutions from input to output; the receptive radius is
+            ``layers * (kernel // 2)`` cells (twice that many plaquettes) and layers in time.
+        kernel: odd kernel size.
+        activation: "relu", "gelu" or "silu".
+        residual: add each hidden layer to its input.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        layers: int = 6,
+        kernel: int = 3,
+        activation: str = "relu",
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.activation = _ACTIVATIONS[activation]
+        self.residual = residual
+        self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
+        # What does not depend on the shot enters apart, so that a decoder computes it once.
+        self.stem_static = CubeConv(STATIC_CHANNELS, width, kernel, gain=0.5)
+        gain = (layers - 2) ** -0.5 if residual and layers > 2 else 1.0
+        self.hidden = nn.ModuleList(
+            CubeConv(width, width, kernel, gain=gain) for _ in range(layers - 2)
+        )
+        self.head = CubeConv(width, CHAIN_CHANNELS, kernel, gain=0.1)
+        nn.init.constant_(self.head.bias, -4.0)  # errors are rare
+
+    def forward(self, events: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
+        """events (B, 4, T, Y, X), static (1 or B, 8, T, Y, X) -> logits (B, 12, T, Y, X)."""
+        return self.from_static_features(events, self.stem_static(static))
+
+    def from_static_features(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """As ``forward``, with ``stem_static(static)`` computed before."""
+        h = self.stem(events) + features
+        for conv in self.hidden:
+            update = conv(self.activation(h))
+            h = h + update if self.residual else update
+        return self.head(self.activation(h))
+
+    def multiply_adds_per_site(self) -> float:
+        """Multiply-adds per data qubit and round (a cell holds four data qubits)."""
+        used = [m.weight.numel() for m in (self.stem, *self.hidden, self.head)]
+        return sum(used) / 4

@@ -1,0 +1,36 @@
+"""Named network architectures: the sizes of arXiv:2604.12841 and our own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qec.errors import QecError
+from qec.predecoder.network import PreDecoderNetwork
+
+ARCHITECTURES: dict[str, dict[str, object]] = {
+    "r6x64": {"width": 64, "layers": 6},
+    "r6x128": {"width": 128, "layers": 6},
+    # Kernel, depth, width and activation of the paper's models, on packed cells.
+    "m1": {"width": 128, "layers": 4, "activation": "gelu", "residual": False},
+    "m2": {"width": 256, "layers": 4, "activation": "gelu", "residual": False},
+    "m3": {"width": 128, "layers": 4, "kernel": 5, "activation": "gelu", "residual": False},
+    "m4": {"width": 128, "layers": 6, "activation": "gelu", "residual": False},
+    "m5": {"width": 256, "layers": 6, "activation": "gelu", "residual": False},
+    "m6": {"width": 512, "layers": 8, "activation": "gelu"},
+}
+
+
+def build_network(architecture: str | Mapping[str, object]) -> PreDecoderNetwork:
+    """A fresh network by name, or from a mapping of ``PreDecoderNetwork``'s arguments.
+
+    Raises:
+        QecError: unknown name or argument.
+    """
+    if isinstance(architecture, str):
+        if architecture not in ARCHITECTURES:
+            raise QecError(f"model={architecture!r} is unknown: use one of {list(ARCHITECTURES)}.")
+        architecture = ARCHITECTURES[architecture]
+    try:
+        return PreDecoderNetwork(**architecture)
+    except (TypeError, KeyError) as error:
+        raise QecError(f"model arguments {dict(architecture)!r} are not valid: {error}") from error
