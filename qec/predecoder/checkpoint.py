@@ -1,0 +1,111 @@
+"""Pre-decoder checkpoints: one safetensors file with weights, architecture, threshold, history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from qec.errors import QecError
+from qec.predecoder.correction import Predecoder
+from qec.predecoder.zoo import build_network
+
+FORMAT = "qec-predecoder-1"
+
+
+def data_folder() -> Path:
+    """Where the shipped checkpoints are: in the installed package, or in the checkout."""
+    package = Path(__file__).parent.parent
+    inside = package / "data"
+    return inside if inside.is_dir() else package.parent / "data"
+
+
+def shipped_checkpoints() -> list[str]:
+    return sorted(path.stem for path in data_folder().glob("*.safetensors"))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, then renames it: readers never see half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def save_predecoder(
+    path: Path,
+    weights: dict[str, torch.Tensor],
+    architecture: dict[str, object],
+    threshold: float,
+    history: dict[str, object],
+) -> None:
+    """Saves a checkpoint atomically.
+
+    Args:
+        path: a ``.safetensors`` file; its stem is the pre-decoder's name.
+        weights: state dict of the network.
+        architecture: arguments of ``PreDecoderNetwork``.
+        threshold: the commit threshold chosen on validation shots.
+        history: how it was trained (JSON-serialisable).
+    """
+    description = {
+        "format": FORMAT,
+        "architecture": architecture,
+        "threshold": threshold,
+        "history": history,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    write_atomically(path, save(tensors, metadata={"qec": json.dumps(description)}))
+
+
+def load_predecoder(name_or_path: str | Path) -> Predecoder:
+    """Loads a shipped checkpoint by name, or any checkpoint by path.
+
+    Raises:
+        QecError: not found, truncated or corrupt, not a pre-decoder, weights that do not fit the
+            architecture, or weights that are not finite.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".safetensors":
+        path = data_folder() / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        raise QecError(
+            f"no pre-decoder checkpoint {str(name_or_path)!r}: give the path of a .safetensors file "
+            f"or one of the shipped names {shipped_checkpoints()}."
+        )
+    weights, description = _read(path)
+    network = build_network(description["architecture"])
+    want = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    have = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if want != have:
+        odd = sorted(set(want.items()) ^ set(have.items()))[0][0]
+        raise QecError(
+            f"checkpoint {path}: the weights do not fit its architecture (first at {odd!r}); the "
+            "file was mixed up or made by another version."
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise QecError(f"checkpoint {path} holds weights that are NaN or infinite: retrain it.")
+    network.load_state_dict(weights)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    history = description.get("history", {})
+    return Predecoder(network, description["threshold"], path.stem, digest, history)
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {}).get("qec", "{}"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise QecError(f"checkpoint {path} is truncated or corrupt: {error}") from error
+    if description.get("format") != FORMAT:
+        raise QecError(
+            f"checkpoint {path} is not a pre-decoder of this version (expected format {FORMAT!r}, "
+            f"found {description.get('format')!r})."
+        )
+    return weights, description

@@ -1,0 +1,109 @@
+"""From logits to a residual: the corrections that the pre-decoder commits, and what is left."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from qec import chain as chains
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice
+from qec.predecoder.grid import CellGrid
+from qec.predecoder.network import PreDecoderNetwork
+
+_SHOTS_PER_PASS = 256  # keeps activations in cache; larger batches are cut into passes
+
+
+class Predecoder:
+    """A trained network with its commit rule.
+
+    Args:
+        network: logits of the canonical chain.
+        threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is:
+            the null pre-decoder.
+        name: what it is called in tables.
+        digest: short hash of the checkpoint, so that results never mix different weights.
+        metadata: what the checkpoint says about its training.
+    """
+
+    def __init__(
+        self,
+        network: PreDecoderNetwork,
+        threshold: float,
+        name: str = "unnamed",
+        digest: str = "",
+        metadata: dict | None = None,
+    ) -> None:
+        if not 0.5 <= threshold <= 1:
+            raise QecError(f"threshold={threshold!r} must be a probability in [0.5, 1].")
+        self.network = network.eval()
+        self.threshold = threshold
+        self.name = name
+        self.digest = digest
+        self.metadata = metadata or {}
+
+    @classmethod
+    def null(cls) -> Predecoder:
+        """A pre-decoder that never commits anything: residual equals input."""
+        return cls(PreDecoderNetwork(width=8, layers=2), threshold=1.0, name="null", digest="null")
+
+    def bind(self, lattice: SpaceTimeLattice, device: str = "cpu") -> BoundPredecoder:
+        """Prepares it for one lattice."""
+        return BoundPredecoder(self, lattice, device)
+
+
+class BoundPredecoder:
+    """A pre-decoder on one lattice: detection events in, residual and logical flips out."""
+
+    def __init__(self, predecoder: Predecoder, lattice: SpaceTimeLattice, device: str) -> None:
+        self.lattice = lattice
+        self.grid = CellGrid(lattice)
+        self.device = torch.device(device)
+        self._network = predecoder.network.to(self.device)
+        t = predecoder.threshold
+        self._cut = math.inf if t == 1 else math.log(t / (1 - t))
+        self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
+        with torch.inference_mode(), self._precision():
+            static = self.grid.static.to(self.device)
+            self._features = self._network.stem_static(static)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def logits(self, detectors: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
+        with torch.inference_mode(), self._precision():
+            events = self.grid.pack_events(detectors).to(torch.bfloat16)
+            return self._network.from_static_features(events, self._features)
+
+    def apply(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Commits corrections.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+
+        Returns:
+            residual detection events uint8 (B, num_detectors), and the flips of observable 0 by the
+            committed corrections, uint8 (B,).
+        """
+        residual = np.empty_like(detectors)
+        flips = np.empty(len(detectors), dtype=np.uint8)
+        for start in range(0, len(detectors), _SHOTS_PER_PASS):
+            part = slice(start, start + _SHOTS_PER_PASS)
+            shots = torch.from_numpy(detectors[part]).to(self.device)
+            committed = (self.logits(shots) > self._cut).to(torch.uint8)
+            left, flip = self.residual(shots, committed)
+            residual[part] = left.cpu().numpy()
+            flips[part] = flip.cpu().numpy()
+        return residual, flips
+
+    def residual(
+        self, detectors: torch.Tensor, committed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Detection events left by committed chain bits uint8 (B, 12, T, Y, X), and logical flips."""
+        chain = self.grid.unpack_chain(committed)
+        explained = chains.boundary(chain, self.lattice)[self._places]
+        return detectors ^ explained.T, chains.logical_parity(chain, self.lattice)
+

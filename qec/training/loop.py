@@ -1,0 +1,184 @@
+"""The training loop, from configuration to checkpoint.
+
+state.safetensors in the output folder holds everything needed to go on; a run that finds it there
+resumes.  At the end the commit threshold is chosen on validation shots and <out>/<name>.safetensors
+is written for use.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+
+from qec.errors import QecError
+from qec.predecoder.checkpoint import load_predecoder, save_predecoder, write_atomically
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.zoo import ARCHITECTURES, build_network
+from qec.training.data import Batch, batches
+from qec.training.optim import build_optimisers, set_learning_rate
+from qec.training.validate import choose_threshold
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg) -> Path:
+    """Trains a pre-decoder as ``cfg`` says (conf/train.yaml); returns the checkpoint's path."""
+    if cfg.batch < 64 or cfg.batch % 64:
+        raise QecError(f"batch={cfg.batch} must be a positive multiple of 64.")
+    out = Path(cfg.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QecError(f"cannot write to out={cfg.out}: {error.strerror}") from error
+    torch.manual_seed(cfg.seed)
+    architecture = ARCHITECTURES[cfg.model] if cfg.model in ARCHITECTURES else dict(cfg.model)
+    run = _Run(build_network(architecture), cfg)
+    run.resume(out / "state.safetensors")
+    total = int(cfg.shots) // cfg.batch
+    writer = SummaryWriter(out / "tensorboard", purge_step=run.step)
+    started = last_save = time.monotonic()
+    seconds_before = run.seconds
+    mean_loss = None
+    with _progress() as bar:
+        task = bar.add_task("training", total=total, completed=run.step, loss="")
+        for batch in batches(cfg, run.step, total):
+            factor = set_learning_rate(run.optimisers, run.step, total, cfg.warmup)
+            loss = run.train_step(batch)
+            run.step += 1
+            if run.step % cfg.log_every == 0 or run.step == total:
+                value = loss.item()
+                if not torch.isfinite(loss):
+                    raise QecError(f"the loss became {value} at step {run.step}: lower muon_lr.")
+                mean_loss = value if mean_loss is None else 0.9 * mean_loss + 0.1 * value
+                writer.add_scalar("loss", value, run.step)
+                writer.add_scalar("lr_factor", factor, run.step)
+                bar.update(task, completed=run.step, loss=f"{mean_loss:.5f}")
+            now = time.monotonic()
+            run.seconds = seconds_before + now - started
+            if now - last_save > cfg.save_every:
+                run.save(out / "state.safetensors")
+                last_save = now
+                log.info("step %d of %d, loss %.5f, %.0f s", run.step, total, mean_loss or 0, run.seconds)
+    run.save(out / "state.safetensors")
+    writer.close()
+
+    network = run.ema.module.eval()
+    threshold, figures = choose_threshold(network, cfg)
+    history = {
+        "shots": run.step * cfg.batch,
+        "minutes": round(run.seconds / 60, 1),
+        "final_loss": mean_loss,
+        "labels": cfg.labels,
+        "distances": list(cfg.distances),
+        "noises": sorted(set(cfg.noises)),
+        "p_range": [min(cfg.ps), max(cfg.ps)],
+        "seed": cfg.seed,
+        "init_from": run.parent,
+        "validation": figures,
+    }
+    path = out / f"{out.name}.safetensors"
+    save_predecoder(path, network.state_dict(), architecture, threshold, history)
+    (out / "history.json").write_text(json.dumps(history, indent=1))
+    return path
+
+
+class _Run:
+    """Everything that a resumed run needs: weights, their average, optimisers, the step."""
+
+    def __init__(self, network: PreDecoderNetwork, cfg) -> None:
+        self.device = torch.device(cfg.device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise QecError("device=cuda, but torch finds no CUDA device: use device=cpu.")
+        self.parent = None
+        if cfg.init_from:
+            parent = load_predecoder(cfg.init_from)
+            self.parent = f"{parent.name}@{parent.digest} ({parent.metadata.get('shots')} shots)"
+            network.load_state_dict(parent.network.state_dict())
+        self.network = network.to(self.device)
+        self.ema = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema))
+        self.optimisers = build_optimisers(self.network, cfg)
+        self.step = 0
+        self.seconds = 0.0
+
+    def train_step(self, batch: Batch) -> torch.Tensor:
+        """One optimiser step on the mean binary cross-entropy of the visible chain bits."""
+        events, static, labels, valid = (tensor.to(self.device) for tensor in batch)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            logits = self.network(events.to(torch.bfloat16), static)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits.float(), labels.float(), weight=valid.float(), reduction="sum"
+        ) / (valid.sum() * len(events))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.network)
+        return loss.detach()
+
+    def _parts(self) -> dict[str, dict]:
+        parts = {"network": self.network.state_dict(), "ema": self.ema.state_dict()}
+        for k, optimiser in enumerate(self.optimisers):
+            state = optimiser.state_dict()["state"]
+            parts[f"optimiser{k}"] = {
+                f"{index}.{key}": torch.as_tensor(value)
+                for index, entries in state.items()
+                for key, value in entries.items()
+            }
+        return parts
+
+    def save(self, path: Path) -> None:
+        tensors = {
+            f"{part}/{name}": tensor.detach().cpu().clone()
+            for part, entries in self._parts().items()
+            for name, tensor in entries.items()
+        }
+        meta = {"step": str(self.step), "seconds": str(self.seconds)}
+        write_atomically(path, save(tensors, metadata=meta))
+
+    def resume(self, path: Path) -> None:
+        """Goes on from ``path`` where it exists."""
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata()
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            parts: dict[str, dict] = {}
+            for name, tensor in tensors.items():
+                part, _, key = name.partition("/")
+                parts.setdefault(part, {})[key] = tensor
+            self.network.load_state_dict(parts["network"])
+            self.ema.load_state_dict(parts["ema"])
+        except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            raise QecError(
+                f"cannot resume from {path} ({str(error).splitlines()[0]}): it belongs to another "
+                "model or is corrupt. Remove it or choose another out=."
+            ) from error
+        for k, optimiser in enumerate(self.optimisers):
+            full = optimiser.state_dict()
+            for key, tensor in parts.get(f"optimiser{k}", {}).items():
+                index, _, name = key.partition(".")
+                full["state"].setdefault(int(index), {})[name] = tensor
+            optimiser.load_state_dict(full)
+        self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+        log.info("resumed from %s at step %d", path, self.step)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+    )

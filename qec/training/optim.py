@@ -1,0 +1,34 @@
+"""Optimisers: Muon on the hidden kernels, AdamW on everything else; one linear schedule."""
+
+from __future__ import annotations
+
+import torch
+
+from qec.predecoder.network import PreDecoderNetwork
+
+
+def build_optimisers(network: PreDecoderNetwork, cfg) -> list[torch.optim.Optimizer]:
+    """Muon (orthogonalised momentum) for the hidden kernels, AdamW for first, last and biases."""
+    hidden = [conv.weight for conv in network.hidden]
+    chosen = {id(parameter) for parameter in hidden}
+    rest = [p for p in network.parameters() if id(p) not in chosen]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=cfg.adamw_lr, betas=(0.9, 0.99), weight_decay=0.0)
+    ]
+    if hidden:
+        optimisers.append(torch.optim.Muon(hidden, lr=cfg.muon_lr, weight_decay=0.0))
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimisers
+
+
+def set_learning_rate(
+    optimisers: list[torch.optim.Optimizer], step: int, total: int, warmup: int
+) -> float:
+    """Linear warm-up, then linear decay to zero at ``total``; returns the current factor."""
+    factor = min((step + 1) / max(warmup, 1), (total - step) / max(total - warmup, 1), 1.0)
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+    return factor
