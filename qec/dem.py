@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import stim
@@ -42,41 +43,30 @@ class Mechanisms:
                 f"the detector error model has {dem.num_observables} observables; a surface-code "
                 "memory experiment has exactly one."
             )
-        # Going through the text is several times faster than through Python instruction objects.
-        probability: list[float] = []
-        mechanism: list[int] = []
-        detector: list[int] = []
-        component: list[int] = []
-        flips: list[bool] = []
-        for line in str(dem.flattened()).splitlines():
-            if not line.startswith("error"):
-                continue
-            head, _, tail = line.partition(") ")
-            index = len(probability)
-            probability.append(float(head[head.index("(") + 1 :]))
-            flip, part, seen = False, 0, {}
-            for token in tail.split():
-                if token[0] == "D":
-                    seen[token] = None if token in seen and seen[token] is not None else part
-                elif token[0] == "L":
-                    flip = not flip
-                else:
-                    part += 1
-            for token, where in seen.items():
-                if where is not None:
-                    mechanism.append(index)
-                    detector.append(int(token[1:]))
-                    component.append(where)
-            flips.append(flip)
-        p = np.array(probability, dtype=np.float64)
-        if not ((p >= 0) & (p <= 1)).all():
+        token = _numeric_tokens(dem.flattened())
+        is_start = token == _ERROR
+        mechanism = np.cumsum(is_start) - 1
+        start = np.flatnonzero(is_start)
+        probability = token[start + 1]
+        if not ((probability >= 0) & (probability <= 1)).all():
             raise QecError("the detector error model has a probability that is not in [0, 1].")
+        token[start + 1] = _ERROR  # what is left non-negative is a detector
+        separators = np.cumsum(token == _SEPARATOR)
+        component = separators - separators[start][mechanism]
+        flips = np.bincount(mechanism[token == _OBSERVABLE], minlength=len(start)) % 2 == 1
+        is_detector = token >= 0
+        detector = token[is_detector].astype(np.int64)
+        mechanism, component = mechanism[is_detector], component[is_detector]
+        # A detector that stands in two components of one mechanism cancels.
+        key = mechanism * dem.num_detectors + detector
+        _, first, count = np.unique(key, return_index=True, return_counts=True)
+        kept = first[count % 2 == 1]
         return cls(
-            probability=p,
-            mechanism=np.array(mechanism, dtype=np.int32),
-            detector=np.array(detector, dtype=np.int32),
-            component=np.array(component, dtype=np.int32),
-            flips_observable=np.array(flips, dtype=bool),
+            probability=probability,
+            mechanism=mechanism[kept].astype(np.int32),
+            detector=detector[kept].astype(np.int32),
+            component=component[kept].astype(np.int32),
+            flips_observable=flips,
             num_detectors=dem.num_detectors,
         )
 
@@ -90,3 +80,20 @@ class Mechanisms:
         total = np.bincount(self.detector, weights=log, minlength=self.num_detectors)
         sign = 1 - 2 * (np.bincount(self.detector, negative, self.num_detectors) % 2)
         return (1 - sign * np.exp(total)) / 2
+
+
+_ERROR, _SEPARATOR, _OBSERVABLE = -1.0, -2.0, -3.0
+
+
+def _numeric_tokens(flat: stim.DetectorErrorModel) -> np.ndarray:
+    """The error instructions as one float64 array: _ERROR p D D _SEPARATOR D _OBSERVABLE ...
+
+    Reading the model's text with numpy is several times faster than its Python objects.
+    """
+    lines = [line for line in str(flat).splitlines() if line.startswith("error")]
+    text = "\n".join(lines)
+    if "[" in text:  # instruction tags
+        text = re.sub(r"\[[^\]]*\]", "", text)
+    text = text.replace("error(", "-1 ").replace(")", "")
+    text = text.replace("^", "-2").replace("L0", "-3").replace("D", "")
+    return np.fromstring(text, dtype=np.float64, sep=" ")

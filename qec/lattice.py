@@ -256,22 +256,25 @@ def _logical_support(
     seen = sector[mechanisms.detector] == MEMORY
     owner, det = mechanisms.mechanism[seen], mechanisms.detector[seen]
     count = np.bincount(owner, minlength=len(mechanisms.probability))
-    vote: dict[tuple, float] = {}
-    simple = (count == 1) | (count == 2)
-    starts = np.searchsorted(owner, np.arange(len(count)))
-    for m in np.flatnonzero(simple):
-        ds = det[starts[m] : starts[m] + count[m]]
-        if layer[ds[0]] != layer[ds[-1]]:
-            continue
-        key = tuple(sorted((int(row[i]), int(col[i])) for i in ds))
-        sign = 1 if mechanisms.flips_observable[m] else -1
-        vote[key] = vote.get(key, 0.0) + sign * mechanisms.probability[m]
+    start = np.searchsorted(owner, np.arange(len(count)))
+    edge = np.flatnonzero((count == 1) | (count == 2))
+    one, two = det[start[edge]], det[start[edge] + count[edge] - 1]
+    same = layer[one] == layer[two]
+    edge, one, two = edge[same], one[same], two[same]
+    width = distance + 1
+    site = row * width + col
+    pair = np.minimum(site[one], site[two]) * width**2 + np.maximum(site[one], site[two])
+    sign = np.where(mechanisms.flips_observable[edge], 1.0, -1.0)
+    keys, place = np.unique(pair, return_inverse=True)
+    votes = np.bincount(place, sign * mechanisms.probability[edge], minlength=len(keys))
+    vote = dict(zip(keys.tolist(), votes.tolist(), strict=True))
     support = np.zeros((distance, distance), dtype=bool)
-    sites = _site_set(plaquette_sites(distance, parity, on_rows=True))
+    memory = plaquette_sites(distance, parity, on_rows=True)
     for r in range(distance):
         for c in range(distance):
-            around = [(r + dr, c + dc) for dr in (0, 1) for dc in (0, 1)]
-            key = tuple(sorted(site for site in around if site in sites))
+            around = [(r + dr) * width + c + dc for dr in (0, 1) for dc in (0, 1)]
+            checks = [s for s in around if memory.flat[s]]
+            key = min(checks) * width**2 + max(checks)
             if not vote.get(key):
                 raise QecError(
                     f"no mechanism of the model is an error of the data qubit in row {r}, column "

@@ -13,7 +13,7 @@ import pymatching
 import stim
 
 from qec.errors import QecError
-from qec.lattice import SpaceTimeLattice
+from qec.lattice import MEMORY, SpaceTimeLattice
 
 
 def basis_split(lattice: SpaceTimeLattice) -> stim.DetectorErrorModel:
@@ -26,48 +26,71 @@ def basis_split(lattice: SpaceTimeLattice) -> stim.DetectorErrorModel:
         QecError: a part that flips more than two detectors and has no suggested pieces.
     """
     table = lattice.mechanisms
-    sector = lattice.sector[table.detector].tolist()
-    # The observable is a memory-basis operator, so it goes with the memory part.
-    parts: list[list[list[tuple[int, int]]]] = [[[], []] for _ in table.probability]
-    entries = zip(
-        table.mechanism.tolist(), table.detector.tolist(), table.component.tolist(), sector, strict=True
+    sector = lattice.sector[table.detector]
+    mechanism = table.mechanism.astype(np.int64)
+    size = np.bincount(2 * mechanism + sector, minlength=2 * len(table.probability))
+    # A part is one piece; where it is no edge, each component that it came with is a piece.
+    is_hyperedge = size[2 * mechanism + sector] > 2
+    piece = np.where(is_hyperedge, table.component + 1, 0)
+    _check_graphlike(lattice, piece, sector)
+    return _as_text_model(lattice, mechanism, sector, piece)
+
+
+def _as_text_model(
+    lattice: SpaceTimeLattice, mechanism: np.ndarray, sector: np.ndarray, piece: np.ndarray
+) -> stim.DetectorErrorModel:
+    """One line ``error(p) [memory pieces] [L0] ^ [other pieces]`` per mechanism.
+
+    Every word gets a key (mechanism, slot in its line); sorting the keys lays all lines out at once.
+    """
+    table = lattice.mechanisms
+    per_sector = 3 * (int(piece.max(initial=0)) + 1)  # separator, detectors, observable
+    line = 2 * per_sector + 2
+    detector_key = mechanism * line + sector * per_sector + 3 * piece + 2
+
+    flips = np.flatnonzero(table.flips_observable)
+    memory_key = np.full(len(table.probability), np.iinfo(np.int64).max)
+    np.minimum.at(memory_key, mechanism[sector == MEMORY], detector_key[sector == MEMORY])
+    has_memory = memory_key < np.iinfo(np.int64).max
+    # The observable is a memory-basis operator: it goes with the first memory piece, or alone.
+    observable_key = np.where(has_memory[flips], memory_key[flips] + 1, flips * line + 1)
+
+    pieces = np.unique(detector_key)
+    owner = pieces // line
+    follows = np.concatenate([[False], owner[1:] == owner[:-1]])
+    follows |= table.flips_observable[owner] & ~has_memory[owner]
+
+    used = np.union1d(mechanism, flips)
+    rates, rate_of = np.unique(table.probability, return_inverse=True)
+    n = lattice.num_detectors
+    vocabulary = np.array(
+        [f"D{k}" for k in range(n)] + ["L0", "^"] + [f"\nerror({p!r})" for p in rates.tolist()],
+        dtype=object,
     )
-    for mechanism, detector, component, s in entries:
-        parts[mechanism][s].append((component, detector))
-    lines = []
-    flips = table.flips_observable.tolist()
-    for p, flip, (memory, other) in zip(table.probability.tolist(), flips, parts, strict=True):
-        pieces = [_targets(piece) for piece in _graphlike(memory)]
-        if flip:
-            if pieces:
-                pieces[0] += " L0"
-            else:
-                pieces = ["L0"]
-        pieces += [_targets(piece) for piece in _graphlike(other)]
-        if pieces:
-            lines.append(f"error({p!r}) {' ^ '.join(pieces)}")
+    keys = np.concatenate([used * line, detector_key, observable_key, pieces[follows] - 1])
+    words = np.concatenate(
+        [
+            n + 2 + rate_of[used],
+            table.detector,
+            np.full(len(flips), n),
+            np.full(int(follows.sum()), n + 1),
+        ]
+    )
+    text = " ".join(vocabulary[words[np.argsort(keys, kind="stable")]].tolist())
     # Detectors that no mechanism touches still have to be counted.
-    lines.append(f"detector D{lattice.num_detectors - 1}")
-    lines.append("logical_observable L0")
-    return stim.DetectorErrorModel("\n".join(lines))
+    return stim.DetectorErrorModel(f"{text}\ndetector D{n - 1}\nlogical_observable L0")
 
 
-def _graphlike(part: list[tuple[int, int]]) -> list[list[int]]:
-    if len(part) <= 2:
-        return [[detector for _, detector in part]] if part else []
-    pieces: dict[int, list[int]] = {}
-    for component, detector in part:
-        pieces.setdefault(component, []).append(detector)
-    if max(map(len, pieces.values())) > 2:
+def _check_graphlike(lattice: SpaceTimeLattice, piece: np.ndarray, sector: np.ndarray) -> None:
+    table = lattice.mechanisms
+    names = (2 * table.mechanism.astype(np.int64) + sector) * (piece.max(initial=0) + 1) + piece
+    _, which, count = np.unique(names, return_inverse=True, return_counts=True)
+    if count.max(initial=0) > 2:
+        bad = table.detector[which == int(np.argmax(count))]
         raise QecError(
-            f"a mechanism flips {len(part)} detectors of one basis ({sorted(d for _, d in part)}): "
-            "matching cannot use it. Decompose the model (Stim's decompose_errors=True) first."
+            f"a mechanism flips the detectors {sorted(bad.tolist())} of one basis: matching cannot "
+            "use it. Decompose the model (Stim's decompose_errors=True) first."
         )
-    return list(pieces.values())
-
-
-def _targets(detectors: list[int]) -> str:
-    return " ".join(f"D{d}" for d in detectors)
 
 
 class Matcher:

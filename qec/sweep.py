@@ -15,7 +15,6 @@ import math
 import multiprocessing
 import os
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,21 +52,20 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     """
     started = time.monotonic()
     settings = Settings.from_config(config)
-    tasks = list(_tasks(settings))
+    points = list(tasks(settings))
     make_folder(settings.out)
     collected = settings.out / "collected.csv"
     known = _read_collected(collected)
 
-    ids = {task.strong_id(): task for task in tasks}
+    ids = [task.strong_id() for task in points]
     before = sum(known[key].shots for key in ids if key in known)
-    console = _console(sys.stderr)
     columns = [TextColumn("shots"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=settings.max_shots * len(tasks), completed=before)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=settings.max_shots * len(points), completed=before)
         try:
             stats = sinter.collect(
                 num_workers=settings.num_workers,
-                tasks=tasks,
+                tasks=points,
                 save_resume_filepath=collected,
                 progress_callback=lambda news: progress.advance(
                     bar, sum(stat.shots for stat in news.new_stats)
@@ -148,6 +146,8 @@ class Settings:
         axes = ("distance", "rounds", "p", "basis", "noise", "orientation", "circuit", "decoders")
         for key in axes:
             value = values[key] if isinstance(values[key], list) else [values[key]]
+            if any(isinstance(item, list | dict) for item in value):
+                raise QecError(f"{key}={value} is nested: give one value, or a list of values.")
             values[key] = tuple(dict.fromkeys(value))
         values["circuit"] = tuple(str(path) for path in values["circuit"] if path is not None)
         for key in axes:
@@ -176,7 +176,7 @@ class Settings:
         return PairedSampler(self.decoders, self.predecoder, self.batch)
 
 
-def _tasks(settings: Settings) -> Iterator[sinter.Task]:
+def tasks(settings: Settings) -> Iterator[sinter.Task]:
     """One sinter task per grid point or circuit file."""
     shared: dict[str, object] = {"decoders": list(settings.decoders)}
     if any(_has_predecoder(name) for name in settings.decoders):
@@ -185,8 +185,8 @@ def _tasks(settings: Settings) -> Iterator[sinter.Task]:
         predecoder = load_predecoder(settings.predecoder)
         # In the task's identity, so that a retrained checkpoint starts new rows.
         shared["predecoder"] = f"{predecoder.name}@{predecoder.digest}"
-    points = _circuit_files(settings) if settings.circuit else _grid(settings)
-    for circuit, dem, metadata in points:
+    sampled = _circuit_files(settings) if settings.circuit else _grid(settings)
+    for circuit, dem, metadata in sampled:
         yield sinter.Task(
             circuit=circuit,
             detector_error_model=dem,
@@ -398,7 +398,8 @@ def _rows(stat: sinter.TaskStats, decoders: Sequence[str]) -> Iterator[Row]:
 
 def print_tables(rows: Sequence[Row]) -> None:
     """Prints one table per grid point."""
-    console = _console(sys.stdout)
+    console = Console(markup=False, highlight=False)
+    console.width = max(console.width, 130)  # below that rich would cut numbers short
     for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
         members = list(group)
         first = members[0]
@@ -419,18 +420,17 @@ def print_tables(rows: Sequence[Row]) -> None:
             "network\nus/round",
             "events per shot\nbefore > after",
         ):
-            table.add_column(header, justify="right", overflow="fold")
+            table.add_column(header, justify="right")
         for row in members:
             shot_rounds = row.shots * row.metadata["r"] * 1000
             gain = row.gain
+            paired = f"{gain.value:.2f} ({gain.low:.2f}-{gain.high:.2f})"
             table.add_row(
                 row.decoder,
                 str(row.errors),
                 _scientific(row.per_shot),
                 f"{row.per_round.value:.2e}",
-                "baseline"
-                if row.decoder == row.baseline
-                else f"{gain.value:.2f} ({gain.low:.2f}-{gain.high:.2f})",
+                "baseline" if row.decoder == row.baseline else paired,
                 f"{row.match_ns / shot_rounds:.2f}",
                 f"{row.predecode_ns / shot_rounds:.2f}" if _has_predecoder(row.decoder) else "",
                 f"{row.events / row.shots:.2f} > {row.events_left / row.shots:.2f}",
@@ -448,13 +448,7 @@ def _title(metadata: dict) -> str:
 
 
 def _scientific(rate: Estimate) -> str:
-    """``4.45 (4.17-4.75)e-2``: one exponent for the value and its interval."""
+    """``4.45e-2 (4.17-4.75)``: the interval shares the exponent of the value."""
     exponent = math.floor(math.log10(rate.value or rate.high))
     value, low, high = (x / 10**exponent for x in (rate.value, rate.low, rate.high))
-    return f"{value:.2f} ({low:.2f}-{high:.2f})e{exponent}"
-
-
-def _console(stream) -> Console:
-    # A pipe has no width of its own: wide enough for the table.
-    width = None if stream.isatty() else 130
-    return Console(file=stream, width=width, markup=False, highlight=False)
+    return f"{value:.2f}e{exponent} ({low:.2f}-{high:.2f})"

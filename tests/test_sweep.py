@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import sinter
 import stim
 
 from qec.cli import main
-from qec.sweep import SAMPLER, PairedSampler
+from qec.config import load_config
+from qec.sweep import SAMPLER, PairedSampler, Settings, tasks
 
 SMALL = ["distance=3", "rounds=2", "basis=X", "decoders=[pymatching,pymatching-css]"]
 
@@ -69,9 +71,13 @@ def test_sweep_resumes_and_extends(tmp_path, capsys):
     assert shots_by_row(tmp_path / "stats.csv") == [2500, 2500]
     assert "1000 new shots, 1500 resumed" in capsys.readouterr().out
 
-    # Other decoders are another experiment: nothing old may be merged into it.
-    assert sweep(tmp_path, "max_shots=1000", "decoders=[pymatching]") == 0
-    assert shots_by_row(tmp_path / "stats.csv") == [1000]
+
+def test_other_decoders_start_new_rows():
+    ids = set()
+    for names in ("[pymatching]", "[pymatching,pymatching-css]", "[pymatching-css,pymatching]"):
+        settings = Settings.from_config(load_config("sweep", [*SMALL, f"decoders={names}"]))
+        ids |= {task.strong_id() for task in tasks(settings)}
+    assert len(ids) == 3
 
 
 def test_max_errors_stops_early(tmp_path):
@@ -120,6 +126,18 @@ def test_sweep_with_the_shipped_predecoder(tmp_path, capsys):
     assert "predecoder" not in json.loads(rows["pymatching"]["json_metadata"])
 
 
+def test_a_retrained_checkpoint_starts_new_rows(monkeypatch):
+    ids = []
+    for digest in ("aaaa", "bbbb", "aaaa"):
+        stub = types.SimpleNamespace(name="fast", digest=digest)
+        monkeypatch.setattr("qec.predecoder.checkpoint.load_predecoder", lambda _, s=stub: s)
+        overrides = ["distance=3", "basis=X", "decoders=[pymatching,predecoder+pymatching]"]
+        (task,) = tasks(Settings.from_config(load_config("sweep", overrides)))
+        assert task.json_metadata["predecoder"] == f"fast@{digest}"
+        ids.append(task.strong_id())
+    assert ids[0] == ids[2] != ids[1]
+
+
 def test_every_decoder_sees_the_same_shots():
     circuit = stim.Circuit.generated(
         "surface_code:rotated_memory_x", distance=3, rounds=3, after_clifford_depolarization=0.02
@@ -160,6 +178,7 @@ def test_every_decoder_sees_the_same_shots():
         ("p=glob(*)", "as a list"),
         ("distance=4", "use an odd integer >= 3"),
         ("rounds=0", "use an integer >= 1"),
+        ("distance=[[3]]", "is nested"),
         ("p=1.5", "outside [0, 1]"),
         ("p=0", "above 0"),
         ("basis=Y", "use X or Z"),

@@ -12,6 +12,7 @@ from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.precision import autocast, network_dtype
 
 _SHOTS_PER_PASS = 256  # keeps activations in cache; larger batches are cut into passes
 
@@ -65,17 +66,14 @@ class BoundPredecoder:
         t = predecoder.threshold
         self._cut = math.inf if t == 1 else math.log(t / (1 - t))
         self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode(), autocast(self.device):
             static = self.grid.static.to(self.device)
             self._features = self._network.stem_static(static)
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def logits(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
-        with torch.inference_mode(), self._precision():
-            events = self.grid.pack_events(detectors).to(torch.bfloat16)
+        with torch.inference_mode(), autocast(self.device):
+            events = self.grid.pack_events(detectors).to(network_dtype(self.device))
             return self._network.from_static_features(events, self._features)
 
     def apply(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from qec.errors import QecError
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder, write_atomically
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.precision import autocast, network_dtype
 from qec.predecoder.zoo import ARCHITECTURES, build_network
 from qec.training.data import Batch, batches
 from qec.training.optim import build_optimisers, set_learning_rate
@@ -112,8 +113,8 @@ class _Run:
     def train_step(self, batch: Batch) -> torch.Tensor:
         """One optimiser step on the mean binary cross-entropy of the visible chain bits."""
         events, static, labels, valid = (tensor.to(self.device) for tensor in batch)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            logits = self.network(events.to(torch.bfloat16), static)
+        with autocast(self.device):
+            logits = self.network(events.to(network_dtype(self.device)), static)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             logits.float(), labels.float(), weight=valid.float(), reduction="sum"
         ) / (valid.sum() * len(events))

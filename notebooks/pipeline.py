@@ -1,0 +1,176 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From a circuit to a residual
+#
+# A surface-code memory experiment produces *detection events*.  Matching explains them globally,
+# and its cost grows with their number.  A *pre-decoder* is a small convolutional network that
+# explains most of them locally first; matching gets the *residual*.  This notebook follows one shot
+# through the pipeline, then compares logical error rates.
+#
+# Open it in Jupyter with jupytext, or make an `.ipynb`: `jupytext --to ipynb notebooks/pipeline.py`.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from qec import CircuitNoise, Decoder, RotatedSurfaceCode, SpaceTimeLattice
+from qec import load_predecoder, memory_circuit
+from qec.chain import boundary
+from qec.decoder import named_decoder
+from qec.lattice import MEMORY, OTHER
+from qec.stats import error_rate, paired_ratio
+
+plt.rcParams["figure.dpi"] = 80
+MEMORY_COLOUR, OTHER_COLOUR, DATA_COLOUR = "tab:blue", "tab:orange", "0.25"
+
+# %% [markdown]
+# ## The circuit and its lattice
+#
+# Distance 9, 9 rounds, preparation and readout in the X basis, uniform circuit noise of strength
+# $p = 0.006$.  Everything that the decoder knows it reads off the *detector error model*.
+
+# %%
+DISTANCE, ROUNDS, P = 9, 9, 0.006
+circuit = memory_circuit(RotatedSurfaceCode(DISTANCE), CircuitNoise.uniform(P), ROUNDS, "X")
+dem = circuit.detector_error_model(decompose_errors=True)
+lattice = SpaceTimeLattice.from_dem(dem)
+print(f"{lattice.num_detectors} detectors, {dem.num_errors} error mechanisms")
+
+
+# %%
+def draw_lattice(axis, title=""):
+    """Plaquettes at integer (column, row), data qubits between them."""
+    for sector, colour in ((MEMORY, MEMORY_COLOUR), (OTHER, OTHER_COLOUR)):
+        row, col = np.nonzero(lattice.check_sites[sector])
+        axis.scatter(col, row, s=110, marker="s", color=colour, alpha=0.18, linewidths=0)
+    row, col = np.mgrid[:DISTANCE, :DISTANCE] + 0.5
+    axis.scatter(col, row, s=5, color=DATA_COLOUR)
+    axis.set(title=title, xticks=[], yticks=[], aspect="equal")
+    axis.invert_yaxis()
+    axis.set_frame_on(False)
+
+
+fig, axis = plt.subplots(figsize=(5, 5))
+draw_lattice(axis, "blue: memory checks (X), orange: the others; crosses: the logical operator")
+row, col = np.nonzero(lattice.logical_support)
+axis.scatter(col + 0.5, row + 0.5, marker="x", color="tab:red", s=50);
+
+# %% [markdown]
+# ## One shot, before and after the pre-decoder
+#
+# A chain of errors has *spacelike* bits $q_k$ (a data qubit flips in layer $k$) and *timelike* bits
+# $t_k$ (the outcome of a check is wrong in round $k$).  Its detection events are
+#
+# $$ d_k = H q_k + t_k + t_{k-1} $$
+#
+# with the parity map $H$ of the code.  The network estimates the probability of each bit, commits
+# those above its threshold, $(q', t')$, and hands on the residual
+# $d_k + H q'_k + t'_k + t'_{k-1}$ together with the parity of $q'$ on the logical operator.
+
+# %%
+predecoder = load_predecoder("fast")
+decoder = Decoder.from_dem(dem, predecoder=predecoder)
+detectors, observables = circuit.compile_detector_sampler(seed=1).sample(
+    4096, separate_observables=True
+)
+detectors = detectors.astype(np.uint8)
+residual, flips = decoder.predecode(detectors)
+print(
+    f"threshold {predecoder.threshold:.2f}: {detectors.mean():.2%} of the detectors fire before, "
+    f"{residual.mean():.3%} after the pre-decoder (1 / {detectors.sum() / residual.sum():.1f})"
+)
+
+# %% [markdown]
+# A shot for which something is left over.  Filled: the detection events.  Layer by layer, first row
+# the input, second row the committed corrections, third row the residual.
+
+# %%
+# What `predecode` does inside, for the sake of the picture: logits, threshold, chain.
+shot = int(np.argmax((detectors.sum(axis=1) > 40) & (residual.sum(axis=1) > 3)))
+bound = predecoder.bind(lattice)
+probability = torch.sigmoid(bound.logits(torch.from_numpy(detectors[shot : shot + 1])).float())
+committed = bound.grid.unpack_chain((probability > predecoder.threshold).to(torch.uint8))
+LAYERS = range(2, 8)
+
+
+def draw_events(axis, events, k):
+    for sector, colour in ((MEMORY, MEMORY_COLOUR), (OTHER, OTHER_COLOUR)):
+        here = (events == 1) & (lattice.layer == k) & (lattice.sector == sector)
+        axis.scatter(lattice.col[here], lattice.row[here], s=110, marker="s", color=colour)
+
+
+def draw_corrections(axis, chain, k):
+    for sector, colour in ((MEMORY, MEMORY_COLOUR), (OTHER, OTHER_COLOUR)):
+        row, col = np.nonzero(chain.q[sector, k, :, :, 0].numpy())
+        axis.scatter(col + 0.5, row + 0.5, s=70, color=colour, zorder=3 - sector)
+        if k < ROUNDS:
+            wrong = (chain.t[k, :, :, 0].numpy() == 1) & lattice.check_sites[sector]
+            row, col = np.nonzero(wrong)
+            axis.scatter(col, row, s=110, marker="2", color=colour)
+
+
+fig, axes = plt.subplots(3, len(LAYERS), figsize=(2.3 * len(LAYERS), 7.2))
+for column, k in zip(axes.T, LAYERS, strict=True):
+    for axis, title in zip(column, (f"layer {k}", "", ""), strict=True):
+        draw_lattice(axis, title)
+    draw_events(column[0], detectors[shot], k)
+    draw_corrections(column[1], committed, k)
+    draw_events(column[2], residual[shot], k)
+for axis, label in zip(axes[:, 0], ("input", "committed", "residual"), strict=True):
+    axis.set_ylabel(label)
+fig.tight_layout()
+
+# %% [markdown]
+# Discs are spacelike bits; the three-pronged marks are timelike ones, between a layer and the next.
+# The identity holds bit by bit:
+
+# %%
+explained = boundary(committed, lattice)[lattice.layer, lattice.row, lattice.col].numpy()[:, 0]
+assert np.array_equal(detectors[shot] ^ explained, residual[shot])
+print(f"{detectors[shot].sum()} events = {explained.sum()} explained + {residual[shot].sum()} left")
+
+# %% [markdown]
+# ## Logical error rates
+#
+# All decoders see the same shots, so that ratios are paired.  Intervals are 95 % confidence
+# intervals.  The two `pymatching` rows use Stim's decomposition of the error model; the pre-decoder
+# goes with the split by check basis, which has its own row for a fair comparison.
+
+# %%
+NAMES = ["pymatching", "pymatching-css", "predecoder+pymatching", "pymatching-correlated"]
+wrong = {
+    name: named_decoder(name, dem).decode_batch(detectors)[:, 0] != observables[:, 0]
+    for name in NAMES
+}
+reference = wrong["pymatching"]
+print(f"{'decoder':24} {'LER per shot':>12}  {'interval':>18}  LER(pymatching) / LER")
+rates = []
+for name, errors in wrong.items():
+    rate = error_rate(int(errors.sum()), len(errors))
+    both = int((errors & reference).sum())
+    ratio = paired_ratio(int(reference.sum()), int(errors.sum()), both)
+    rates.append(rate)
+    print(
+        f"{name:24} {rate.value:12.4f}  [{rate.low:.4f}, {rate.high:.4f}]  "
+        f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+    )
+
+# %%
+value, low, high = (np.array([getattr(r, end) for r in rates]) for end in ("value", "low", "high"))
+fig, axis = plt.subplots(figsize=(7, 2.2))
+axis.errorbar(value, NAMES, xerr=[value - low, high - value], fmt="o", capsize=3)
+axis.set(xlabel=f"logical error rate per shot, d = {DISTANCE}, R = {ROUNDS}, p = {P}", xlim=(0, None))
+axis.invert_yaxis()
+axis.grid(axis="x", alpha=0.3)

@@ -1,0 +1,72 @@
+"""The decoders of this package as sinter decoders.
+
+sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decoders" \\
+    --decoders predecoder+pymatching --circuits circuit.stim ...
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+import sinter
+import stim
+
+from qec.decoder import DECODER_NAMES, DEFAULT_PREDECODER, Decoder, named_decoder
+from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
+
+
+def limit_threads_in_workers() -> None:
+    """One torch thread per process when running as one of several workers.
+
+    sinter starts a process per core; torch would otherwise use all cores in each of them.
+    """
+    import torch
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)
+
+
+class CompiledSinterDecoder(sinter.CompiledDecoder):
+    """A decoder configured for one detector error model."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def decode_shots_bit_packed(self, *, bit_packed_detection_event_data: np.ndarray) -> np.ndarray:
+        """uint8 (B, ceil(num_detectors / 8)) -> uint8 (B, 1), both bit-packed little-endian."""
+        return self._decoder.decode_batch(
+            bit_packed_detection_event_data, bit_packed_shots=True, bit_packed_predictions=True
+        )
+
+
+class SinterDecoder(sinter.Decoder):
+    """A named decoder; pickles as its two names and is built inside the worker."""
+
+    def __init__(self, name: str, predecoder: str = DEFAULT_PREDECODER) -> None:
+        self.name = name
+        self.predecoder = predecoder
+
+    def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> CompiledSinterDecoder:
+        """Builds the decoder for ``dem``; raises QecError as ``qec.Decoder.from_dem``."""
+        limit_threads_in_workers()
+        return CompiledSinterDecoder(named_decoder(self.name, dem, self.predecoder))
+
+
+def sinter_decoders() -> dict[str, sinter.Decoder]:
+    """All decoders by name, for sinter's ``--custom_decoders_module_function``.
+
+    sinter identifies rows by decoder name, not by checkpoint.  So each shipped checkpoint also has
+    names that carry its digest, e.g. ``predecoder[fast@1a2b3c4d]+pymatching``: use those where rows
+    of different trainings must never be merged.
+    """
+    decoders: dict[str, sinter.Decoder] = {
+        name: SinterDecoder(name) for name in DECODER_NAMES if name not in sinter.BUILT_IN_DECODERS
+    }
+    for checkpoint in shipped_checkpoints():
+        tag = f"predecoder[{checkpoint}@{load_predecoder(checkpoint).digest}]"
+        for name in DECODER_NAMES:
+            if name.startswith("predecoder"):
+                full = name.replace("predecoder", tag, 1)
+                decoders[full] = SinterDecoder(name, checkpoint)
+    return decoders

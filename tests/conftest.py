@@ -1,0 +1,50 @@
+"""Shared set-up: one thread a process (pytest -n 2 runs two), and the circuits that tests share."""
+
+import os
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import functools
+
+import pytest
+import stim
+
+from qec.circuit import memory_circuit
+from qec.code import RotatedSurfaceCode
+from qec.noise import CircuitNoise
+
+
+@functools.cache
+def _generated(distance: int, rounds: int, basis: str, p: float) -> stim.Circuit:
+    return stim.Circuit.generated(
+        f"surface_code:rotated_memory_{basis.lower()}",
+        distance=distance,
+        rounds=rounds,
+        after_clifford_depolarization=p,
+        before_round_data_depolarization=p,
+        before_measure_flip_probability=p,
+        after_reset_flip_probability=p,
+    )
+
+
+@functools.cache
+def _ours(distance, rounds, basis, p, orientation, noise) -> stim.Circuit:
+    code = RotatedSurfaceCode(distance, orientation)
+    return memory_circuit(code, CircuitNoise.named(noise, p), rounds, basis)
+
+
+@pytest.fixture(scope="session")
+def stim_circuit():
+    """(distance, rounds, basis, p) -> Stim's own circuit with all four of its noise parameters p."""
+    return _generated
+
+
+@pytest.fixture(scope="session")
+def our_circuit():
+    """(distance, rounds, basis, p, orientation, noise family) -> memory_circuit."""
+
+    def make(distance, rounds, basis, p=0.005, orientation="ZV", noise="uniform"):
+        return _ours(distance, rounds, basis, p, orientation, noise)
+
+    return make
