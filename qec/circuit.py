@@ -45,7 +45,9 @@ def memory_circuit(
     if basis not in ("X", "Z"):
         raise QecError(f"basis={basis!r} is not supported: use X or Z.")
     if perfect_final_round and rounds < 2:
-        raise QecError("perfect_final_round needs rounds >= 2: one noisy round and the perfect one.")
+        raise QecError(
+            "perfect_final_round needs rounds >= 2: one noisy round and the perfect one."
+        )
 
     builder = _Builder(code, basis)
     circuit = builder.coordinates() + builder.prepare(noise)
@@ -121,9 +123,7 @@ class _Builder:
         for xy in self.ancilla_xy:
             now = self.lookback[xy]
             before = now - len(self.ancilla_xy)
-            circuit.append(
-                "DETECTOR", [stim.target_rec(now), stim.target_rec(before)], (*xy, 0)
-            )
+            circuit.append("DETECTOR", [stim.target_rec(now), stim.target_rec(before)], (*xy, 0))
         return circuit
 
     def _cnot_layer(self, circuit: stim.Circuit, noise: CircuitNoise, step: int) -> None:

@@ -67,7 +67,7 @@ class RotatedSurfaceCode:
             )
         if self.orientation not in ORIENTATIONS:
             raise QecError(
-                f"orientation={self.orientation!r} is unknown: use one of {', '.join(ORIENTATIONS)}."
+                f"orientation={self.orientation!r} is unknown: use {', '.join(ORIENTATIONS)}."
             )
 
     @property
@@ -84,7 +84,7 @@ class RotatedSurfaceCode:
 
     def check_coords(self, basis: str) -> list[tuple[int, int]]:
         """(x, y) of the checks of type ``basis``, in row-major order."""
-        return [(2 * int(c), 2 * int(r)) for r, c in zip(*np.nonzero(self.check_sites(basis)))]
+        return [(2 * int(c), 2 * int(r)) for r, c in np.argwhere(self.check_sites(basis))]
 
     def data_coords(self) -> list[tuple[int, int]]:
         """(x, y) of the data qubits, in row-major order."""
@@ -92,7 +92,7 @@ class RotatedSurfaceCode:
         return [(x, y) for y in odd for x in odd]
 
     def logical_coords(self, basis: str) -> list[tuple[int, int]]:
-        """(x, y) of the data qubits of the logical operator of type ``basis`` (first column or row)."""
+        """(x, y) of the logical operator of type ``basis``: the first column or row."""
         odd = range(1, 2 * self.distance, 2)
         vertical = self.logical_x_vertical == (basis == "X")
         return [(1, k) if vertical else (k, 1) for k in odd]

@@ -14,15 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qec.errors import QecError
-
-
-def resource_dir(name: str) -> Path:
-    """The folder "conf" or "data": inside an installed package, at the root of a checkout."""
-    package = Path(__file__).resolve().parent
-    for place in (package / name, package.parent / name):
-        if place.is_dir():
-            return place
-    raise QecError(f"the folder {name}/ of the qec package is missing: install the package again.")
+from qec.files import resource_dir
 
 
 def config_file(name: str) -> Path:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,36 +9,13 @@ import stim
 from omegaconf import DictConfig, OmegaConf
 
 from qec.errors import QecError
+from qec.files import atomic_path, make_folder
 from qec.lattice import detector_error_model
 from qec.stats import error_rate
 
 FORMATS = ("01", "b8", "r8", "ptb64", "hits", "dets")
 
 _CHUNK = 4096  # shots that are decoded at a time
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder that becomes ``path`` if the block succeeds."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise QecError(f"cannot write {path}: {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def make_folder(path: Path) -> None:
-    """Creates a folder unless it exists, and makes sure that files can be written to it."""
-    probe = path / f".{os.getpid()}.probe"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise QecError(f"cannot write to the folder {path}: {error.strerror or error}.") from error
 
 
 def load_circuit(path: str | Path) -> stim.Circuit:

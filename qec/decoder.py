@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import stim
@@ -10,8 +11,9 @@ import stim
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, matching_model
-from qec.predecoder.checkpoint import load_predecoder
-from qec.predecoder.correction import BoundPredecoder, Predecoder
+
+if TYPE_CHECKING:
+    from qec.predecoder.correction import BoundPredecoder, Predecoder
 
 DEFAULT_PREDECODER = "fast"
 
@@ -78,7 +80,9 @@ class Decoder:
         matcher = Matcher(matching_model(dem, lattice, decomposition), correlated)
         bound = None
         if predecoder is not None:
-            if not isinstance(predecoder, Predecoder):
+            if isinstance(predecoder, str | Path):
+                from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
+
                 predecoder = load_predecoder(predecoder)
             bound = predecoder.bind(lattice, device)
         return cls(dem.num_detectors, matcher, bound)

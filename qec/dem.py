@@ -1,4 +1,4 @@
-"""A detector error model as flat numpy arrays: the form that the rest of the package computes on."""
+"""A detector error model as flat numpy arrays, the form that the package computes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one exception type that means "your input is wrong": its message says what and how to mend it."""
+"""The one exception type that means "your input is wrong"."""
 
 
 class QecError(ValueError):

@@ -40,7 +40,7 @@ class _Frame:
     shift: np.ndarray  # (2,)
 
     def __call__(self, xy: np.ndarray) -> np.ndarray:
-        """(n, 2) circuit coordinates -> (n, 2) float (row, col); data qubits land on half-integers."""
+        """(n, 2) circuit coordinates -> (n, 2) (row, col); data qubits land on half-integers."""
         return np.asarray(xy, dtype=np.float64) @ self.matrix.T + self.shift
 
 

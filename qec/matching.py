@@ -41,7 +41,7 @@ def _as_text_model(
 ) -> stim.DetectorErrorModel:
     """One line ``error(p) [memory pieces] [L0] ^ [other pieces]`` per mechanism.
 
-    Every word gets a key (mechanism, slot in its line); sorting the keys lays all lines out at once.
+    Every word gets a key (mechanism, slot in its line); sorting by it lays out all lines.
     """
     table = lattice.mechanisms
     per_sector = 3 * (int(piece.max(initial=0)) + 1)  # separator, detectors, observable
@@ -121,5 +121,3 @@ def matching_model(
     if decomposition == "stim":
         return dem
     raise QecError(f"decomposition={decomposition!r} is unknown: use 'css' or 'stim'.")
-
-

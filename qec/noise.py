@@ -67,7 +67,7 @@ class CircuitNoise:
         """Uniform circuit noise of strength p, as in arXiv:2604.12841.
 
         Preparation and measurement 2p/3; p/3 per Pauli for each idle CNOT layer; two depolarising
-        steps of strength p (2p/3 - 4p^2/9 per Pauli) during measurement + reset; p/15 per CNOT Pauli.
+        steps of strength p (2p/3 - 4p^2/9 per Pauli) in measurement + reset; p/15 per CNOT Pauli.
         """
         p = _probability("p", p)
         spam = 2 * p / 3 - 4 * p**2 / 9

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
-from qec.dataset import atomic_path
+from qec.files import atomic_path
 
 if TYPE_CHECKING:
     from qec.sweep import Row

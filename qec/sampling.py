@@ -78,8 +78,8 @@ class FrameSampler:
             _events_at_detectors(shots.chain, self.lattice).view(np.uint8), shots.detectors
         ):
             raise QecError(
-                "the circuit's frames do not explain its detectors: error labels need a CSS circuit "
-                "(checks measured by ancillas, X and Z only)."
+                "the circuit's frames do not explain its detectors: error labels need a CSS "
+                "circuit (X and Z checks, measured by ancillas)."
             )
 
     def sample(self, shots: int, seed: int) -> LabelledShots:
@@ -92,9 +92,7 @@ class FrameSampler:
         if shots < 64 or shots % 64:
             raise QecError(f"shots={shots} must be a positive multiple of 64.")
         d, r, words = self.lattice.distance, self.lattice.rounds, shots // 64
-        sim = stim.FlipSimulator(
-            batch_size=shots, disable_stabilizer_randomization=True, seed=seed
-        )
+        sim = stim.FlipSimulator(batch_size=shots, disable_stabilizer_randomization=True, seed=seed)
         frames = np.zeros((2, r + 1, d * d, words), dtype=np.uint64)  # E_k per sector
         for k, piece in enumerate(self._pieces):
             sim.do(piece)
@@ -115,7 +113,9 @@ class FrameSampler:
         frames[OTHER, r] = frames[OTHER, r - 1]  # no detector sees them
         q = frames.reshape(2, r + 1, d, d, words)
         m = np.zeros((r, d + 1, d + 1, words), dtype=np.uint64)
-        m[:, self._ancilla_row, self._ancilla_col] = flips[: r * ancillas].reshape(r, ancillas, words)
+        m[:, self._ancilla_row, self._ancilla_col] = flips[: r * ancillas].reshape(
+            r, ancillas, words
+        )
         # t_k = m_k + H E_k: the boundary of the frames, layer by layer.
         t = m ^ chains.parity_map(q[:, :r], self.lattice)
         q[:, 1:] ^= q[:, :-1].copy()

@@ -29,9 +29,10 @@ from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.dataset import atomic_path, load_circuit, make_folder
+from qec.dataset import load_circuit
 from qec.decoder import DECODER_NAMES, named_decoder
 from qec.errors import QecError
+from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.noise import CircuitNoise
 from qec.plots import plot_ler
@@ -106,8 +107,10 @@ def _read_collected(path: Path) -> dict[str, sinter.TaskStats]:
     if not path.exists():
         return {}
     try:
-        if not path.read_bytes().endswith(b"\n"):
-            raise ValueError("its last line is incomplete")
+        text = path.read_bytes()
+        if not text.endswith(b"\n"):  # killed while writing: that row is sampled again
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(text[: text.rfind(b"\n") + 1])
         stats = sinter.stats_from_csv_files(path)
     except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from qec.errors import QecError
+from qec.files import atomic_path, resource_dir
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.zoo import build_network
 
 FORMAT = "qec-predecoder-1"
 
 
-def data_folder() -> Path:
-    """Where the shipped checkpoints are: in the installed package, or in the checkout."""
-    package = Path(__file__).parent.parent
-    inside = package / "data"
-    return inside if inside.is_dir() else package.parent / "data"
-
-
 def shipped_checkpoints() -> list[str]:
-    return sorted(path.stem for path in data_folder().glob("*.safetensors"))
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, then renames it: readers never see half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    return sorted(path.stem for path in resource_dir("data").glob("*.safetensors"))
 
 
 def save_predecoder(
@@ -60,7 +45,8 @@ def save_predecoder(
         "history": history,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, save(tensors, metadata={"qec": json.dumps(description)}))
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"qec": json.dumps(description)})
 
 
 def load_predecoder(name_or_path: str | Path) -> Predecoder:
@@ -72,11 +58,11 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     """
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
-        path = data_folder() / f"{name_or_path}.safetensors"
+        path = resource_dir("data") / f"{name_or_path}.safetensors"
     if not path.is_file():
         raise QecError(
-            f"no pre-decoder checkpoint {str(name_or_path)!r}: give the path of a .safetensors file "
-            f"or one of the shipped names {shipped_checkpoints()}."
+            f"no pre-decoder checkpoint {str(name_or_path)!r}: give the path of a .safetensors "
+            f"file or one of the shipped names {shipped_checkpoints()}."
         )
     weights, description = _read(path)
     network = build_network(description["architecture"])

@@ -100,8 +100,7 @@ class BoundPredecoder:
     def residual(
         self, detectors: torch.Tensor, committed: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Detection events left by committed chain bits uint8 (B, 12, T, Y, X), and logical flips."""
+        """Detection events that committed bits uint8 (B, 12, T, Y, X) leave, and logical flips."""
         chain = self.grid.unpack_chain(committed)
         explained = chains.boundary(chain, self.lattice)[self._places]
         return detectors ^ explained.T, chains.logical_parity(chain, self.lattice)
-

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from qec.errors import QecError
-from qec.predecoder.checkpoint import load_predecoder, save_predecoder, write_atomically
+from qec.files import atomic_path, make_folder
+from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype
 from qec.predecoder.zoo import ARCHITECTURES, build_network
@@ -36,10 +37,7 @@ def train(cfg) -> Path:
     if cfg.batch < 64 or cfg.batch % 64:
         raise QecError(f"batch={cfg.batch} must be a positive multiple of 64.")
     out = Path(cfg.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise QecError(f"cannot write to out={cfg.out}: {error.strerror}") from error
+    make_folder(out)
     torch.manual_seed(cfg.seed)
     architecture = ARCHITECTURES[cfg.model] if cfg.model in ARCHITECTURES else dict(cfg.model)
     run = _Run(build_network(architecture), cfg)
@@ -68,7 +66,9 @@ def train(cfg) -> Path:
             if now - last_save > cfg.save_every:
                 run.save(out / "state.safetensors")
                 last_save = now
-                log.info("step %d of %d, loss %.5f, %.0f s", run.step, total, mean_loss or 0, run.seconds)
+                log.info(
+                    "step %d of %d, loss %.5f, %.0f s", run.step, total, mean_loss or 0, run.seconds
+                )
     run.save(out / "state.safetensors")
     writer.close()
 
@@ -144,7 +144,8 @@ class _Run:
             for name, tensor in entries.items()
         }
         meta = {"step": str(self.step), "seconds": str(self.seconds)}
-        write_atomically(path, save(tensors, metadata=meta))
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata=meta)
 
     def resume(self, path: Path) -> None:
         """Goes on from ``path`` where it exists."""

@@ -18,7 +18,7 @@ from qec.matching import basis_split
 
 
 class MatchingTeacher:
-    """Labels detection events with the correction of correlated matching on the basis-split model."""
+    """Labels events with the correction of correlated matching on the basis-split model."""
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
         self.lattice = lattice

@@ -27,15 +27,15 @@ def choose_threshold(network: PreDecoderNetwork, cfg) -> tuple[float, list[dict]
         the threshold, and one record per candidate: threshold, F per circuit (LER of PyMatching
         over LER of the pipeline), events before / events after.
     """
-    circuits = [
-        (d, basis) for d in cfg.validation_distances for basis in ("X", "Z")
-    ]
+    circuits = [(d, basis) for d in cfg.validation_distances for basis in ("X", "Z")]
     prepared = [_prepare(d, basis, k, cfg) for k, (d, basis) in enumerate(circuits)]
     records = []
     for threshold in cfg.thresholds:
         predecoder = Predecoder(network, threshold)
         factors, before, after = {}, 0, 0
-        for (d, basis), (lattice, matcher, detectors, flips) in zip(circuits, prepared, strict=True):
+        for (d, basis), (lattice, matcher, detectors, flips) in zip(
+            circuits, prepared, strict=True
+        ):
             residual, committed = predecoder.bind(lattice, cfg.device).apply(detectors)
             errors = int((matcher.decode_batch(residual) ^ committed != flips).sum())
             baseline = int((matcher.decode_batch(detectors) != flips).sum())
