@@ -71,7 +71,9 @@ def test_statistics_are_those_of_stims_detector_sampler(stim_circuit, our_circui
     Two-sample z-tests; by Bonferroni a correct sampler fails with probability below 1e-6, and the
     seeds are fixed.
     """
-    circuit = stim_circuit(3, 3, basis, 0.01) if source == "stim" else our_circuit(3, 3, basis, 0.01)
+    circuit = (
+        stim_circuit(3, 3, basis, 0.01) if source == "stim" else our_circuit(3, 3, basis, 0.01)
+    )
     n = 64 * 3000
     shots = FrameSampler(circuit).sample(n, seed=6)
     ours = np.unpackbits(np.vstack([shots.detectors, shots.observables]), axis=1)

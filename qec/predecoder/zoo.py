@@ -20,17 +20,22 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 }
 
 
-def build_network(architecture: str | Mapping[str, object]) -> PreDecoderNetwork:
-    """A fresh network by name, or from a mapping of ``PreDecoderNetwork``'s arguments.
+def architecture(model: str | Mapping[str, object]) -> dict[str, object]:
+    """The arguments of ``PreDecoderNetwork`` that a name, or a mapping of them, stands for.
 
     Raises:
-        QecError: unknown name or argument.
+        QecError: unknown name.
     """
-    if isinstance(architecture, str):
-        if architecture not in ARCHITECTURES:
-            raise QecError(f"model={architecture!r} is unknown: use one of {list(ARCHITECTURES)}.")
-        architecture = ARCHITECTURES[architecture]
+    if not isinstance(model, str):
+        return dict(model)
+    if model not in ARCHITECTURES:
+        raise QecError(f"model={model!r} is unknown: use one of {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[model]
+
+
+def build_network(arguments: Mapping[str, object]) -> PreDecoderNetwork:
+    """A fresh network; QecError where ``arguments`` are not those of ``PreDecoderNetwork``."""
     try:
-        return PreDecoderNetwork(**architecture)
+        return PreDecoderNetwork(**arguments)
     except (TypeError, KeyError) as error:
-        raise QecError(f"model arguments {dict(architecture)!r} are not valid: {error}") from error
+        raise QecError(f"model arguments {dict(arguments)!r} are not valid: {error}") from error

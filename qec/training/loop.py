@@ -7,12 +7,13 @@ is written for use.
 
 from __future__ import annotations
 
-import json
-import logging
+import contextlib
+import math
 import time
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,80 +23,88 @@ from torch.utils.tensorboard import SummaryWriter
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
-from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype
-from qec.predecoder.zoo import ARCHITECTURES, build_network
+from qec.predecoder.zoo import architecture, build_network
 from qec.training.data import Batch, batches
 from qec.training.optim import build_optimisers, set_learning_rate
-from qec.training.validate import choose_threshold
-
-log = logging.getLogger(__name__)
+from qec.training.validate import choose_threshold, validation_table
 
 
 def train(cfg) -> Path:
-    """Trains a pre-decoder as ``cfg`` says (conf/train.yaml); returns the checkpoint's path."""
+    """Trains a pre-decoder as ``cfg`` says (conf/train.yaml); returns the checkpoint's path.
+
+    Raises:
+        QecError: settings that make no sense, or a state in the folder that belongs to another run.
+    """
     if cfg.batch < 64 or cfg.batch % 64:
         raise QecError(f"batch={cfg.batch} must be a positive multiple of 64.")
     out = Path(cfg.out)
     make_folder(out)
     torch.manual_seed(cfg.seed)
-    architecture = ARCHITECTURES[cfg.model] if cfg.model in ARCHITECTURES else dict(cfg.model)
-    run = _Run(build_network(architecture), cfg)
+    run = _Run(cfg)
     run.resume(out / "state.safetensors")
+    try:
+        _optimise(run, cfg, out)
+    finally:  # a stopped run goes on from here
+        run.save(out / "state.safetensors")
+    return _finish(run, cfg, out)
+
+
+def _optimise(run: _Run, cfg, out: Path) -> None:
     total = int(cfg.shots) // cfg.batch
     writer = SummaryWriter(out / "tensorboard", purge_step=run.step)
     started = last_save = time.monotonic()
     seconds_before = run.seconds
-    mean_loss = None
-    with _progress() as bar:
+    with _progress() as bar, contextlib.closing(writer):
         task = bar.add_task("training", total=total, completed=run.step, loss="")
         for batch in batches(cfg, run.step, total):
             factor = set_learning_rate(run.optimisers, run.step, total, cfg.warmup)
             loss = run.train_step(batch)
             run.step += 1
             if run.step % cfg.log_every == 0 or run.step == total:
-                value = loss.item()
-                if not torch.isfinite(loss):
-                    raise QecError(f"the loss became {value} at step {run.step}: lower muon_lr.")
-                mean_loss = value if mean_loss is None else 0.9 * mean_loss + 0.1 * value
-                writer.add_scalar("loss", value, run.step)
+                run.loss = loss.item()
+                if not math.isfinite(run.loss):
+                    raise QecError(f"the loss is {run.loss} at step {run.step}: lower muon_lr.")
+                writer.add_scalar("loss", run.loss, run.step)
                 writer.add_scalar("lr_factor", factor, run.step)
-                bar.update(task, completed=run.step, loss=f"{mean_loss:.5f}")
+                bar.update(task, completed=run.step, loss=f"{run.loss:.5f}")
             now = time.monotonic()
             run.seconds = seconds_before + now - started
             if now - last_save > cfg.save_every:
                 run.save(out / "state.safetensors")
                 last_save = now
-                log.info(
-                    "step %d of %d, loss %.5f, %.0f s", run.step, total, mean_loss or 0, run.seconds
-                )
-    run.save(out / "state.safetensors")
-    writer.close()
 
+
+def _finish(run: _Run, cfg, out: Path) -> Path:
+    """Chooses the commit threshold and writes the checkpoint with its history."""
     network = run.ema.module.eval()
     threshold, figures = choose_threshold(network, cfg)
     history = {
         "shots": run.step * cfg.batch,
         "minutes": round(run.seconds / 60, 1),
-        "final_loss": mean_loss,
         "labels": cfg.labels,
         "distances": list(cfg.distances),
         "noises": sorted(set(cfg.noises)),
         "p_range": [min(cfg.ps), max(cfg.ps)],
         "seed": cfg.seed,
         "init_from": run.parent,
+        "validation_shots": cfg.validation_shots,
+        "validation_p": cfg.validation_p,
         "validation": figures,
     }
     path = out / f"{out.name}.safetensors"
-    save_predecoder(path, network.state_dict(), architecture, threshold, history)
-    (out / "history.json").write_text(json.dumps(history, indent=1))
+    save_predecoder(path, network.state_dict(), run.architecture, threshold, history)
+    Console().print(validation_table(figures, threshold))
+    print(f"{path}: {history['shots']} shots, {history['minutes']} minutes, threshold {threshold}")
     return path
 
 
 class _Run:
     """Everything that a resumed run needs: weights, their average, optimisers, the step."""
 
-    def __init__(self, network: PreDecoderNetwork, cfg) -> None:
+    def __init__(self, cfg) -> None:
+        self.architecture = architecture(cfg.model)
+        network = build_network(self.architecture)
         self.device = torch.device(cfg.device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise QecError("device=cuda, but torch finds no CUDA device: use device=cpu.")
@@ -109,6 +118,7 @@ class _Run:
         self.optimisers = build_optimisers(self.network, cfg)
         self.step = 0
         self.seconds = 0.0
+        self.loss = math.nan
 
     def train_step(self, batch: Batch) -> torch.Tensor:
         """One optimiser step on the mean binary cross-entropy of the visible chain bits."""
@@ -173,7 +183,7 @@ class _Run:
                 full["state"].setdefault(int(index), {})[name] = tensor
             optimiser.load_state_dict(full)
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
-        log.info("resumed from %s at step %d", path, self.step)
+        print(f"resumed from {path} at step {self.step}")
 
 
 def _progress() -> Progress:

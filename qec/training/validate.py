@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
@@ -53,6 +54,16 @@ def choose_threshold(network: PreDecoderNetwork, cfg) -> tuple[float, list[dict]
     halved = [record for record in records if record["density_ratio"] >= 2] or records
     best = max(halved, key=lambda record: record["mean_log_F"])
     return best["threshold"], records
+
+
+def validation_table(records: list[dict], chosen: float) -> Table:
+    """The candidates as a table, the chosen threshold marked."""
+    table = Table("threshold", *records[0]["F"], "events before / after", title="F on validation")
+    for record in records:
+        mark = " *" if record["threshold"] == chosen else ""
+        factors = [f"{f:.2f}" for f in record["F"].values()]
+        table.add_row(f"{record['threshold']}{mark}", *factors, f"{record['density_ratio']:.1f}")
+    return table
 
 
 def _prepare(d: int, basis: str, number: int, cfg):
