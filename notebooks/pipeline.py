@@ -18,15 +18,22 @@
 # explains most of them locally first; matching gets the *residual*.  This notebook follows one shot
 # through the pipeline, then compares logical error rates.
 #
-# Open it in Jupyter with jupytext, or make an `.ipynb`: `jupytext --to ipynb notebooks/pipeline.py`.
+# Open it in Jupyter with the jupytext extension, or make a plain notebook of it with
+# `jupytext --to ipynb notebooks/pipeline.py`.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from qec import CircuitNoise, Decoder, RotatedSurfaceCode, SpaceTimeLattice
-from qec import load_predecoder, memory_circuit
+from qec import (
+    CircuitNoise,
+    Decoder,
+    RotatedSurfaceCode,
+    SpaceTimeLattice,
+    load_predecoder,
+    memory_circuit,
+)
 from qec.chain import boundary
 from qec.decoder import named_decoder
 from qec.lattice import MEMORY, OTHER
@@ -65,8 +72,7 @@ def draw_lattice(axis, title=""):
 fig, axis = plt.subplots(figsize=(5, 5))
 draw_lattice(axis, "blue: memory checks (X), orange: the others; crosses: the logical operator")
 row, col = np.nonzero(lattice.logical_support)
-axis.scatter(col + 0.5, row + 0.5, marker="x", color="tab:red", s=50);
-
+_ = axis.scatter(col + 0.5, row + 0.5, marker="x", color="tab:red", s=50)
 # %% [markdown]
 # ## One shot, before and after the pre-decoder
 #
@@ -139,14 +145,15 @@ fig.tight_layout()
 # %%
 explained = boundary(committed, lattice)[lattice.layer, lattice.row, lattice.col].numpy()[:, 0]
 assert np.array_equal(detectors[shot] ^ explained, residual[shot])
-print(f"{detectors[shot].sum()} events = {explained.sum()} explained + {residual[shot].sum()} left")
+counts = [int(events.sum()) for events in (detectors[shot], explained, residual[shot])]
+print("{} events, {} on the boundary of the committed chain, {} left".format(*counts))
 
 # %% [markdown]
 # ## Logical error rates
 #
 # All decoders see the same shots, so that ratios are paired.  Intervals are 95 % confidence
-# intervals.  The two `pymatching` rows use Stim's decomposition of the error model; the pre-decoder
-# goes with the split by check basis, which has its own row for a fair comparison.
+# intervals.  `pymatching` and `pymatching-correlated` use Stim's decomposition of the error model.
+# The pre-decoder goes with the split by check basis (`css`), which has a row of its own.
 
 # %%
 NAMES = ["pymatching", "pymatching-css", "predecoder+pymatching", "pymatching-correlated"]
@@ -171,6 +178,8 @@ for name, errors in wrong.items():
 value, low, high = (np.array([getattr(r, end) for r in rates]) for end in ("value", "low", "high"))
 fig, axis = plt.subplots(figsize=(7, 2.2))
 axis.errorbar(value, NAMES, xerr=[value - low, high - value], fmt="o", capsize=3)
-axis.set(xlabel=f"logical error rate per shot, d = {DISTANCE}, R = {ROUNDS}, p = {P}", xlim=(0, None))
+axis.set(
+    xlabel=f"logical error rate per shot, d = {DISTANCE}, R = {ROUNDS}, p = {P}", xlim=(0, None)
+)
 axis.invert_yaxis()
 axis.grid(axis="x", alpha=0.3)

@@ -1,11 +1,7 @@
 """Shared set-up: one thread a process (pytest -n 2 runs two), and the circuits that tests share."""
 
-import os
-
-for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
-
 import functools
+import os
 
 import pytest
 import stim
@@ -13,6 +9,11 @@ import stim
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.noise import CircuitNoise
+
+
+def pytest_configure():
+    # Before any test module imports torch; processes that tests start inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @functools.cache
@@ -36,7 +37,7 @@ def _ours(distance, rounds, basis, p, orientation, noise) -> stim.Circuit:
 
 @pytest.fixture(scope="session")
 def stim_circuit():
-    """(distance, rounds, basis, p) -> Stim's own circuit with all four of its noise parameters p."""
+    """(distance, rounds, basis, p) -> Stim's own circuit, its four noise parameters all p."""
     return _generated
 
 

@@ -96,7 +96,9 @@ def test_boundary_and_parity_are_linear(lattice, seed_a, seed_b):
     a, b = random_chain(lattice, seed_a), random_chain(lattice, seed_b)
     both = Chain(a.q ^ b.q, a.t ^ b.t)
     for linear in (chains.boundary, chains.logical_parity):
-        np.testing.assert_array_equal(linear(both, lattice), linear(a, lattice) ^ linear(b, lattice))
+        np.testing.assert_array_equal(
+            linear(both, lattice), linear(a, lattice) ^ linear(b, lattice)
+        )
 
 
 @given(lattices, seeds)

@@ -154,9 +154,7 @@ def test_perfect_final_round(basis, rounds):
     noisy = memory_circuit(code, noise, rounds, basis)
     assert perfect.get_detector_coordinates() == noisy.get_detector_coordinates()
     assert len(perfect.shortest_graphlike_error()) == 3
-    last = {
-        f"D{k}" for k, (_, _, t) in perfect.get_detector_coordinates().items() if t == rounds
-    }
+    last = {f"D{k}" for k, (_, _, t) in perfect.get_detector_coordinates().items() if t == rounds}
     # Data errors before the perfect round are seen by it; the readout has nothing to add.
     assert not any(last & set(targets) for targets in mechanisms(perfect))
     assert any(last & set(targets) for targets in mechanisms(noisy))
@@ -190,13 +188,13 @@ def test_every_family_gives_a_decomposable_model():
 
 @pytest.mark.parametrize("rounds", [0, -1, 2.0, "3", True, None])
 def test_bad_rounds(rounds):
-    with pytest.raises(QecError, match="rounds=.* use an integer >= 1"):
+    with pytest.raises(QecError, match=r"rounds=.* use an integer >= 1"):
         memory_circuit(RotatedSurfaceCode(3), CircuitNoise(), rounds, "X")
 
 
 @pytest.mark.parametrize("basis", ["x", "Y", "", None])
 def test_bad_basis(basis):
-    with pytest.raises(QecError, match="basis=.* use X or Z"):
+    with pytest.raises(QecError, match=r"basis=.* use X or Z"):
         memory_circuit(RotatedSurfaceCode(3), CircuitNoise(), 1, basis)
 
 

@@ -173,9 +173,7 @@ def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis)
     before = dets.copy()
     residual, flips = decoder.predecode(dets)
     np.testing.assert_array_equal(dets, before)
-    np.testing.assert_array_equal(
-        decoder.decode_batch(dets)[:, 0], decoder.match(residual) ^ flips
-    )
+    np.testing.assert_array_equal(decoder.decode_batch(dets)[:, 0], decoder.match(residual) ^ flips)
 
 
 # Interfaces
@@ -228,7 +226,7 @@ def test_pymatching_alone_needs_no_surface_code():
     dets = sample(circuit, 50, seed=8)[0]
     want = pymatching.Matching.from_detector_error_model(dem).decode_batch(dets)
     np.testing.assert_array_equal(named_decoder("pymatching", dem).decode_batch(dets), want)
-    with pytest.raises(QecError, match="rotated surface code|coordinates"):
+    with pytest.raises(QecError, match=r"rotated surface code|coordinates"):
         named_decoder("pymatching-css", dem)
 
 
@@ -257,14 +255,14 @@ def weights_of(architecture):
 
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
-    path = tmp_path / "deep" / "mine.safetensors"
+    path = tmp_path / "mine.safetensors"
     save_predecoder(path, weights_of(SMALL), SMALL, 0.75, {"shots": 7})
     loaded = load_predecoder(path)
     assert (loaded.name, loaded.threshold, loaded.metadata) == ("mine", 0.75, {"shots": 7})
     assert len(loaded.digest) == 8
     for name, tensor in loaded.network.state_dict().items():
         assert torch.equal(tensor, weights_of(SMALL)[name])
-    assert [file.name for file in path.parent.iterdir()] == ["mine.safetensors"]
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
     save_predecoder(path, weights_of(SMALL), SMALL, 0.8, {"shots": 7})
     assert load_predecoder(path).digest != loaded.digest
     dem = dem_of(our_circuit(3, 1, "X"))
@@ -357,7 +355,7 @@ def test_it_is_cheap_to_build_at_distance_21(stim_circuit, fast):
 
 @each_basis
 @pytest.mark.parametrize("noise", ["uniform", "stim"])
-@pytest.mark.parametrize(("distance", "shots"), [(5, 16_000), (9, 6_000)])
+@pytest.mark.parametrize(("distance", "shots"), [(5, 8_000), (9, 3_000)])
 def test_shipped_checkpoint_meets_the_bars(our_circuit, fast, basis, noise, distance, shots):
     """At p = 0.006: half of the events gone, and no more errors than uncorrelated PyMatching.
 

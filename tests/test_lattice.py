@@ -266,7 +266,7 @@ def test_an_observable_that_is_no_logical_is_refused(our_circuit):
     circuit = our_circuit(3, 2, "X")
     half = circuit[:-1]
     half.append("OBSERVABLE_INCLUDE", circuit[-1].targets_copy()[:1], 0)
-    with pytest.raises(QecError, match="detector error model|logical operator"):
+    with pytest.raises(QecError, match=r"detector error model|logical operator"):
         SpaceTimeLattice.from_circuit(half)
 
 
@@ -286,7 +286,7 @@ def test_a_model_without_data_errors_is_refused():
 
 def test_random_detectors_are_refused_with_stims_reason(our_circuit):
     random = stim.Circuit("R 0\nH 0\nM 0\nDETECTOR(0, 0, 0) rec[-1]")
-    with pytest.raises(QecError, match="Stim cannot derive a detector error model: .*determin"):
+    with pytest.raises(QecError, match=r"Stim cannot derive a detector error model: .*determin"):
         SpaceTimeLattice.from_circuit(random)
 
 

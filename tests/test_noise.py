@@ -58,7 +58,9 @@ def test_si1000_strengths(p):
     noise = CircuitNoise.si1000(p)
     flips = (noise.prep_x, noise.prep_z, noise.meas_x, noise.meas_z)
     assert flips == pytest.approx((2 * p, 2 * p, 5 * p, 5 * p))
-    depolarising_strengths = [sum(rates) for rates in (noise.idle_cnot, noise.idle_spam, noise.cnot)]
+    depolarising_strengths = [
+        sum(rates) for rates in (noise.idle_cnot, noise.idle_spam, noise.cnot)
+    ]
     assert depolarising_strengths == pytest.approx([p / 10, 2 * p, p])
     assert noise.ancilla_rotation == pytest.approx(p / 10)
 
@@ -111,7 +113,7 @@ def test_rates_of_a_channel_add_up_to_at_most_one(name, value):
 
 
 def test_si1000_refuses_measurement_flips_above_one():
-    with pytest.raises(QecError, match="p <= 0.2"):
+    with pytest.raises(QecError, match=r"p <= 0\.2"):
         CircuitNoise.si1000(0.3)
 
 

@@ -231,7 +231,7 @@ def test_unwritable_output_is_refused(tmp_path, capsys):
     assert file.read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", ["shots,errors\n1,2\n", "half a line"])
+@pytest.mark.parametrize("text", ["shots,errors\n1,2\n", "not a table\n"])
 def test_a_damaged_csv_is_refused(tmp_path, capsys, text):
     (tmp_path / "collected.csv").write_text(text)
     assert sweep(tmp_path) == 2

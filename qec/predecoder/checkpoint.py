@@ -65,7 +65,13 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
             f"file or one of the shipped names {shipped_checkpoints()}."
         )
     weights, description = _read(path)
-    network = build_network(description["architecture"])
+    try:
+        network = build_network(description["architecture"])
+        threshold = description["threshold"]
+    except (KeyError, QecError) as error:
+        raise QecError(
+            f"checkpoint {path} says nothing usable about its architecture or threshold: {error}"
+        ) from error
     want = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     have = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if want != have:
@@ -79,7 +85,7 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     network.load_state_dict(weights)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     history = description.get("history", {})
-    return Predecoder(network, description["threshold"], path.stem, digest, history)
+    return Predecoder(network, threshold, path.stem, digest, history)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -89,9 +95,10 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise QecError(f"checkpoint {path} is truncated or corrupt: {error}") from error
-    if description.get("format") != FORMAT:
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != FORMAT:
         raise QecError(
             f"checkpoint {path} is not a pre-decoder of this version (expected format {FORMAT!r}, "
-            f"found {description.get('format')!r})."
+            f"found {found!r})."
         )
     return weights, description

@@ -37,7 +37,7 @@ class Predecoder:
         digest: str = "",
         metadata: dict | None = None,
     ) -> None:
-        if not 0.5 <= threshold <= 1:
+        if not isinstance(threshold, (int, float)) or not 0.5 <= threshold <= 1:
             raise QecError(f"threshold={threshold!r} must be a probability in [0.5, 1].")
         self.network = network.eval()
         self.threshold = threshold
