@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import itertools
 import math
-import multiprocessing
 import os
 import shlex
 import time
@@ -258,11 +257,10 @@ class PairedSampler(sinter.Sampler):
     batch: int
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
-        in_worker = multiprocessing.parent_process() is not None
-        if in_worker and any(_has_predecoder(name) for name in self.decoders):
-            import torch
+        if any(_has_predecoder(name) for name in self.decoders):
+            from qec.sinter_plugin import limit_threads_in_workers  # imports torch
 
-            torch.set_num_threads(1)  # sinter pins each worker to a core
+            limit_threads_in_workers()
         return CompiledPairedSampler(self, task)
 
 

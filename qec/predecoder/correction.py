@@ -17,6 +17,11 @@ from qec.predecoder.precision import autocast, network_dtype
 _SHOTS_PER_PASS = 256  # keeps activations in cache; larger batches are cut into passes
 
 
+def commit_cut(threshold: float) -> float:
+    """The logit above which a chain bit is committed at a probability ``threshold``."""
+    return math.inf if threshold == 1 else math.log(threshold / (1 - threshold))
+
+
 class Predecoder:
     """A trained network with its commit rule.
 
@@ -63,8 +68,7 @@ class BoundPredecoder:
         self.grid = CellGrid(lattice)
         self.device = torch.device(device)
         self._network = predecoder.network.to(self.device)
-        t = predecoder.threshold
-        self._cut = math.inf if t == 1 else math.log(t / (1 - t))
+        self._cut = commit_cut(predecoder.threshold)
         self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
         with torch.inference_mode(), autocast(self.device):
             static = self.grid.static.to(self.device)

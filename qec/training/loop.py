@@ -57,22 +57,28 @@ def _optimise(run: _Run, cfg, out: Path) -> None:
     seconds_before = run.seconds
     with _progress() as bar, contextlib.closing(writer):
         task = bar.add_task("training", total=total, completed=run.step, loss="")
+        recent: list[torch.Tensor] = []
         for batch in batches(cfg, run.step, total):
             factor = set_learning_rate(run.optimisers, run.step, total, cfg.warmup)
-            loss = run.train_step(batch)
+            recent.append(run.train_step(batch))
             run.step += 1
             if run.step % cfg.log_every == 0 or run.step == total:
-                run.loss = loss.item()
-                if not math.isfinite(run.loss):
-                    raise QecError(f"the loss is {run.loss} at step {run.step}: lower muon_lr.")
-                writer.add_scalar("loss", run.loss, run.step)
+                mean = torch.stack(recent).mean().item()  # batches differ much: average them
+                recent.clear()
+                if not math.isfinite(mean):
+                    raise QecError(f"the loss is {mean} at step {run.step}: lower muon_lr.")
+                writer.add_scalar("loss", mean, run.step)
                 writer.add_scalar("lr_factor", factor, run.step)
-                bar.update(task, completed=run.step, loss=f"{run.loss:.5f}")
+                bar.update(task, completed=run.step, loss=f"{mean:.5f}")
             now = time.monotonic()
             run.seconds = seconds_before + now - started
             if now - last_save > cfg.save_every:
                 run.save(out / "state.safetensors")
                 last_save = now
+                if not bar.console.is_terminal:  # a log file: lines in place of the bar
+                    loss = bar.tasks[task].fields["loss"]
+                    minutes = f"{run.seconds / 60:.1f} minutes"
+                    print(f"step {run.step} of {total}, loss {loss}, {minutes}", flush=True)
 
 
 def _finish(run: _Run, cfg, out: Path) -> Path:
@@ -118,7 +124,6 @@ class _Run:
         self.optimisers = build_optimisers(self.network, cfg)
         self.step = 0
         self.seconds = 0.0
-        self.loss = math.nan
 
     def train_step(self, batch: Batch) -> torch.Tensor:
         """One optimiser step on the mean binary cross-entropy of the visible chain bits."""
