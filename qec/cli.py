@@ -38,7 +38,7 @@ def _train(overrides: Sequence[str]) -> None:
     config = load_config("train", overrides)
     from qec.training.loop import train
 
-    train(config)
+    train(config, ("qec", "train", *overrides))
 
 
 def _decode(overrides: Sequence[str]) -> None:

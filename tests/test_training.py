@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 
 import numpy as np
 import pytest
@@ -157,6 +158,9 @@ def test_command_line(tmp_path, capsys) -> None:
     assert predecoder.metadata["shots"] == 640
     assert predecoder.threshold in (0.5, 0.9)
     assert list((out / "tensorboard").iterdir())
+    card = (out / "run.md").read_text()
+    assert "| training shots | 640 |" in card
+    assert f"`{shlex.join(['qec', 'train', *overrides(out)])}`" in card
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,16 @@
 
 state.safetensors in the output folder holds everything needed to go on; a run that finds it there
 resumes.  At the end the commit threshold is chosen on validation shots and <out>/<name>.safetensors
-is written for use.
+is written for use, with its model card.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,13 +27,16 @@ from qec.files import atomic_path, make_folder
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.precision import autocast, network_dtype
 from qec.predecoder.zoo import architecture, build_network
+from qec.training.card import model_card
 from qec.training.data import Batch, batches
 from qec.training.optim import build_optimisers, set_learning_rate
-from qec.training.validate import choose_threshold, validation_table
+from qec.training.validate import VALIDATION_SEED, choose_threshold, validation_table
 
 
-def train(cfg) -> Path:
+def train(cfg, command: Sequence[str] = ("qec", "train")) -> Path:
     """Trains a pre-decoder as ``cfg`` says (conf/train.yaml); returns the checkpoint's path.
+
+    ``command`` is recorded in the checkpoint and its model card.
 
     Raises:
         QecError: settings that make no sense, or a state in the folder that belongs to another run.
@@ -47,7 +52,7 @@ def train(cfg) -> Path:
         _optimise(run, cfg, out)
     finally:  # a stopped run goes on from here
         run.save(out / "state.safetensors")
-    return _finish(run, cfg, out)
+    return _finish(run, cfg, out, command)
 
 
 def _optimise(run: _Run, cfg, out: Path) -> None:
@@ -81,25 +86,32 @@ def _optimise(run: _Run, cfg, out: Path) -> None:
                     print(f"step {run.step} of {total}, loss {loss}, {minutes}", flush=True)
 
 
-def _finish(run: _Run, cfg, out: Path) -> Path:
-    """Chooses the commit threshold and writes the checkpoint with its history."""
+def _finish(run: _Run, cfg, out: Path, command: Sequence[str]) -> Path:
+    """Chooses the commit threshold; writes the checkpoint with its history, and its card."""
     network = run.ema.module.eval()
     threshold, figures = choose_threshold(network, cfg)
     history = {
         "shots": run.step * cfg.batch,
         "minutes": round(run.seconds / 60, 1),
-        "labels": cfg.labels,
+        "hardware": f"{cfg.device}, {torch.get_num_threads()} threads, {network_dtype(run.device)}",
+        "labels": "correlated matching" if cfg.labels == "matching" else "sampled errors",
         "distances": list(cfg.distances),
+        "rounds": "as many as the distance" if cfg.rounds is None else cfg.rounds,
+        "orientations": sorted(set(cfg.orientations)),
         "noises": sorted(set(cfg.noises)),
         "p_range": [min(cfg.ps), max(cfg.ps)],
-        "seed": cfg.seed,
+        **{key: cfg[key] for key in ("seed", "batch", "muon_lr", "adamw_lr", "ema")},
         "init_from": run.parent,
+        "command": shlex.join(command),
         "validation_shots": cfg.validation_shots,
         "validation_p": cfg.validation_p,
+        "validation_seed": VALIDATION_SEED,
         "validation": figures,
     }
     path = out / f"{out.name}.safetensors"
     save_predecoder(path, network.state_dict(), run.architecture, threshold, history)
+    with atomic_path(path.with_suffix(".md")) as temporary:
+        temporary.write_text(model_card(load_predecoder(path)))
     Console().print(validation_table(figures, threshold))
     print(f"{path}: {history['shots']} shots, {history['minutes']} minutes, threshold {threshold}")
     return path

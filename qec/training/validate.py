@@ -16,7 +16,7 @@ from qec.noise import CircuitNoise
 from qec.predecoder.correction import Predecoder, commit_cut
 from qec.predecoder.network import PreDecoderNetwork
 
-_VALIDATION_SEED = 777_000_000
+VALIDATION_SEED = 777_000_000
 _SHOTS_PER_PASS = 1024
 
 
@@ -67,7 +67,7 @@ def _circuit_scores(network: PreDecoderNetwork, d: int, basis: str, number: int,
     bound = Predecoder(network, threshold=0.5).bind(lattice, cfg.device)
     cuts = [commit_cut(threshold) for threshold in cfg.thresholds]
 
-    sampler = circuit.compile_detector_sampler(seed=_VALIDATION_SEED + number)
+    sampler = circuit.compile_detector_sampler(seed=VALIDATION_SEED + number)
     baseline, errors, after, before = 0, np.zeros(len(cuts)), np.zeros(len(cuts)), 0
     for start in range(0, cfg.validation_shots, _SHOTS_PER_PASS):
         shots = min(_SHOTS_PER_PASS, cfg.validation_shots - start)

@@ -1,0 +1,34 @@
+"""What the README tells a newcomer to run does run."""
+
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from qec.cli import COMMANDS
+from qec.config import load_config
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+COMMAND = re.compile(r"^ {4}.*\bqec (\w+)((?: \S+=\S+)*)\s*$|`qec (\w+)((?: \S+=\S+)*)`", re.M)
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_python_examples_run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_have_the_keys_they_are_given():
+    found = [(a or b, x or y) for a, x, b, y in COMMAND.findall(README) if (a or b) in COMMANDS]
+    assert {name for name, _ in found} == set(COMMANDS)
+    for name, overrides in found:
+        load_config(name, shlex.split(overrides))
+
+
+def test_modules_exist():
+    root = pathlib.Path(__file__).parents[1]
+    for path in re.findall(r"`((?:qec|conf|data|notebooks|slurm)/[\w./]*)`", README):
+        assert (root / path).exists(), path
