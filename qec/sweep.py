@@ -88,8 +88,9 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     plots = plot_ler(rows, settings.out)
     print_tables(rows)
     new = sum(found[key].shots for key in ids if key in found) - before
-    print(f"{new} new shots, {before} resumed, {time.monotonic() - started:.0f} s in all,")
-    print(f"{settings.num_workers} worker processes on {len(_cores())} cores")
+    seconds = time.monotonic() - started
+    print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
+    print(f"worker processes: {settings.num_workers}, cores: {len(_cores())}")
     print(f"files: {collected} stats.csv {' '.join(path.name for path in plots)}")
     print(f"to reproduce: {shlex.join(command)}")
     return rows
@@ -400,7 +401,7 @@ def _rows(stat: sinter.TaskStats, decoders: Sequence[str]) -> Iterator[Row]:
 def print_tables(rows: Sequence[Row]) -> None:
     """Prints one table per grid point."""
     console = Console(markup=False, highlight=False)
-    console.width = max(console.width, 130)  # below that rich would cut numbers short
+    console.width = max(console.width, 140)  # below that rich would cut numbers short
     for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
         members = list(group)
         first = members[0]
@@ -421,7 +422,7 @@ def print_tables(rows: Sequence[Row]) -> None:
             "network\nus/round",
             "events per shot\nbefore > after",
         ):
-            table.add_column(header, justify="right")
+            table.add_column(header, justify="right", no_wrap=True)
         for row in members:
             shot_rounds = row.shots * row.metadata["r"] * 1000
             gain = row.gain
