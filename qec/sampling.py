@@ -29,6 +29,21 @@ class LabelledShots(NamedTuple):
     chain: Chain
 
 
+class _Run(NamedTuple):
+    """What a simulation leaves, packed over shots.
+
+    Attributes:
+        frames: uint64 (2 [X, Z], rounds, data qubits, words), the data's frame after each round.
+        flips: uint64 (measurements, words).
+        detectors, observables: as in ``LabelledShots``.
+    """
+
+    frames: np.ndarray
+    flips: np.ndarray
+    detectors: np.ndarray
+    observables: np.ndarray
+
+
 class FrameSampler:
     """Samples a CSS memory circuit together with its error chains.
 
@@ -55,15 +70,13 @@ class FrameSampler:
                 f"the circuit measures all {d * d - 1} ancillas {len(self._pieces) - 1} times, but "
                 f"its detectors span {self.lattice.rounds} rounds."
             )
-        final = self._pieces[-1]
-        self._x_basis = any(op.name in ("MX", "MRX") for op in final)
         grid = np.array([place[q] for q in order]).astype(int)
         self._ancilla_row, self._ancilla_col = grid.T
         data = sorted((row, col, q) for q, (row, col) in place.items() if q not in on_plaquette)
         self._data = np.array([q for _, _, q in data])
         if len(self._data) != d * d:
             raise QecError(f"the circuit has {len(self._data)} data qubits, expected {d * d}.")
-        self._verify()
+        self._memory_pauli = self._find_memory_pauli()
 
     def _qubit_places(self, circuit: stim.Circuit) -> dict[int, tuple[float, float]]:
         coords = circuit.get_final_qubit_coordinates()
@@ -72,15 +85,31 @@ class FrameSampler:
         grid = self.lattice.frame(np.array([xy[:2] for xy in coords.values()]))
         return {q: (float(r), float(c)) for q, (r, c) in zip(coords, grid, strict=True)}
 
-    def _verify(self) -> None:
-        shots = self.sample(64, seed=0)
-        if not np.array_equal(
-            _events_at_detectors(shots.chain, self.lattice).view(np.uint8), shots.detectors
-        ):
-            raise QecError(
-                "the circuit's frames do not explain its detectors: error labels need a CSS "
-                "circuit (X and Z checks, measured by ancillas)."
-            )
+    def _find_memory_pauli(self) -> int:
+        """0 where X errors of the data flip the memory checks, 1 where Z errors do.
+
+        Puts each single-qubit error of the data alone between the first round and what follows.
+        Everything later must see it as that data error: a wrong assignment of frames to sectors
+        would need further data or measurement errors to make the same detection events.
+
+        Raises:
+            QecError: no assignment does, so that the frames cannot serve as labels.
+        """
+        n = len(self._data)
+        shots = 64 * -(-2 * n // 64)
+        faults = np.zeros((2, int(self._data.max()) + 1, shots), dtype=bool)
+        faults[0, self._data, np.arange(n)] = True
+        faults[1, self._data, np.arange(n, 2 * n)] = True
+        run = self._simulate([piece.without_noise() for piece in self._pieces], shots, 0, faults)
+        for memory_pauli in (0, 1):
+            chain = self._chain(run, memory_pauli)
+            if not (chain.q[:, 1:].any() or chain.t[1:].any()):
+                return memory_pauli
+        raise QecError(
+            "the circuit's frames do not explain its detectors: error labels need a CSS circuit "
+            "(X and Z checks, each measured by one ancilla), with no Clifford gate left on a data "
+            "qubit between rounds."
+        )
 
     def sample(self, shots: int, seed: int) -> LabelledShots:
         """Draws labelled shots, reproducibly by ``seed``.
@@ -91,36 +120,51 @@ class FrameSampler:
         """
         if shots < 64 or shots % 64:
             raise QecError(f"shots={shots} must be a positive multiple of 64.")
-        d, r, words = self.lattice.distance, self.lattice.rounds, shots // 64
+        run = self._simulate(self._pieces, shots, seed)
+        return LabelledShots(run.detectors, run.observables, self._chain(run, self._memory_pauli))
+
+    def _simulate(
+        self, pieces: list[stim.Circuit], shots: int, seed: int, faults: np.ndarray | None = None
+    ) -> _Run:
+        """Runs the pieces; ``faults`` bool (2 [X, Z], qubits, shots) come after the first one."""
         sim = stim.FlipSimulator(batch_size=shots, disable_stabilizer_randomization=True, seed=seed)
-        frames = np.zeros((2, r + 1, d * d, words), dtype=np.uint64)  # E_k per sector
-        for k, piece in enumerate(self._pieces):
+        frames = np.empty((2, self.lattice.rounds, len(self._data), shots // 64), dtype=np.uint64)
+        for k, piece in enumerate(pieces):
             sim.do(piece)
-            if k < r:
+            if k == 0 and faults is not None:
+                for pauli, where in zip("XZ", faults, strict=True):
+                    mask = np.zeros((sim.num_qubits, shots), dtype=bool)
+                    mask[: len(where)] = where
+                    sim.broadcast_pauli_errors(pauli=pauli, mask=mask)
+            if k < self.lattice.rounds:
                 xs, zs, *_ = sim.to_numpy(bit_packed=True, output_xs=True, output_zs=True)
-                memory, other = (zs, xs) if self._x_basis else (xs, zs)
-                frames[MEMORY, k] = _as_words(memory)[self._data]
-                frames[OTHER, k] = _as_words(other)[self._data]
+                frames[0, k] = _as_words(xs)[self._data]
+                frames[1, k] = _as_words(zs)[self._data]
         *_, flips, detectors, observables = sim.to_numpy(
             bit_packed=True,
             output_measure_flips=True,
             output_detector_flips=True,
             output_observable_flips=True,
         )
-        flips = _as_words(flips)
-        ancillas = d * d - 1
-        frames[MEMORY, r] = flips[r * ancillas :][self._readout_order()]
+        return _Run(frames, _as_words(flips), detectors, observables[0])
+
+    def _chain(self, run: _Run, memory_pauli: int) -> Chain:
+        """q_k = E_k + E_{k-1} and t_k = m_k + H E_k from the frames E and the check flips m."""
+        d, r, ancillas = self.lattice.distance, self.lattice.rounds, len(self._ancilla_row)
+        words = run.flips.shape[-1]
+        frames = np.empty((2, r + 1, d * d, words), dtype=np.uint64)
+        frames[MEMORY, :r] = run.frames[memory_pauli]
+        frames[OTHER, :r] = run.frames[1 - memory_pauli]
+        frames[MEMORY, r] = run.flips[r * ancillas :][self._readout_order()]
         frames[OTHER, r] = frames[OTHER, r - 1]  # no detector sees them
         q = frames.reshape(2, r + 1, d, d, words)
         m = np.zeros((r, d + 1, d + 1, words), dtype=np.uint64)
-        m[:, self._ancilla_row, self._ancilla_col] = flips[: r * ancillas].reshape(
+        m[:, self._ancilla_row, self._ancilla_col] = run.flips[: r * ancillas].reshape(
             r, ancillas, words
         )
-        # t_k = m_k + H E_k: the boundary of the frames, layer by layer.
         t = m ^ chains.parity_map(q[:, :r], self.lattice)
         q[:, 1:] ^= q[:, :-1].copy()
-        chain = chains.drop_invisible(Chain(q, t), self.lattice)
-        return LabelledShots(detectors, observables[0], chain)
+        return chains.drop_invisible(Chain(q, t), self.lattice)
 
     def _readout_order(self) -> np.ndarray:
         """Positions of the data qubits, in grid order, in the final readout's record."""
@@ -132,10 +176,6 @@ class FrameSampler:
         ]
         where = {q: k for k, q in enumerate(measured)}
         return np.array([where[q] for q in self._data])
-
-
-def _events_at_detectors(chain: Chain, lattice: SpaceTimeLattice) -> np.ndarray:
-    return chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
 
 
 def _as_words(packed: np.ndarray) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Labelled shots: the chain explains every event and the observable; statistics are Stim's."""
 
+import itertools
+import re
+
 import numpy as np
 import pytest
 import stim
@@ -9,6 +12,7 @@ from qec import chain as chains
 from qec.circuit import memory_circuit
 from qec.code import ORIENTATIONS, RotatedSurfaceCode
 from qec.errors import QecError
+from qec.lattice import MEMORY, OTHER
 from qec.noise import CircuitNoise
 from qec.sampling import FrameSampler
 
@@ -61,6 +65,43 @@ def test_general_pauli_channels_and_a_perfect_final_round(basis):
     circuit = memory_circuit(RotatedSurfaceCode(3, "XH"), noise, 4, basis, perfect_final_round=True)
     sampler = FrameSampler(circuit)
     assert_chain_explains(sampler, sampler.sample(512, seed=5))
+
+
+def with_hadamards(circuit):
+    """The same experiment with each X preparation and X readout made of a Z one and an H."""
+    text = re.sub(r"^( *)RX (.*)$", r"\1R \2\n\1H \2", str(circuit), flags=re.M)
+    return stim.Circuit(re.sub(r"^( *)MX(\S*) (.*)$", r"\1H \3\n\1M\2 \3", text, flags=re.M))
+
+
+def after_each_round(circuit, checks):
+    """Positions in the flattened circuit where all ancillas have just been measured."""
+    measured, places = 0, []
+    for k, op in enumerate(circuit):
+        if op.name.startswith("M"):
+            measured += len(op.targets_copy())
+            if measured % checks == 0 and measured // checks > len(places):
+                places.append(k + 1)
+    return places
+
+
+@each_basis
+@pytest.mark.parametrize("rewrite", [lambda circuit: circuit, with_hadamards])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_one_data_error_is_one_bit(our_circuit, basis, rewrite, orientation):
+    """Each X and each Z error of a data qubit between two rounds, alone, at d = 3 and R = 3."""
+    circuit = rewrite(our_circuit(3, 3, basis, 0.02, orientation)).flattened()
+    lattice = FrameSampler(circuit).lattice
+    quiet = circuit.without_noise()
+    data = {q: xy for q, xy in quiet.get_final_qubit_coordinates().items() if xy[0] % 2 == 1}
+    for layer, place in enumerate(after_each_round(quiet, 8)[:2], start=1):
+        for (qubit, xy), pauli in itertools.product(data.items(), "XZ"):
+            faulty = quiet[:place]
+            faulty.append(f"{pauli}_ERROR", [qubit], 1)
+            shots = FrameSampler(faulty + quiet[place:], lattice).sample(64, seed=0)
+            row, col = lattice.frame(np.array([xy])).ravel()
+            sector = MEMORY if pauli != basis else OTHER
+            assert chains.weight(shots.chain) == 64
+            assert shots.chain.q[sector, layer, int(row), int(col)] == 2**64 - 1
 
 
 @each_basis
