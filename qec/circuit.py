@@ -7,6 +7,8 @@ source are interchangeable everywhere else in this package.
 
 from __future__ import annotations
 
+import numbers
+
 import stim
 
 from qec.code import RotatedSurfaceCode
@@ -40,7 +42,7 @@ def memory_circuit(
     Raises:
         QecError: rounds or basis out of range.
     """
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+    if isinstance(rounds, bool) or not isinstance(rounds, numbers.Integral) or rounds < 1:
         raise QecError(f"rounds={rounds!r} is not supported: use an integer >= 1.")
     if basis not in ("X", "Z"):
         raise QecError(f"basis={basis!r} is not supported: use X or Z.")

@@ -10,6 +10,7 @@ touches the plaquettes (row, col), (row, col+1), (row+1, col), (row+1, col+1).
 from __future__ import annotations
 
 import dataclasses
+import numbers
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class RotatedSurfaceCode:
 
     def __post_init__(self) -> None:
         d = self.distance
-        if isinstance(d, bool) or not isinstance(d, int) or d < 3 or d % 2 == 0:
+        if isinstance(d, bool) or not isinstance(d, numbers.Integral) or d < 3 or d % 2 == 0:
             raise QecError(
                 f"distance={d!r} is not supported: use an odd integer >= 3 (3, 5, 7, ...)."
             )
@@ -77,6 +78,8 @@ class RotatedSurfaceCode:
 
     def check_sites(self, basis: str) -> np.ndarray:
         """Plaquette-grid mask (d+1, d+1) of the checks of type ``basis`` ("X" or "Z")."""
+        if basis not in ("X", "Z"):
+            raise QecError(f"basis={basis!r} is unknown: use X or Z.")
         parity = 0 if basis == self.orientation[0] else 1
         # X checks end the Z strings, so they line the two edges that the logical Z does not reach.
         on_rows = self.logical_x_vertical == (basis == "X")

@@ -9,7 +9,7 @@ import numpy as np
 import stim
 
 from qec.errors import QecError
-from qec.lattice import SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.matching import Matcher, matching_model
 
 if TYPE_CHECKING:
@@ -73,8 +73,14 @@ class Decoder:
             device: where the network runs, "cpu" or "cuda".
 
         Raises:
-            QecError: the model is no rotated surface code, or the checkpoint cannot be loaded.
+            QecError: the model is no rotated surface code, is not decomposed, or has not exactly
+                one observable; the checkpoint cannot be loaded; the device is not there.
         """
+        if dem.num_observables != 1:
+            raise QecError(
+                f"the detector error model has {dem.num_observables} observables; these decoders "
+                "predict exactly one."
+            )
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(dem) if needs_lattice else None
         matcher = Matcher(matching_model(dem, lattice, decomposition), correlated)
@@ -87,6 +93,11 @@ class Decoder:
             bound = predecoder.bind(lattice, device)
         return cls(dem.num_detectors, matcher, bound)
 
+    @classmethod
+    def from_circuit(cls, circuit: stim.Circuit, **options: object) -> Decoder:
+        """As ``from_dem``, with the detector error model of ``circuit``."""
+        return cls.from_dem(detector_error_model(circuit), **options)
+
     def predecode(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The pre-decoder's part.
 
@@ -96,7 +107,11 @@ class Decoder:
         Returns:
             residual detection events uint8 (B, num_detectors), and flips of observable 0 by the
             committed corrections uint8 (B,).  Without a pre-decoder: the input, and zeros.
+
+        Raises:
+            QecError: ``detectors`` has the wrong shape or dtype.
         """
+        detectors = self._unpacked(np.asarray(detectors), packed=False)
         if self._predecoder is None:
             return detectors, np.zeros(len(detectors), dtype=np.uint8)
         return self._predecoder.apply(detectors)
@@ -104,6 +119,10 @@ class Decoder:
     def match(self, residual: np.ndarray) -> np.ndarray:
         """Matching's part: uint8 (B, num_detectors) -> flips of observable 0, uint8 (B,)."""
         return self._matcher.decode_batch(residual)
+
+    def decode(self, shot: np.ndarray) -> np.ndarray:
+        """One shot, bool or uint8 (num_detectors,) -> uint8 (1,), the flip of observable 0."""
+        return self.decode_batch(np.asarray(shot)[None])[0]
 
     def decode_batch(
         self,

@@ -277,9 +277,8 @@ def _logical_support(
             key = min(checks) * width**2 + max(checks)
             if not vote.get(key):
                 raise QecError(
-                    f"no mechanism of the model is an error of the data qubit in row {r}, column "
-                    f"{c}: the observable's support cannot be read off. Give every data qubit a "
-                    "non-zero error rate."
+                    f"no mechanism of the model tells whether the data qubit in row {r}, column "
+                    f"{c} belongs to the observable. Give every data qubit a non-zero error rate."
                 )
             support[r, c] = vote[key] > 0
     stabilisers = np.argwhere(plaquette_sites(distance, 1 - parity, on_rows=False))

@@ -8,6 +8,8 @@ graphs; PyMatching decodes it better at no cost.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pymatching
 import stim
@@ -93,6 +95,10 @@ def _check_graphlike(lattice: SpaceTimeLattice, piece: np.ndarray, sector: np.nd
         )
 
 
+# More than two detectors between separators.
+_HYPEREDGE = re.compile(r"D\d+ (?:L\d+ )*D\d+ (?:L\d+ )*D\d+")
+
+
 class Matcher:
     """PyMatching behind one call; ``correlated`` switches its two-pass correlated matching on.
 
@@ -115,9 +121,18 @@ class Matcher:
 def matching_model(
     dem: stim.DetectorErrorModel, lattice: SpaceTimeLattice | None, decomposition: str
 ) -> stim.DetectorErrorModel:
-    """The model that the matcher is built on: ``"css"`` (basis-split) or ``"stim"`` (as given)."""
+    """The model that the matcher is built on: ``"css"`` (basis-split) or ``"stim"`` (as given).
+
+    Raises:
+        QecError: another ``decomposition``, or a model that is not decomposed into edges.
+    """
     if decomposition == "css":
         return basis_split(lattice or SpaceTimeLattice.from_dem(dem))
     if decomposition == "stim":
+        if found := _HYPEREDGE.search(str(dem)):
+            raise QecError(
+                f"a mechanism flips {found[0]!r} at once: matching would drop it. Decompose the "
+                "model (Stim's decompose_errors=True), or use a css decoder."
+            )
         return dem
     raise QecError(f"decomposition={decomposition!r} is unknown: use 'css' or 'stim'.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import numbers
 from collections.abc import Mapping
 
 from qec.errors import QecError
@@ -137,7 +138,7 @@ class CircuitNoise:
 
 
 def _probability(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise QecError(f"{name}={value!r} is not a probability: give a number in [0, 1].")
     if not 0 <= value <= 1:
         raise QecError(f"{name}={value:g} is outside [0, 1].")

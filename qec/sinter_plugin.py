@@ -53,8 +53,16 @@ class SinterDecoder(sinter.Decoder):
         return CompiledSinterDecoder(named_decoder(self.name, dem, self.predecoder))
 
 
-def sinter_decoders() -> dict[str, sinter.Decoder]:
+def sinter_decoders(*checkpoints: str) -> dict[str, sinter.Decoder]:
     """All decoders by name, for sinter's ``--custom_decoders_module_function``.
+
+    Args:
+        checkpoints: paths of further checkpoints.  sinter calls the function that it is given
+            without arguments, so give it one of your own that returns
+            ``sinter_decoders("mine.safetensors")``.
+
+    Returns:
+        Decoders for ``sinter.collect(custom_decoders=...)``.
 
     sinter identifies rows by decoder name, not by checkpoint.  So each shipped checkpoint also has
     names that carry its digest, e.g. ``predecoder[fast@1a2b3c4d]+pymatching``: use those where rows
@@ -63,8 +71,9 @@ def sinter_decoders() -> dict[str, sinter.Decoder]:
     decoders: dict[str, sinter.Decoder] = {
         name: SinterDecoder(name) for name in DECODER_NAMES if name not in sinter.BUILT_IN_DECODERS
     }
-    for checkpoint in shipped_checkpoints():
-        tag = f"predecoder[{checkpoint}@{load_predecoder(checkpoint).digest}]"
+    for checkpoint in (*shipped_checkpoints(), *checkpoints):
+        predecoder = load_predecoder(checkpoint)
+        tag = f"predecoder[{predecoder.name}@{predecoder.digest}]"
         for name in DECODER_NAMES:
             if name.startswith("predecoder"):
                 full = name.replace("predecoder", tag, 1)

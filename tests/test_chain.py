@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from qec import chain as chains
@@ -173,7 +173,6 @@ def test_trivial_cycles_generate_all_of_them(orientation, basis):
     assert bits == len(pivots) + lattice.num_detectors + 1
 
 
-@settings(deadline=None)
 @given(lattices, seeds, densities)
 def test_canonical_form_invariants(lattice, seed, density):
     chain = random_chain(lattice, seed, density)
@@ -195,7 +194,11 @@ def test_the_empty_chain_stays_empty():
 @pytest.mark.parametrize("basis", ["X", "Z"])
 @pytest.mark.parametrize(("moves", "bound"), [("stabiliser", 0.95), ("any generator", 0.93)])
 def test_equivalent_chains_get_the_same_label(basis, moves, bound, capsys):
-    """Measured: the share of shots whose label survives adding one random trivial cycle."""
+    """Measured: the share of shots whose label survives adding one random trivial cycle.
+
+    Fixed seeds make it deterministic; at 4096 shots the bounds lie more than 5 sigmas (below 1e-6)
+    under what was measured when they were set.
+    """
     circuit = memory_circuit(RotatedSurfaceCode(5), CircuitNoise.uniform(0.006), 5, basis)
     sampler = FrameSampler(circuit)
     lattice, shots = sampler.lattice, 4096

@@ -236,14 +236,42 @@ def test_unknown_decoder(our_circuit):
 
 
 @pytest.mark.parametrize("name", DECODER_NAMES)
-def test_each_named_decoder_beats_guessing(stim_circuit, name, tmp_path):
-    path = tmp_path / "untrained.safetensors"
-    weights = {k: v.clone() for k, v in PreDecoderNetwork(**SMALL).state_dict().items()}
-    save_predecoder(path, weights, SMALL, 0.9, {})
+def test_each_named_decoder_beats_guessing(stim_circuit, name):
+    """About 0.8 % of these shots are expected to fail; 2 % of 4000 has a probability below 1e-6."""
     circuit = stim_circuit(3, 3, "Z", 0.003)
     dets, obs = sample(circuit, 4000, seed=9)
-    decoder = named_decoder(name, dem_of(circuit), str(path))
+    decoder = named_decoder(name, dem_of(circuit))
     assert (decoder.decode_batch(dets) != obs).mean() < 0.02
+
+
+def test_one_shot_and_a_circuit_will_do(our_circuit):
+    circuit = our_circuit(3, 3, "X", 0.02)
+    dets, _ = sample(circuit, 20, seed=3)
+    decoder = Decoder.from_circuit(circuit, predecoder=eager())
+    want = decoder.decode_batch(dets)
+    np.testing.assert_array_equal([decoder.decode(shot) for shot in dets], want)
+
+
+def test_models_that_matching_would_not_decode_whole_are_refused(our_circuit):
+    circuit = our_circuit(3, 2, "X")
+    undecomposed = circuit.detector_error_model()
+    for name in ("pymatching", "pymatching-correlated"):
+        with pytest.raises(QecError, match="would drop it"):
+            named_decoder(name, undecomposed)
+    named_decoder("pymatching-css", undecomposed)  # the split makes edges of them
+    for extra, count in (("logical_observable L1", 2), (None, 0)):
+        lines = [line for line in str(undecomposed).splitlines() if extra or "L0" not in line]
+        dem = stim.DetectorErrorModel("\n".join([*lines, extra or ""]))
+        with pytest.raises(QecError, match=f"has {count} observables"):
+            named_decoder("pymatching", dem)
+
+
+@pytest.mark.parametrize("device", ["tpu9", "meta", "cuda"])
+def test_devices_that_are_not_there_are_refused(our_circuit, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(QecError, match="device="):
+        Decoder.from_circuit(our_circuit(3, 1, "X"), predecoder=eager(), device=device)
 
 
 # Checkpoints
@@ -299,7 +327,9 @@ def not_finite():
         (description(architecture={"depth": 8}), None, "model arguments"),
         (description(architecture={"activation": "step"}), None, "model arguments"),
         (description(architecture=[8, 3]), None, "architecture|model arguments"),
-        (description(architecture={"width": -8}), None, "architecture|model arguments"),
+        (description(architecture={"width": -8}), None, "width=-8"),
+        (description(architecture={"layers": 1}), None, "layers=1"),
+        (description(architecture={"kernel": 2}), None, "kernel=2"),
         (description(architecture=None), None, "architecture"),
         (description(threshold=None), None, "threshold"),
         (description(threshold=0.2), None, "threshold=0.2"),
@@ -356,11 +386,12 @@ def test_it_is_cheap_to_build_at_distance_21(stim_circuit, fast):
 @each_basis
 @pytest.mark.parametrize("noise", ["uniform", "stim"])
 @pytest.mark.parametrize(("distance", "shots"), [(5, 8_000), (9, 3_000)])
-def test_shipped_checkpoint_meets_the_bars(our_circuit, fast, basis, noise, distance, shots):
-    """At p = 0.006: half of the events gone, and no more errors than uncorrelated PyMatching.
+def test_shipped_checkpoint_does_no_gross_harm(our_circuit, fast, basis, noise, distance, shots):
+    """At p = 0.006: half of the events gone, and not clearly more errors than PyMatching.
 
-    The comparison is paired.  Equally good decoders differ by a symmetric binomial over the
-    discordant shots, beyond 5 of its sigmas with probability below 1e-6; seeds are fixed.
+    The bars proper take more shots; the README has the figures.  The comparison is paired: equally
+    good decoders differ by a symmetric binomial over the discordant shots, beyond 5 of its sigmas
+    with probability below 1e-6; seeds are fixed.
     """
     circuit = our_circuit(distance, distance, basis, 0.006, "ZV", noise)
     dem = dem_of(circuit)
@@ -377,9 +408,10 @@ def test_shipped_checkpoint_meets_the_bars(our_circuit, fast, basis, noise, dist
 @each_orientation
 @each_basis
 def test_shipped_checkpoint_helps_in_every_orientation(our_circuit, fast, orientation, basis):
+    """LER 4.5 % expected; above 8.5 % of 2000 shots has a probability below 1e-6 at 5.5 %."""
     circuit = our_circuit(5, 5, basis, 0.006, orientation)
     dets, obs = sample(circuit, 2000, seed=11)
     decoder = Decoder.from_dem(dem_of(circuit), predecoder=fast)
     residual, flips = decoder.predecode(dets.view(np.uint8))
     assert residual.sum() <= 0.5 * dets.sum()
-    assert ((decoder.match(residual) ^ flips) != obs[:, 0]).mean() < 0.1
+    assert ((decoder.match(residual) ^ flips) != obs[:, 0]).mean() < 0.085

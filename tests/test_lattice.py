@@ -1,6 +1,7 @@
 """Recognition of the space-time lattice from detector error models of many origins."""
 
 import itertools
+import math
 import pathlib
 
 import numpy as np
@@ -291,16 +292,10 @@ def test_random_detectors_are_refused_with_stims_reason(our_circuit):
 
 
 def test_probabilities_of_the_model_are_checked(our_circuit):
+    """Stim refuses probabilities outside [0, 1] itself, but lets NaN in this way."""
     dem = dem_of(our_circuit(3, 1, "X"))
-    text = str(dem)
-    first = next(line for line in text.splitlines() if line.startswith("error"))
-    for bad in ("nan", "1.5", "-0.1"):
-        broken = text.replace(first, f"error({bad}) " + first.split(") ")[1])
-        try:
-            model = stim.DetectorErrorModel(broken)
-        except ValueError:
-            continue  # Stim's parser refuses it first
-        assert "not in [0, 1]" in refusal(model)
+    dem.append("error", math.nan, [stim.target_relative_detector_id(0)])
+    assert "not in [0, 1]" in refusal(dem)
 
 
 def test_masks_say_which_bits_a_detector_can_see():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sinter
 import stim
+import torch
 
 from qec.decoder import named_decoder
 from qec.errors import QecError
@@ -40,10 +41,13 @@ def stim_gen(folder, task, distance, rounds):
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory):
-    """A checkpoint with small random weights."""
+    """A checkpoint with small random weights that commits many arbitrary corrections."""
     path = tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors"
     architecture = {"width": 8, "layers": 3}
-    save_predecoder(path, PreDecoderNetwork(**architecture).state_dict(), architecture, 0.9, {})
+    torch.manual_seed(0)
+    network = PreDecoderNetwork(**architecture)
+    torch.nn.init.constant_(network.head.bias, 0.0)
+    save_predecoder(path, network.state_dict(), architecture, 0.5, {})
     return str(path)
 
 
@@ -76,6 +80,14 @@ def test_predictions_are_the_decoders(stim_circuit, untrained, basis, name):
     assert (got.shape, got.dtype) == ((300, 1), np.uint8)
     want = named_decoder(name, dem, untrained).decode_batch(packed, bit_packed_shots=True)
     np.testing.assert_array_equal(got, want)
+    alone = named_decoder("pymatching", dem).decode_batch(packed, bit_packed_shots=True)
+    assert (got != alone).any()  # the pre-decoder has a say
+
+
+def test_own_checkpoints_get_names_with_their_digest(untrained):
+    decoders = sinter_decoders(untrained)
+    (name,) = [n for n in decoders if n.startswith("predecoder[untrained@") and "corr" not in n]
+    assert decoders[name].predecoder == untrained
 
 
 def test_other_codes_are_refused():
@@ -88,8 +100,6 @@ def test_other_codes_are_refused():
 
 
 def threads_after_compiling(checkpoint, dem_text):
-    import torch
-
     decoder = SinterDecoder("predecoder+pymatching", checkpoint)
     decoder.compile_decoder_for_dem(dem=stim.DetectorErrorModel(dem_text))
     return torch.get_num_threads()
@@ -124,7 +134,8 @@ def test_collect_with_two_workers(tmp_path):
     }
     for stat in stats:
         assert stat.shots == 1500
-        assert stat.errors < 0.06 * stat.shots  # about 1 % is expected
+        # About 1 % is expected: 3 % of 1500 shots is beyond 7 sigmas, below 1e-6.
+        assert stat.errors < 0.03 * stat.shots
 
 
 def test_sinters_command_line_finds_the_plugin(tmp_path):
@@ -147,4 +158,4 @@ def test_sinters_command_line_finds_the_plugin(tmp_path):
     assert sorted(stat.decoder for stat in stats) == sorted(decoders)
     for stat in stats:
         assert stat.shots == 1000
-        assert stat.errors < 50
+        assert stat.errors < 50  # about 10 are expected: below 1e-6

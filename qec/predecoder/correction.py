@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -12,9 +13,9 @@ from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.precision import autocast, network_dtype
+from qec.predecoder.precision import autocast, network_dtype, resolve_device
 
-_SHOTS_PER_PASS = 256  # keeps activations in cache; larger batches are cut into passes
+_SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
 
 
 def commit_cut(threshold: float) -> float:
@@ -56,7 +57,7 @@ class Predecoder:
         return cls(PreDecoderNetwork(width=8, layers=2), threshold=1.0, name="null", digest="null")
 
     def bind(self, lattice: SpaceTimeLattice, device: str = "cpu") -> BoundPredecoder:
-        """Prepares it for one lattice."""
+        """Prepares it for one lattice; QecError where ``device`` ("cpu" or "cuda") is not there."""
         return BoundPredecoder(self, lattice, device)
 
 
@@ -66,8 +67,9 @@ class BoundPredecoder:
     def __init__(self, predecoder: Predecoder, lattice: SpaceTimeLattice, device: str) -> None:
         self.lattice = lattice
         self.grid = CellGrid(lattice)
-        self.device = torch.device(device)
-        self._network = predecoder.network.to(self.device)
+        self.device = resolve_device(device)
+        # A copy: the pre-decoder may be bound to several devices.
+        self._network = copy.deepcopy(predecoder.network).to(self.device)
         self._cut = commit_cut(predecoder.threshold)
         self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
         with torch.inference_mode(), autocast(self.device):

@@ -39,6 +39,9 @@ class PreDecoderNetwork(nn.Module):
         kernel: odd kernel size.
         activation: "relu", "gelu" or "silu".
         residual: add each hidden layer to its input.
+
+    Raises:
+        ValueError: width or layers too small, or an even kernel.
     """
 
     def __init__(
@@ -50,6 +53,10 @@ class PreDecoderNetwork(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
+        if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
+            raise ValueError(
+                f"width={width} must be >= 1, layers={layers} >= 2 and kernel={kernel} odd"
+            )
         self.activation = _ACTIVATIONS[activation]
         self.residual = residual
         self.stem = CubeConv(EVENT_CHANNELS, width, kernel)

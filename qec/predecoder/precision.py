@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from qec.errors import QecError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device called ``name`` ("cpu", "cuda", "cuda:1").
+
+    Raises:
+        QecError: no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise QecError(f"device={name!r} is unknown: use cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise QecError(f"device={name}, but torch finds no CUDA device: use device=cpu.")
+    if device.type not in ("cpu", "cuda"):
+        raise QecError(f"device={name!r} is not supported: use cpu or cuda.")
+    return device
+
 
 def network_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on GPUs and on CPUs that multiply it natively (AVX-512 BF16, AMX); else float32.

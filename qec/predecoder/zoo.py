@@ -37,5 +37,5 @@ def build_network(arguments: Mapping[str, object]) -> PreDecoderNetwork:
     """A fresh network; QecError where ``arguments`` are not those of ``PreDecoderNetwork``."""
     try:
         return PreDecoderNetwork(**arguments)
-    except (TypeError, KeyError, RuntimeError, ValueError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise QecError(f"model arguments {arguments!r} are not valid: {error}") from error
