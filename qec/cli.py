@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+from qec import __version__
 from qec.errors import QecError
 
 
@@ -37,8 +39,9 @@ def _train(overrides: Sequence[str]) -> None:
 
     config = load_config("train", overrides)
     from qec.training.loop import train
+    from qec.training.settings import TrainSettings
 
-    train(config, ("qec", "train", *overrides))
+    train(TrainSettings.from_config(config), ("qec", "train", *overrides))
 
 
 def _decode(overrides: Sequence[str]) -> None:
@@ -80,9 +83,25 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        try:
+            print(flush=True)
+        except BrokenPipeError:  # the reader, say `head`, has had enough: no traceback for that
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        raise  # another pipe, such as a worker's
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"qec {__version__}")
         return 0
     name, *rest = arguments
     try:
@@ -105,7 +124,12 @@ def _help() -> str:
     lines = ["usage: qec COMMAND [key=value ...]", "", "Surface-code decoding.  Commands:", ""]
     for name, command in COMMANDS.items():
         lines += [f"  {name:<8}{command.summary}", f"          {command.examples[-1]}", ""]
-    return "\n".join([*lines, "`qec COMMAND --help` explains the keys of a command."])
+    return "\n".join(
+        [
+            *lines,
+            "`qec COMMAND --help` explains the keys of a command, `qec --version` is the version.",
+        ]
+    )
 
 
 def _command_help(name: str) -> str:

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 from qec.files import resource_dir
 
 
@@ -51,7 +51,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
             config = compose(name, overrides=[_as_list(override) for override in parsed])
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise QecError(f"{name} cannot be configured: {_first_line(error)}") from error
+            raise QecError(f"{name} cannot be configured: {first_line(error)}.") from error
     return config
 
 
@@ -62,7 +62,7 @@ def _parse(name: str, text: str) -> Override:
         return override
     except HydraException as error:
         raise QecError(
-            f"cannot read {text!r} as key=value for {name} ({_first_line(error)}). "
+            f"cannot read {text!r} as key=value for {name} ({first_line(error)}). "
             "Examples: p=0.006  distance=5,9  'decoders=[pymatching,pymatching-css]'"
         ) from error
 
@@ -87,5 +87,9 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def required_path(config: DictConfig, key: str) -> Path:
+    """The path ``config[key]``; QecError where it is left open (???), null or empty."""
+    value = None if OmegaConf.is_missing(config, key) else config[key]
+    if value is None or str(value) == "":
+        raise QecError(f"{key} is empty: give {key}=PATH.")
+    return Path(str(value))

@@ -1,16 +1,21 @@
-"""Files in and out: circuits, detection events and predictions in Stim's formats; `qec decode`."""
+"""Files in and out: circuits, noise models, shots in Stim's formats; `qec decode`."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import stim
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from qec.errors import QecError
+from qec.config import required_path
+from qec.errors import QecError, first_line
 from qec.files import atomic_path, make_folder
 from qec.lattice import detector_error_model
+from qec.noise import CircuitNoise
 from qec.stats import error_rate
 
 FORMATS = ("01", "b8", "r8", "ptb64", "hits", "dets")
@@ -18,26 +23,65 @@ FORMATS = ("01", "b8", "r8", "ptb64", "hits", "dets")
 _CHUNK = 4096  # shots that are decoded at a time
 
 
+_KINDS = {stim.Circuit: "a Stim circuit", stim.DetectorErrorModel: "a detector error model"}
+
+
 def load_circuit(path: str | Path) -> stim.Circuit:
-    """Reads a .stim file; QecError where it is missing or not a circuit."""
-    path = _existing(path)
-    try:
-        return stim.Circuit.from_file(path)
-    except (ValueError, IndexError) as error:
-        raise QecError(f"{path} is not a Stim circuit: {_first_line(error)}.") from error
+    """Reads a circuit; "-" is standard input.
+
+    Raises:
+        QecError: the file is missing, is no circuit, or has no detectors or not one observable.
+    """
+    return _model(path, stim.Circuit)
 
 
 def load_dem(path: str | Path) -> stim.DetectorErrorModel:
-    """The detector error model of a .dem file, or of the circuit in a .stim file."""
-    if Path(path).suffix == ".stim":
-        return detector_error_model(load_circuit(path))
-    if Path(path).suffix != ".dem":
-        raise QecError(f"{path}: give a circuit (.stim) or a detector error model (.dem).")
-    path = _existing(path)
+    """Reads a detector error model, or derives that of a circuit; "-" is standard input.
+
+    What a file holds that ends in neither .stim nor .dem is found by trying.
+
+    Raises:
+        QecError: the file is missing or is neither, or has no detectors or not one observable.
+    """
+    kinds = {".stim": [stim.Circuit], ".dem": [stim.DetectorErrorModel]}
+    model = _model(path, *kinds.get(Path(path).suffix, _KINDS))
+    return detector_error_model(model) if isinstance(model, stim.Circuit) else model
+
+
+def load_noise(path: str | Path) -> CircuitNoise:
+    """Reads a YAML file of ``CircuitNoise`` fields; QecError where it is not one or all zero."""
     try:
-        return stim.DetectorErrorModel.from_file(path)
-    except (ValueError, IndexError) as error:
-        raise QecError(f"{path} is not a detector error model: {_first_line(error)}.") from error
+        rates = OmegaConf.to_container(OmegaConf.load(_existing(path)), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise QecError(f"{path} is not a YAML file: {first_line(error)}.") from error
+    if not isinstance(rates, dict):
+        raise QecError(f"{path} is not a mapping: write one `name: rate` a line.")
+    try:
+        noise = CircuitNoise.from_mapping(rates)
+    except QecError as error:
+        raise QecError(f"{path}: {error}") from error
+    if noise == CircuitNoise():
+        raise QecError(f"{path}: all rates are 0, which leaves nothing to decode.")
+    return noise
+
+
+def _model(path: str | Path, *kinds: type) -> stim.Circuit | stim.DetectorErrorModel:
+    """The file as the first of ``kinds`` that can read it."""
+    text, reasons = _text(path), []
+    for kind in kinds:
+        try:
+            model = kind(text)
+            break
+        except (ValueError, IndexError) as error:
+            reasons.append(f"not {_KINDS[kind]}: {first_line(error)}")
+    else:
+        raise QecError(f"{path} is {'; '.join(reasons)}.")
+    if model.num_detectors == 0 or model.num_observables != 1:
+        raise QecError(
+            f"{path} has {model.num_detectors} detectors and {model.num_observables} observables: "
+            "use a memory experiment with one observable."
+        )
+    return model
 
 
 def shot_format(path: str | Path, given: str | None) -> str:
@@ -57,6 +101,8 @@ def read_shots(path: str | Path, fmt: str, detectors: int, observables: int = 0)
     """
     path = _existing(path)
     try:
+        if fmt == "b8":
+            return _read_b8(path, detectors + observables)
         return stim.read_shot_data_file(
             path=path,
             format=fmt,
@@ -72,43 +118,41 @@ def read_shots(path: str | Path, fmt: str, detectors: int, observables: int = 0)
         )
         raise QecError(
             f"{path} does not hold {detectors + observables} bits per shot ({bits}) in format "
-            f"{fmt}: {_first_line(error)}. Check the circuit, the format and append_observables."
+            f"{fmt}: {first_line(error)}. Check the circuit, the format and append_observables."
         ) from error
 
 
+def _read_b8(path: str, bits: int) -> np.ndarray:
+    """uint8 (shots, ceil(bits / 8)); ValueError if the file cannot have ``bits`` bits per shot.
+
+    Stim clears the unused bits of a row's last byte; set ones betray rows of another length.
+    """
+    data, width = np.fromfile(path, dtype=np.uint8), -(-bits // 8)
+    if len(data) % width:
+        raise ValueError(f"{len(data)} bytes are not a multiple of {width}")
+    rows = data.reshape(-1, width)
+    if bits % 8 and (rows[:, -1] >> bits % 8).any():
+        raise ValueError("bits beyond the last one are set")
+    return rows
+
+
 def decode(config: DictConfig) -> None:
-    """Decodes a file of detection events and writes the predictions; `qec decode`."""
+    """Decodes a file of detection events and writes the predictions; `qec decode`.
+
+    Raises:
+        QecError: a value that makes no sense, data that do not fit the circuit, an unwritable file.
+    """
     from qec.decoder import named_decoder
 
-    dem = load_dem(_required(config, "circuit"))
-    dets_path, out = _required(config, "dets"), Path(str(config.out))
-    dets_format = shot_format(dets_path, config.dets_format)
+    dem = load_dem(required_path(config, "circuit"))
+    out = required_path(config, "out")
     out_format = shot_format(out, config.out_format)
-    appended = bool(config.append_observables)
-    if appended and config.obs is not None:
-        raise QecError("the observables are given twice: by obs and by append_observables.")
-
-    shots = read_shots(dets_path, dets_format, dem.num_detectors, dem.num_observables * appended)
-    if not len(shots):
-        raise QecError(f"{dets_path} holds no shots.")
-    truth = None
-    if appended:
-        bits = np.unpackbits(shots, axis=1, bitorder="little")
-        truth = bits[:, dem.num_detectors :][:, : dem.num_observables]
-        shots = np.packbits(bits[:, : dem.num_detectors], axis=1, bitorder="little")
-    elif config.obs is not None:
-        obs_format = shot_format(config.obs, config.obs_format)
-        truth = read_shots(config.obs, obs_format, 0, dem.num_observables)
-        if len(truth) != len(shots):
-            raise QecError(
-                f"{config.obs} holds {len(truth)} shots, but {dets_path} holds {len(shots)} at "
-                f"{dem.num_detectors} bits per shot: do they belong to this circuit?"
-            )
+    shots, truth = _shots(config, dem.num_detectors)
     if out_format == "ptb64" and len(shots) % 64:
-        raise QecError(f"format ptb64 needs a multiple of 64 shots, {dets_path} has {len(shots)}.")
-    make_folder(out.parent)
-
+        raise QecError(f"format ptb64 needs a multiple of 64 shots, but there are {len(shots)}.")
     decoder = named_decoder(str(config.decoder), dem, predecoder=str(config.predecoder))
+    make_folder(out.parent)  # after all that can be refused, before the work
+
     predictions = np.concatenate(
         [
             decoder.decode_batch(shots[k : k + _CHUNK], bit_packed_shots=True)
@@ -121,7 +165,7 @@ def decode(config: DictConfig) -> None:
         )
     print(f"{out}: predictions of {config.decoder} for {len(shots)} shots")
     if truth is not None:
-        errors = int(np.count_nonzero((predictions != truth).any(axis=1)))
+        errors = int(np.count_nonzero(predictions[:, 0] != truth))
         rate = error_rate(errors, len(shots))
         print(
             f"{errors} logical errors, {rate.value:.3e} per shot "
@@ -129,17 +173,43 @@ def decode(config: DictConfig) -> None:
         )
 
 
-def _required(config: DictConfig, key: str) -> str:
-    if OmegaConf.is_missing(config, key):
-        raise QecError(f"decode needs {key}=PATH; see `qec decode --help`.")
-    return str(config[key])
+def _shots(config: DictConfig, detectors: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Detection events, uint8 (B, ceil(detectors / 8)), and true flips if given, uint8 (B,)."""
+    path, appended = required_path(config, "dets"), config.append_observables
+    if not isinstance(appended, bool):
+        raise QecError(f"append_observables={appended!r} is not supported: use true or false.")
+    if appended and config.obs is not None:
+        raise QecError("the observables are given twice: by obs and by append_observables.")
+    shots = read_shots(path, shot_format(path, config.dets_format), detectors, int(appended))
+    if not len(shots):
+        raise QecError(f"{path} holds no shots.")
+    if appended:
+        bits = np.unpackbits(shots, axis=1, count=detectors + 1, bitorder="little")
+        return np.packbits(bits[:, :-1], axis=1, bitorder="little"), bits[:, -1]
+    if config.obs is None:
+        return shots, None
+    obs = required_path(config, "obs")
+    truth = read_shots(obs, shot_format(obs, config.obs_format), 0, 1)[:, 0]
+    if len(truth) != len(shots):
+        raise QecError(
+            f"{obs} holds {len(truth)} shots, but {path} holds {len(shots)} at "
+            f"{detectors} bits per shot: do they belong to this circuit?"
+        )
+    return shots, truth
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return sys.stdin.read() if str(path) == "-" else Path(path).read_text()
+    except FileNotFoundError as error:
+        raise QecError(f"there is no file {path}.") from error
+    except OSError as error:
+        raise QecError(f"cannot read {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise QecError(f"{path} is not a text file: give a circuit or a model.") from error
 
 
 def _existing(path: str | Path) -> str:
     if not Path(path).is_file():
         raise QecError(f"there is no file {path}.")
     return str(path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")

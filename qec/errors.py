@@ -6,3 +6,8 @@ class QecError(ValueError):
 
     The command line prints it as one line and exits with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an exception's message without its full stop; its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import hashlib
+import io
 import itertools
-import math
 import os
 import shlex
 import time
@@ -20,22 +21,22 @@ from pathlib import Path
 
 import numpy as np
 import sinter
+import stim
 from omegaconf import DictConfig, OmegaConf
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.dataset import load_circuit
+from qec.config import required_path
+from qec.dataset import load_circuit, load_noise
 from qec.decoder import DECODER_NAMES, named_decoder
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.noise import CircuitNoise
 from qec.plots import plot_ler
-from qec.stats import Estimate, PairedRatio, error_rate, error_rate_per_round, paired_ratio
+from qec.results import Row, has_predecoder, print_tables, rows_of, write_stats
 
 SAMPLER = "paired"
 """The name under which the sampler stands in the decoder column of collected.csv."""
@@ -56,9 +57,27 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     make_folder(settings.out)
     collected = settings.out / "collected.csv"
     known = _read_collected(collected)
-
     ids = [task.strong_id() for task in points]
     before = sum(known[key].shots for key in ids if key in known)
+
+    found = _collect(settings, points, collected, before)
+    rows = [row for key in ids if key in found for row in rows_of(found[key], settings.decoders)]
+    write_stats(rows, settings.out / "stats.csv")
+    plots = plot_ler(rows, settings.out)
+    print_tables(rows)
+    new = sum(found[key].shots for key in ids if key in found) - before
+    seconds = time.monotonic() - started
+    print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
+    print(f"worker processes: {settings.num_workers}, cores: {len(_cores())}")
+    print(f"files: {collected} stats.csv {' '.join(path.name for path in plots)}")
+    print(f"same settings, fresh shots (nothing is seeded; give a new out=): {shlex.join(command)}")
+    return rows
+
+
+def _collect(
+    settings: Settings, points: list[sinter.Task], collected: Path, before: int
+) -> dict[str, sinter.TaskStats]:
+    """Runs sinter under a progress bar; all statistics, resumed ones included, by strong id."""
     columns = [TextColumn("shots"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=settings.max_shots * len(points), completed=before)
@@ -79,21 +98,7 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
             if isinstance(error.__cause__, QecError):
                 raise error.__cause__ from error
             raise
-    found = {stat.strong_id: stat for stat in stats}
-    rows = [row for key in ids if key in found for row in _rows(found[key], settings.decoders)]
-
-    with atomic_path(settings.out / "stats.csv") as temporary:
-        lines = [sinter.CSV_HEADER, *(row.to_task_stats().to_csv_line() for row in rows)]
-        temporary.write_text("\n".join(lines) + "\n")
-    plots = plot_ler(rows, settings.out)
-    print_tables(rows)
-    new = sum(found[key].shots for key in ids if key in found) - before
-    seconds = time.monotonic() - started
-    print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
-    print(f"worker processes: {settings.num_workers}, cores: {len(_cores())}")
-    print(f"files: {collected} stats.csv {' '.join(path.name for path in plots)}")
-    print(f"to reproduce: {shlex.join(command)}")
-    return rows
+    return {stat.strong_id: stat for stat in stats}
 
 
 def _cores() -> list[int]:
@@ -103,21 +108,33 @@ def _cores() -> list[int]:
 
 
 def _read_collected(path: Path) -> dict[str, sinter.TaskStats]:
-    """Rows of an earlier run by task; refuses a file that sinter could not append to."""
+    """Rows of an earlier run by task; refuses a file that sinter could not append to.
+
+    A line that a killed job left unfinished is dropped from the file: its shots are sampled again.
+    """
     if not path.exists():
         return {}
     try:
-        text = path.read_bytes()
-        if not text.endswith(b"\n"):  # killed while writing: that row is sampled again
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(text[: text.rfind(b"\n") + 1])
-        stats = sinter.stats_from_csv_files(path)
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        if sinter.CSV_HEADER.startswith(text):  # empty, or killed in the header
+            whole = sinter.CSV_HEADER + "\n"
+        if _columns(whole) != _columns(sinter.CSV_HEADER):
+            raise ValueError("its columns are not those of sinter")
+        stats = sinter.read_stats_from_csv_files(io.StringIO(whole))
     except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise QecError(
-            f"{path} cannot be resumed ({reason}): repair or delete it, or choose another out=."
+            f"{path} cannot be resumed ({first_line(error)}): repair or delete it, or choose "
+            "another out=."
         ) from error
+    if whole != text:
+        with atomic_path(path) as temporary:
+            temporary.write_text(whole)
     return {stat.strong_id: stat for stat in stats}
+
+
+def _columns(text: str) -> list[str]:
+    return [name.strip() for name in text.partition("\n")[0].split(",")]
 
 
 # What to sample ----------------------------------------------------------------------------------
@@ -162,7 +179,8 @@ class Settings:
         for name in values["decoders"]:
             if name not in DECODER_NAMES:
                 raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
-        values["num_workers"] = values["num_workers"] or len(_cores())
+        if values["num_workers"] is None:
+            values["num_workers"] = len(_cores())
         for key in ("max_shots", "batch", "num_workers", "max_errors"):
             value = values[key]
             if key == "max_errors" and value is None:
@@ -172,7 +190,7 @@ class Settings:
         if not isinstance(values["perfect_final_round"], bool):
             raise QecError("perfect_final_round must be true or false.")
         values["predecoder"] = str(values["predecoder"])
-        values["out"] = Path(str(values["out"]))
+        values["out"] = required_path(config, "out")
         return cls(**values)
 
     def sampler(self) -> PairedSampler:
@@ -182,7 +200,7 @@ class Settings:
 def tasks(settings: Settings) -> Iterator[sinter.Task]:
     """One sinter task per grid point or circuit file."""
     shared: dict[str, object] = {"decoders": list(settings.decoders)}
-    if any(_has_predecoder(name) for name in settings.decoders):
+    if any(has_predecoder(name) for name in settings.decoders):
         from qec.predecoder.checkpoint import load_predecoder
 
         predecoder = load_predecoder(settings.predecoder)
@@ -198,34 +216,43 @@ def tasks(settings: Settings) -> Iterator[sinter.Task]:
         )
 
 
-def _grid(settings: Settings):
+_Point = tuple[stim.Circuit, stim.DetectorErrorModel, dict]
+
+
+def _grid(settings: Settings) -> Iterator[_Point]:
+    models = [_noise_models(str(name), settings.p) for name in settings.noise]
     seen = set()
-    for noise, orientation, basis, d, rounds, p in itertools.product(
-        settings.noise,
-        settings.orientation,
-        settings.basis,
-        settings.distance,
-        settings.rounds,
-        settings.p,
+    for family, orientation, basis, d, rounds in itertools.product(
+        models, settings.orientation, settings.basis, settings.distance, settings.rounds
     ):
-        r = d if rounds is None else rounds
-        if (point := (noise, orientation, basis, d, r, p)) in seen:
-            continue
-        seen.add(point)
-        circuit = memory_circuit(
-            RotatedSurfaceCode(d, orientation),
-            CircuitNoise.named(noise, p),
-            r,
-            basis,
-            perfect_final_round=settings.perfect_final_round,
-        )
-        metadata = {"d": d, "r": r, "p": p, "b": basis, "noise": noise, "o": orientation}
-        if settings.perfect_final_round:
-            metadata["perfect_final_round"] = True
-        yield circuit, detector_error_model(circuit), metadata
+        code, r = RotatedSurfaceCode(d, orientation), d if rounds is None else rounds
+        for label, p, noise in family:
+            strength = {} if p is None else {"p": p}
+            metadata = {"d": d, "r": r, **strength, "b": basis, "noise": label, "o": orientation}
+            if settings.perfect_final_round:
+                metadata["perfect_final_round"] = True
+            if (point := tuple(metadata.items())) in seen:
+                continue
+            seen.add(point)
+            circuit = memory_circuit(
+                code, noise, r, basis, perfect_final_round=settings.perfect_final_round
+            )
+            yield circuit, detector_error_model(circuit), metadata
 
 
-def _circuit_files(settings: Settings):
+def _noise_models(
+    name: str, strengths: Sequence[float]
+) -> list[tuple[str, float | None, CircuitNoise]]:
+    """Label, strength and model: of a named family for each strength, or of a file, without one."""
+    if Path(name).suffix not in (".yaml", ".yml"):
+        return [(name, p, CircuitNoise.named(name, p)) for p in strengths]
+    noise = load_noise(name)
+    # The rates are in the task's identity, so that an edited file starts new rows.
+    digest = hashlib.sha256(repr(noise).encode()).hexdigest()[:8]
+    return [(f"{Path(name).name}@{digest}", None, noise)]
+
+
+def _circuit_files(settings: Settings) -> Iterator[_Point]:
     for path in settings.circuit:
         circuit = load_circuit(path)
         dem = detector_error_model(circuit)
@@ -237,10 +264,6 @@ def _circuit_files(settings: Settings):
 
 
 # The sampler in sinter's workers -----------------------------------------------------------------
-
-
-def _has_predecoder(name: str) -> bool:
-    return name.startswith("predecoder+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +281,7 @@ class PairedSampler(sinter.Sampler):
     batch: int
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
-        if any(_has_predecoder(name) for name in self.decoders):
+        if any(has_predecoder(name) for name in self.decoders):
             from qec.sinter_plugin import limit_threads_in_workers  # imports torch
 
             limit_threads_in_workers()
@@ -297,7 +320,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         residuals: dict[bool, tuple[np.ndarray, np.ndarray, int]] = {}
         baseline = None
         for name, decoder in self.decoders.items():
-            shared = _has_predecoder(name)
+            shared = has_predecoder(name)
             if shared not in residuals:
                 start = time.perf_counter_ns()
                 predecoded = decoder.predecode(dets)
@@ -318,139 +341,3 @@ class CompiledPairedSampler(sinter.CompiledSampler):
             seconds=time.perf_counter() - started,
             custom_counts=counts,
         )
-
-
-# Results -----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One decoder at one grid point, next to the baseline decoder on the same shots.
-
-    Attributes:
-        task_id: sinter's strong id of the grid point.
-        metadata: what was sampled (d, r, p, b, noise, ...) and decoded with (predecoder).
-        decoder, baseline: names.
-        shots, errors: of the decoder.
-        baseline_errors, both_errors: shots that the baseline, that both predict wrongly.
-        predecode_ns, match_ns: time spent on all shots.
-        events, events_left: detection events before and after the pre-decoder, all shots.
-    """
-
-    task_id: str
-    metadata: dict
-    decoder: str
-    baseline: str
-    shots: int
-    errors: int
-    baseline_errors: int
-    both_errors: int
-    predecode_ns: int
-    match_ns: int
-    events: int
-    events_left: int
-
-    @property
-    def per_shot(self) -> Estimate:
-        return error_rate(self.errors, self.shots)
-
-    @property
-    def per_round(self) -> Estimate:
-        return error_rate_per_round(self.errors, self.shots, self.metadata["r"])
-
-    @property
-    def gain(self) -> PairedRatio:
-        """LER(baseline) / LER(decoder)."""
-        return paired_ratio(self.baseline_errors, self.errors, self.both_errors)
-
-    def to_task_stats(self) -> sinter.TaskStats:
-        """An ordinary sinter row; its seconds are those of decoding alone."""
-        counted = ("baseline_errors", "both_errors", "predecode_ns", "match_ns")
-        counted += ("events", "events_left")
-        return sinter.TaskStats(
-            strong_id=f"{self.task_id}:{self.decoder}",
-            decoder=self.decoder,
-            json_metadata={**self.metadata, "baseline": self.baseline},
-            shots=self.shots,
-            errors=self.errors,
-            seconds=(self.predecode_ns + self.match_ns) / 1e9,
-            custom_counts=collections.Counter({key: getattr(self, key) for key in counted}),
-        )
-
-
-def _rows(stat: sinter.TaskStats, decoders: Sequence[str]) -> Iterator[Row]:
-    counts = stat.custom_counts
-    for name in decoders:
-        dropped = {"decoders"} if _has_predecoder(name) else {"decoders", "predecoder"}
-        yield Row(
-            task_id=stat.strong_id,
-            metadata={k: v for k, v in stat.json_metadata.items() if k not in dropped},
-            decoder=name,
-            baseline=decoders[0],
-            shots=stat.shots,
-            errors=counts[f"errors:{name}"],
-            baseline_errors=counts[f"errors:{decoders[0]}"],
-            both_errors=counts[f"both:{name}"],
-            predecode_ns=counts[f"predecode_ns:{name}"],
-            match_ns=counts[f"match_ns:{name}"],
-            events=counts["events"],
-            events_left=counts[f"events_left:{name}"],
-        )
-
-
-def print_tables(rows: Sequence[Row]) -> None:
-    """Prints one table per grid point."""
-    console = Console(markup=False, highlight=False)
-    console.width = max(console.width, 140)  # below that rich would cut numbers short
-    for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
-        members = list(group)
-        first = members[0]
-        table = Table(
-            title=f"{_title(first.metadata)}: {first.shots} shots",
-            title_justify="left",
-            title_style="bold",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("\ndecoder", no_wrap=True)
-        for header in (
-            "\nerrors",
-            "LER per shot\n(95 %)",
-            "LER per\nround",
-            "ratio to baseline\n(95 %, paired)",
-            "matching\nus/round",
-            "network\nus/round",
-            "events per shot\nbefore > after",
-        ):
-            table.add_column(header, justify="right", no_wrap=True)
-        for row in members:
-            shot_rounds = row.shots * row.metadata["r"] * 1000
-            gain = row.gain
-            paired = f"{gain.value:.2f} ({gain.low:.2f}-{gain.high:.2f})"
-            table.add_row(
-                row.decoder,
-                str(row.errors),
-                _scientific(row.per_shot),
-                f"{row.per_round.value:.2e}",
-                "baseline" if row.decoder == row.baseline else paired,
-                f"{row.match_ns / shot_rounds:.2f}",
-                f"{row.predecode_ns / shot_rounds:.2f}" if _has_predecoder(row.decoder) else "",
-                f"{row.events / row.shots:.2f} > {row.events_left / row.shots:.2f}",
-            )
-        console.print(table)
-    if rows:
-        console.print(f"LER: logical error rate; ratio: LER({rows[0].baseline}) / LER(decoder)")
-
-
-def _title(metadata: dict) -> str:
-    if "circuit" in metadata:
-        return f"{metadata['circuit']} (d={metadata['d']} R={metadata['r']})"
-    perfect = ", perfect final round" if metadata.get("perfect_final_round") else ""
-    return "d={d} R={r} p={p:g} basis {b}, {noise} noise, {o}".format(**metadata) + perfect
-
-
-def _scientific(rate: Estimate) -> str:
-    """``4.45e-2 (4.17-4.75)``: the interval shares the exponent of the value."""
-    exponent = math.floor(math.log10(rate.value or rate.high))
-    value, low, high = (x / 10**exponent for x in (rate.value, rate.low, rate.high))
-    return f"{value:.2f}e{exponent} ({low:.2f}-{high:.2f})"

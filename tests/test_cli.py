@@ -1,5 +1,6 @@
 """The command line itself, and `qec decode`."""
 
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -36,6 +37,23 @@ def test_command_help_shows_keys_and_an_example(capsys):
     for key in load_config("sweep"):
         assert f"  {key}:" in text
     assert "qec sweep distance=5,9" in text
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"qec {importlib.metadata.version('qec')}\n"
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_a_reader_that_leaves_causes_no_traceback(tmp_path, options):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, *options, "-m", "qec.cli", "--help"]
+    with os.fdopen(writing, "w") as out:
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.stderr == ""
 
 
 def test_the_examples_of_sweep_are_configurations():
@@ -148,10 +166,29 @@ def test_decode_with_appended_observables(data, capsys):
     assert capsys.readouterr().out.splitlines()[1] == appended
 
 
+@pytest.mark.parametrize("name", ["memory.stim", "memory.dem"])
+def test_decode_with_a_model_of_unknown_kind(data, capsys, monkeypatch, name):
+    base = ["decode", "decoder=pymatching", "dets=events.b8", "obs=flips.01", "out=p.01"]
+    main([*base, f"circuit={name}"])
+    want = capsys.readouterr().out
+    os.rename(name, "memory.txt")
+    assert main([*base, "circuit=memory.txt"]) == 0
+    assert capsys.readouterr().out == want
+    with open("memory.txt") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main([*base, "circuit=-"]) == 0
+    assert capsys.readouterr().out == want
+
+
 def test_bad_data_is_refused_and_nothing_written(data, tmp_path, capsys):
     (tmp_path / "cut.b8").write_bytes((tmp_path / "events.b8").read_bytes()[:-1])
     (tmp_path / "broken.stim").write_text("FOO 1\n")
     (tmp_path / "empty.01").write_text("")
+    (tmp_path / "none.dem").write_text("error(0.1) D0\n")
+    (tmp_path / "two.dem").write_text("error(0.1) D24 L1\n")
+    (tmp_path / "two.stim").write_text(f"{data[0]}\nOBSERVABLE_INCLUDE(1) rec[-1]\n")
+    (tmp_path / "short.dem").write_text("error(0.1) D20 L0\n")
+    (tmp_path / "ones.b8").write_bytes(bytes([255] * 12))
     before = sorted(p.name for p in tmp_path.iterdir())
     good = {"circuit": "memory.stim", "dets": "events.b8", "decoder": "pymatching"}
     for change, message in (
@@ -161,14 +198,26 @@ def test_bad_data_is_refused_and_nothing_written(data, tmp_path, capsys):
         ({"dets": "empty.01"}, "holds no shots"),
         ({"dets": "memory.stim"}, "format 'stim' is unknown"),
         ({"circuit": "broken.stim"}, "is not a Stim circuit"),
-        ({"circuit": "events.b8"}, "give a circuit (.stim)"),
+        ({"circuit": "events.b8"}, "events.b8 is not a text file"),
+        ({"circuit": "events.01"}, "not a Stim circuit: "),
+        ({"circuit": "events.01"}, "; not a detector error model: "),
+        ({"circuit": "none.dem"}, "none.dem has 1 detectors and 0 observables"),
+        ({"circuit": "two.dem", "obs": "flips.01"}, "two.dem has 25 detectors and 2 observables"),
+        ({"circuit": "null"}, "circuit is empty: give circuit=PATH"),
+        ({"dets": "ones.b8", "circuit": "two.stim"}, "2 observables"),
+        ({"dets": "ones.b8", "circuit": "short.dem"}, "not hold 21 bits per shot (21 detectors)"),
+        ({"append_observables": "banana"}, "append_observables='banana' is not supported"),
+        ({"decoder": "predecoder+pymatching", "predecoder": "nope", "out": "new/p.01"}, "nope"),
+        ({"decoder": "foo", "out": "new/dir/p.01"}, "foo"),
+        ({"out": "null"}, "out is empty: give out=PATH"),
         ({"circuit": "nowhere.dem"}, "there is no file nowhere.dem"),
         ({"obs": "events.hits", "obs_format": "01"}, "does not hold 1 bits per shot"),
         ({"obs": "events.b8"}, "at 24 bits per shot"),
         ({"decoder": "foo"}, "foo"),
         ({"out": "p.xyz"}, "format 'xyz' is unknown"),
         ({"out": "memory.stim/p.01"}, "cannot write to the folder memory.stim"),
-        ({"dets": "???"}, "decode needs dets=PATH"),
+        ({"dets": "???"}, "dets is empty: give dets=PATH"),
+        ({"dets": "null"}, "dets is empty: give dets=PATH"),
     ):
         arguments = [f"{key}={value}" for key, value in (good | change).items()]
         assert main(["decode", *arguments]) == 2, change

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest, norm
 
 from qec.stats import error_rate, error_rate_per_round, paired_ratio, per_round
 
@@ -51,36 +53,74 @@ def test_intervals_hold_the_value(shots, data, rounds):
 
 
 def test_paired_ratio_by_hand():
-    ratio = paired_ratio(200, 100, 80)
-    sigma = math.sqrt(1 / 200 + 1 / 100 - 2 * 80 / (200 * 100))
-    assert ratio.value == 2
-    assert ratio.low == pytest.approx(2 * math.exp(-1.959964 * sigma))
-    assert ratio.high == pytest.approx(2 * math.exp(1.959964 * sigma))
-    # 3 against 1 discordant shots: P(X <= 1 or X >= 3) = 2 * 5 / 16 for X ~ B(4, 1/2).
-    assert paired_ratio(13, 11, 10).p_value == pytest.approx(10 / 16)
+    # Bonett and Price's formula worked for 1 both, 1 only a, 7 only b: shares 2/9 and 8/9.
+    ratio = paired_ratio(2, 8, 1)
+    assert ratio.value == 0.25
+    z = 1.959964 * math.sqrt(10 / 27) / (math.sqrt(1 / 3 - 1 / 11) + math.sqrt(1 / 9 - 1 / 11))
+    low_a, high_a = binomtest(2, 9).proportion_ci(2 * norm.cdf(z) - 1, method="wilson")
+    low_b, high_b = binomtest(8, 9).proportion_ci(2 * norm.cdf(z) - 1, method="wilson")
+    assert ratio.low == pytest.approx(low_a / high_b, rel=1e-6)
+    assert ratio.high == pytest.approx(high_a / low_b, rel=1e-6)
+
+
+def test_paired_ratio_tends_to_the_delta_method():
+    ratio = paired_ratio(200_000, 100_000, 80_000)
+    sigma = math.sqrt(1 / 200_000 + 1 / 100_000 - 2 * 80_000 / (200_000 * 100_000))
+    assert math.log(ratio.high / 2) == pytest.approx(1.959964 * sigma, rel=0.01)
+    assert math.log(2 / ratio.low) == pytest.approx(1.959964 * sigma, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "means",
+    [
+        (10, 1, 0.5),
+        (3, 0.3, 0.1),
+        (1, 1, 0.5),
+        (100, 30, 30),
+        (1000, 300, 10),
+        (1, 10, 1),
+        (0, 5, 5),
+    ],
+)
+def test_the_paired_interval_covers_the_ratio(means):
+    """Means of the shots that both, only a, only b predict wrongly."""
+    truth = (means[0] + means[1]) / (means[0] + means[2])
+    counts, times = np.unique(
+        np.random.default_rng(7).poisson(means, size=(4000, 3)), axis=0, return_counts=True
+    )
+    covered = 0
+    for (both, only_a, only_b), n in zip(counts.tolist(), times, strict=True):
+        ratio = paired_ratio(both + only_a, both + only_b, both)
+        covered += n * (ratio.low <= truth <= ratio.high)
+    assert covered / 4000 > 0.94
 
 
 def test_paired_ratio_without_errors():
     for a, b, value in ((0, 0, math.nan), (5, 0, math.inf), (0, 5, 0.0)):
         ratio = paired_ratio(a, b, 0)
         assert ratio.value == pytest.approx(value, nan_ok=True)
-        assert (ratio.low, ratio.high) == (0, math.inf)
-    assert paired_ratio(0, 0, 0).p_value == 1
+        assert (ratio.low == 0) == (a == 0)
+        assert (ratio.high == math.inf) == (b == 0)
 
 
-def test_identical_decoders_have_ratio_one():
-    ratio = paired_ratio(7, 7, 7)
-    assert (ratio.value, ratio.low, ratio.high, ratio.p_value) == (1, 1, 1, 1)
+@pytest.mark.parametrize("errors", [1, 7, 1000])
+def test_identical_decoders_have_ratio_one_but_some_uncertainty(errors):
+    ratio = paired_ratio(errors, errors, errors)
+    assert ratio.value == 1
+    assert 1 / ratio.low == pytest.approx(ratio.high)
+    assert 1 + 1.8 / errors < ratio.high < 1 + 3 / errors
 
 
-@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 1000))
+@given(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000))
 def test_paired_ratio_inverts_when_the_decoders_swap(only_a, only_b, both):
     ab = paired_ratio(only_a + both, only_b + both, both)
     ba = paired_ratio(only_b + both, only_a + both, both)
-    assert ab.value * ba.value == pytest.approx(1)
-    assert ab.low * ba.high == pytest.approx(1)
-    assert ab.p_value == pytest.approx(ba.p_value)
-    assert ab.low <= ab.value <= ab.high
+    if only_a + only_b + both:
+        assert ab.low <= ab.value <= ab.high
+        assert ab.low < ab.high
+    if min(only_a, only_b) + both:
+        assert ab.value * ba.value == pytest.approx(1)
+        assert ab.low * ba.high == pytest.approx(1)
 
 
 def test_impossible_counts_are_refused():

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -11,6 +13,7 @@ import stim
 
 from qec.cli import main
 from qec.config import load_config
+from qec.results import Row, print_tables
 from qec.sweep import SAMPLER, PairedSampler, Settings, tasks
 
 SMALL = ["distance=3", "rounds=2", "basis=X", "decoders=[pymatching,pymatching-css]"]
@@ -29,7 +32,8 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
     assert sweep(out, "p=0.01,0.02", "basis=X,Z", "max_shots=3000", "batch=500") == 0
     text = capsys.readouterr().out
     assert "d=3 R=2 p=0.02 basis Z, uniform noise, ZV: 3000 shots" in text
-    assert f"to reproduce: qec sweep out={out} " in text
+    assert "same settings, fresh shots" in text
+    assert f": qec sweep out={out} " in text
     assert sorted(p.name for p in out.iterdir()) == [
         "collected.csv",
         "ler.png",
@@ -72,6 +76,27 @@ def test_sweep_resumes_and_extends(tmp_path, capsys):
     assert "1000 new shots, 1500 resumed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("text", "shots"),
+    [
+        ("", 0),
+        (sinter.CSV_HEADER[:30], 0),
+        (sinter.CSV_HEADER, 0),
+        (sinter.CSV_HEADER + "\n", 0),
+        (None, 1500),  # what the job has written, and the beginning of another row
+    ],
+)
+def test_a_sweep_killed_while_writing_resumes(tmp_path, capsys, text, shots):
+    collected = tmp_path / "collected.csv"
+    if text is None:
+        sweep(tmp_path, "max_shots=1500")
+        text = collected.read_text() + "  123,     4,"
+    collected.write_text(text)
+    assert sweep(tmp_path, "max_shots=2000") == 0
+    assert f"{2000 - shots} new shots, {shots} resumed" in capsys.readouterr().out
+    assert sum(shots_by_row(collected)) == 2000
+
+
 def test_other_decoders_start_new_rows():
     ids = set()
     for names in ("[pymatching]", "[pymatching,pymatching-css]", "[pymatching-css,pymatching]"):
@@ -108,6 +133,78 @@ def test_sweep_of_circuit_files(tmp_path, capsys):
     assert rounds == {(str(paths[0]), 4), (str(paths[1]), 1)}
     assert {s.json_metadata["d"] for s in stats} == {3}
     assert "x.stim (d=3 R=4): 1000 shots" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdin"])
+def test_sweep_of_a_circuit_from_standard_input(tmp_path, stim_circuit, path):
+    command = [sys.executable, "-m", "qec.cli", "sweep", f"circuit={path}", "out=out"]
+    command += ["decoders=[pymatching]", "max_shots=100"]
+    done = subprocess.run(
+        command, input=str(stim_circuit(3, 4, "X", 0.01)), cwd=tmp_path, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    (row,) = sinter.read_stats_from_csv_files(tmp_path / "out" / "stats.csv")
+    assert row.json_metadata["r"] == 4
+
+
+def test_sweep_with_noise_from_a_file(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    axes = (f"noise=uniform,{path}", "p=0.01,0.02", "distance=3,5", "max_shots=200")
+    names = []
+    for rate in ("1e-3", "2e-3"):
+        path.write_text(
+            f"meas_x: 0.02\ncnot: [{rate}{', 1e-3' * 14}]\nidle_spam: [2e-3, 0, 2e-3]\n"
+        )
+        assert sweep(tmp_path, *axes) == 0
+        stats = sinter.read_stats_from_csv_files(tmp_path / "stats.csv")
+        labels = {s.json_metadata["noise"] for s in stats} - {"uniform"}
+        names += labels
+        assert len(stats) == 2 * (2 * 2 + 2)
+        for stat in stats:
+            assert ("p" in stat.json_metadata) == (stat.json_metadata["noise"] == "uniform")
+        assert f"d=3 R=2 basis X, {names[-1]} noise, ZV: 200 shots" in capsys.readouterr().out
+    assert len(set(names)) == len(names) == 2  # an edited file starts new rows
+    assert all(name.startswith("mine.yaml@") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "mine.yaml is not a YAML file"),
+        ("- 1", "mine.yaml is not a mapping"),
+        ("meas: 0.1", "mine.yaml: unknown noise rates ['meas']"),
+        ("meas_x: 2", "mine.yaml: meas_x=2 is outside [0, 1]"),
+        ("cnot: 0.1", "must be a list of 15 rates"),
+        ("", "leaves nothing to decode"),
+    ],
+)
+def test_bad_noise_files_are_refused(tmp_path, capsys, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert sweep(tmp_path / "out", f"noise={path}") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_widest_table_has_150_columns_and_no_wrapping(capsys):
+    metadata = {"d": 21, "r": 1000, "p": 0.001, "b": "X", "noise": "uniform", "o": "ZV"}
+    counts = {"baseline_errors": 98765, "events": 12345 * 10**7, "events_left": 1234 * 10**7}
+    counts |= {"predecode_ns": 10**14, "match_ns": 10**14, "shots": 10**7}
+    names = ("pymatching", "predecoder+pymatching-correlated", "pymatching-correlated-css")
+    rows = [
+        Row(task_id="1", metadata=metadata, decoder=name, baseline="pymatching", **counts, **errors)
+        for name, errors in zip(
+            names,
+            ({"errors": e, "both_errors": b} for e, b in ((98765, 98765), (1, 1), (9, 2))),
+            strict=True,
+        )
+    ]
+    print_tables(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 150
+    (line,) = (line for line in lines if names[2] in line)
+    assert "9.00e-7 (4.12-17.08)  9.00e-10 (4.12-17.08)" in line  # per shot, per round
+    assert line.rstrip().endswith("12345 > 1234")
 
 
 def test_sweep_with_the_shipped_predecoder(tmp_path, capsys):
@@ -187,6 +284,8 @@ def test_every_decoder_sees_the_same_shots():
         ("decoders=[]", "decoders is empty"),
         ("max_shots=0", "max_shots=0"),
         ("max_shots=1,2", "max_shots=[1, 2]"),
+        ("num_workers=0", "num_workers=0"),
+        ("noise=nowhere.yaml", "there is no file nowhere.yaml"),
         ("circuit=nowhere.stim", "there is no file nowhere.stim"),
         ("predecoder=nowhere.safetensors", "nowhere.safetensors"),
     ],
@@ -206,7 +305,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, override, me
     ("text", "message"),
     [
         ("FOO 0\n", "is not a Stim circuit: Gate not found: 'FOO'"),
-        ("R 0\nH 0\nM 0\nDETECTOR(1, 1, 0) rec[-1]\n", "Stim cannot derive"),
+        (
+            "R 0\nH 0\nM 0\nDETECTOR(1, 1, 0) rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]\n",
+            "Stim cannot derive",
+        ),
+        ("", "has 0 detectors and 0 observables"),
+        (
+            f"{stim.Circuit.generated('repetition_code:memory', distance=3, rounds=3)}\n"
+            "OBSERVABLE_INCLUDE(1) rec[-1]",
+            "and 2 observables: use a memory experiment with one",
+        ),
         (
             str(stim.Circuit.generated("repetition_code:memory", distance=3, rounds=3)),
             "repetition.stim",
@@ -222,6 +330,14 @@ def test_bad_circuits_are_refused(tmp_path, capsys, text, message):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("out", ["null", "''"])
+def test_an_output_folder_without_a_name_is_refused(tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    assert sweep(out) == 2
+    assert "out is empty: give out=PATH." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_unwritable_output_is_refused(tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("mine")
@@ -231,7 +347,21 @@ def test_unwritable_output_is_refused(tmp_path, capsys):
     assert file.read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", ["shots,errors\n1,2\n", "not a table\n"])
+_SINTER = sinter.CSV_HEADER + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shots,errors\n1,2\n",
+        "not a table\n",
+        "shots,errors\n1,2",
+        "my notes, without a final newline",
+        _SINTER + "1,2\n",
+        _SINTER + "damaged\nunfinished",
+        _SINTER.replace(",custom_counts", ""),  # sinter would append rows of another length
+    ],
+)
 def test_a_damaged_csv_is_refused(tmp_path, capsys, text):
     (tmp_path / "collected.csv").write_text(text)
     assert sweep(tmp_path) == 2

@@ -1,0 +1,171 @@
+"""Results of a sweep: one row per decoder and grid point, its sinter form, and the tables."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import sinter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from qec.files import atomic_path
+from qec.stats import Estimate, error_rate, error_rate_per_round, paired_ratio
+
+
+def has_predecoder(decoder: str) -> bool:
+    """Whether a decoder of that name runs the network before matching."""
+    return decoder.startswith("predecoder+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One decoder at one grid point, next to the baseline decoder on the same shots.
+
+    Attributes:
+        task_id: sinter's strong id of the grid point.
+        metadata: what was sampled (d, r, p, b, noise, ...) and decoded with (predecoder).
+        decoder, baseline: names.
+        shots, errors: of the decoder.
+        baseline_errors, both_errors: shots that the baseline, that both predict wrongly.
+        predecode_ns, match_ns: time spent on all shots.
+        events, events_left: detection events before and after the pre-decoder, all shots.
+    """
+
+    task_id: str
+    metadata: dict
+    decoder: str
+    baseline: str
+    shots: int
+    errors: int
+    baseline_errors: int
+    both_errors: int
+    predecode_ns: int
+    match_ns: int
+    events: int
+    events_left: int
+
+    @property
+    def per_shot(self) -> Estimate:
+        return error_rate(self.errors, self.shots)
+
+    @property
+    def per_round(self) -> Estimate:
+        return error_rate_per_round(self.errors, self.shots, self.metadata["r"])
+
+    @property
+    def gain(self) -> Estimate:
+        """LER(baseline) / LER(decoder)."""
+        return paired_ratio(self.baseline_errors, self.errors, self.both_errors)
+
+    def to_task_stats(self) -> sinter.TaskStats:
+        """An ordinary sinter row; its seconds are those of decoding alone."""
+        counted = ("baseline_errors", "both_errors", "predecode_ns", "match_ns")
+        counted += ("events", "events_left")
+        return sinter.TaskStats(
+            strong_id=f"{self.task_id}:{self.decoder}",
+            decoder=self.decoder,
+            json_metadata={**self.metadata, "baseline": self.baseline},
+            shots=self.shots,
+            errors=self.errors,
+            seconds=(self.predecode_ns + self.match_ns) / 1e9,
+            custom_counts=collections.Counter({key: getattr(self, key) for key in counted}),
+        )
+
+
+def rows_of(stat: sinter.TaskStats, decoders: Sequence[str]) -> Iterator[Row]:
+    """A row per decoder from the statistics of one ``qec.sweep.PairedSampler`` task."""
+    counts = stat.custom_counts
+    for name in decoders:
+        dropped = {"decoders"} if has_predecoder(name) else {"decoders", "predecoder"}
+        yield Row(
+            task_id=stat.strong_id,
+            metadata={k: v for k, v in stat.json_metadata.items() if k not in dropped},
+            decoder=name,
+            baseline=decoders[0],
+            shots=stat.shots,
+            errors=counts[f"errors:{name}"],
+            baseline_errors=counts[f"errors:{decoders[0]}"],
+            both_errors=counts[f"both:{name}"],
+            predecode_ns=counts[f"predecode_ns:{name}"],
+            match_ns=counts[f"match_ns:{name}"],
+            events=counts["events"],
+            events_left=counts[f"events_left:{name}"],
+        )
+
+
+def write_stats(rows: Sequence[Row], path: Path) -> None:
+    """Writes ordinary sinter rows, one per decoder and grid point."""
+    lines = [sinter.CSV_HEADER, *(row.to_task_stats().to_csv_line() for row in rows)]
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
+
+
+_COLUMNS = (
+    "\ndecoder",
+    "\nerrors",
+    "LER per shot\n(95 %)",
+    "LER per round\n(95 %)",
+    "ratio to baseline\n(95 %, paired)",
+    "matching\nus/round",
+    "network\nus/round",
+    "events per shot\nbefore > after",
+)
+_WIDTH = 150  # that of the widest table: at less, rich would cut numbers short
+
+
+def print_tables(rows: Sequence[Row]) -> None:
+    """Prints one table per grid point, at most 150 columns wide."""
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.width = max(console.width, _WIDTH)
+    for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
+        members = list(group)
+        console.print(f"{_title(members[0].metadata)}: {members[0].shots} shots", style="bold")
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for header in _COLUMNS:
+            left = header == _COLUMNS[0]
+            table.add_column(header, justify="left" if left else "right", no_wrap=True)
+        for row in members:
+            table.add_row(*_cells(row))
+        console.print(table)
+    if rows:
+        console.print(f"LER: logical error rate; ratio: LER({rows[0].baseline}) / LER(decoder)")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    shot_rounds = row.shots * row.metadata["r"] * 1000
+    ratio, low, high = (_short(x) for x in (row.gain.value, row.gain.low, row.gain.high))
+    return (
+        row.decoder,
+        str(row.errors),
+        _scientific(row.per_shot),
+        _scientific(row.per_round),
+        "baseline" if row.decoder == row.baseline else f"{ratio} ({low}-{high})",
+        f"{row.match_ns / shot_rounds:.2f}",
+        f"{row.predecode_ns / shot_rounds:.2f}" if has_predecoder(row.decoder) else "",
+        f"{_short(row.events / row.shots)} > {_short(row.events_left / row.shots)}",
+    )
+
+
+def _title(metadata: dict) -> str:
+    if "circuit" in metadata:
+        return "{circuit} (d={d} R={r})".format(**metadata)
+    strength = f" p={metadata['p']:g}" if "p" in metadata else ""
+    perfect = ", perfect final round" if metadata.get("perfect_final_round") else ""
+    return "d={d} R={r}{} basis {b}, {noise} noise, {o}{}".format(strength, perfect, **metadata)
+
+
+def _short(x: float) -> str:
+    return f"{x:.2f}" if x < 100 else f"{x:.0f}"
+
+
+def _scientific(rate: Estimate) -> str:
+    """``4.45e-2 (4.17-4.75)``: the interval shares the exponent of the value."""
+    exponent = math.floor(math.log10(rate.value or rate.high))
+    value, low, high = (x / 10**exponent for x in (rate.value, rate.low, rate.high))
+    return f"{value:.2f}e{exponent} ({low:.2f}-{high:.2f})"
