@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from qec.chain import canonicalise
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
+from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.predecoder.grid import CellGrid
 from qec.sampling import FrameSampler
+from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher
 
 
@@ -81,45 +83,71 @@ class Labeller:
 class BatchStream(IterableDataset):
     """Batch number i depends on (seed, i) alone, whatever the number of workers or a resume."""
 
-    def __init__(self, cfg, first: int, last: int, rank: int = 0, world: int = 1) -> None:
-        self.cfg, self.first, self.last, self.rank, self.world = cfg, first, last, rank, world
+    def __init__(self, settings: TrainSettings, first: int, last: int) -> None:
+        self.settings, self.first, self.last = settings, first, last
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | QecError]:
+        """Batches; bad input ends them as an item, since a worker can only raise its traceback."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         if info:
             torch.set_num_threads(1)
-        labeller = functools.lru_cache(maxsize=256)(Labeller)
+        labeller = functools.cache(Labeller)  # every source comes again: forget none
         for step in range(self.first + worker, self.last, workers):
-            yield self.batch(step, labeller)
+            try:
+                yield self.batch(step, labeller)
+            except QecError as error:
+                yield error
+                return
 
-    def batch(self, step: int, labeller=Labeller) -> Batch:
-        rng = np.random.default_rng([self.cfg.seed, step, self.rank])
-        source = draw_source(self.cfg, rng)
-        return labeller(source).batch(self.cfg.batch // self.world, int(rng.integers(2**62)))
+    def batch(self, step: int, labeller: Callable[[Source], Labeller] = Labeller) -> Batch:
+        """Batch number ``step``; QecError where its circuit cannot be labelled."""
+        # The 0 keeps the batches, and so the results, of earlier versions.
+        rng = np.random.default_rng([self.settings.seed, step, 0])
+        source = draw_source(self.settings, rng)
+        return labeller(source).batch(self.settings.batch, int(rng.integers(2**62)))
 
 
-def draw_source(cfg, rng: np.random.Generator) -> Source:
-    """Draws one circuit of the mixture that ``cfg`` describes (see conf/train.yaml)."""
-    distance = int(rng.choice(cfg.distances))
-    rounds = cfg.rounds or distance
+def draw_source(settings: TrainSettings, rng: np.random.Generator) -> Source:
+    """Draws one circuit of the mixture that ``settings`` describes."""
+    distance = int(rng.choice(settings.distances))
     return Source(
         distance=distance,
-        rounds=int(rounds),
-        orientation=str(rng.choice(cfg.orientations)),
+        rounds=settings.rounds or distance,
+        orientation=str(rng.choice(settings.orientations)),
         basis=str(rng.choice(["X", "Z"])),
-        noise=str(rng.choice(cfg.noises)),
-        p=float(rng.choice(cfg.ps)),
-        labels=cfg.labels,
+        noise=str(rng.choice(settings.noises)),
+        p=float(rng.choice(settings.ps)),
+        labels=settings.labels,
     )
 
 
-def batches(cfg, first: int, last: int) -> DataLoader:
-    """Batches first .. last - 1 in order, made ahead by ``cfg.workers`` processes."""
-    return DataLoader(
-        BatchStream(cfg, first, last),
+def check_mixture(settings: TrainSettings) -> None:
+    """Labels the smallest circuit of each noise at its strongest.
+
+    Raises:
+        QecError: noise so strong that Stim or the teacher refuses it.
+    """
+    d, orientation = min(settings.distances), settings.orientations[0]
+    for noise in sorted(set(settings.noises)):
+        p, rounds = max(settings.ps), settings.rounds or d
+        Labeller(Source(d, rounds, orientation, "X", noise, p, settings.labels))
+
+
+def batches(settings: TrainSettings, first: int, last: int) -> Iterator[Batch]:
+    """Batches first .. last - 1 in order, made ahead by ``settings.workers`` processes.
+
+    Raises:
+        QecError: a circuit of the mixture that cannot be labelled.
+    """
+    loader = DataLoader(
+        BatchStream(settings, first, last),
         batch_size=None,
-        num_workers=cfg.workers,
-        prefetch_factor=4 if cfg.workers else None,
-        pin_memory=cfg.device != "cpu",
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+        pin_memory=settings.device != "cpu",
     )
+    for item in loader:
+        if isinstance(item, QecError):
+            raise item
+        yield item

@@ -5,18 +5,21 @@ from __future__ import annotations
 import torch
 
 from qec.predecoder.network import PreDecoderNetwork
+from qec.training.settings import TrainSettings
 
 
-def build_optimisers(network: PreDecoderNetwork, cfg) -> list[torch.optim.Optimizer]:
+def build_optimisers(
+    network: PreDecoderNetwork, settings: TrainSettings
+) -> list[torch.optim.Optimizer]:
     """Muon (orthogonalised momentum) for the hidden kernels, AdamW for first, last and biases."""
     hidden = [conv.weight for conv in network.hidden]
     chosen = {id(parameter) for parameter in hidden}
     rest = [p for p in network.parameters() if id(p) not in chosen]
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=cfg.adamw_lr, betas=(0.9, 0.99), weight_decay=0.0)
+        torch.optim.AdamW(rest, lr=settings.adamw_lr, betas=(0.9, 0.99), weight_decay=0.0)
     ]
     if hidden:
-        optimisers.append(torch.optim.Muon(hidden, lr=cfg.muon_lr, weight_decay=0.0))
+        optimisers.append(torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=0.0))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak_lr"] = group["lr"]

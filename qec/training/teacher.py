@@ -13,18 +13,29 @@ from scipy.sparse import csgraph
 
 from qec import chain as chains
 from qec.chain import Chain
+from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
 
+_LONGEST_CHAIN = 8  # elementary errors behind one edge; three suffice for circuit noise
+
 
 class MatchingTeacher:
-    """Labels events with the correction of correlated matching on the basis-split model."""
+    """Labels events with the correction of correlated matching on the basis-split model.
+
+    Raises:
+        QecError: errors more likely than 1/2, or so far-reaching that no short chain matches them.
+    """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
         self.lattice = lattice
-        self._graph = pymatching.Matching.from_detector_error_model(
-            basis_split(lattice), enable_correlations=True
-        )
+        model = basis_split(lattice)
+        try:
+            self._graph = pymatching.Matching.from_detector_error_model(
+                model, enable_correlations=True
+            )
+        except ValueError as error:  # probabilities above 1/2
+            raise QecError(f"labels=matching is impossible ({error}): lower ps.") from error
         self._edge_index, self._edge_bits = _edges_as_chains(self._graph, lattice)
 
     def label(self, detectors: np.ndarray) -> Chain:
@@ -36,7 +47,9 @@ class MatchingTeacher:
         ends = np.concatenate(pairs)
         ends[ends < 0] = silent
         ends.sort(axis=1)
-        edges = self._edge_index[ends[:, 0], ends[:, 1]].A1 - 1
+        edges = np.zeros(0, dtype=np.int64)  # no events: SciPy cannot look up no pairs
+        if len(ends):
+            edges = self._edge_index[ends[:, 0], ends[:, 1]].A1 - 1
         chosen = scipy.sparse.csr_matrix(
             (np.ones(len(edges), dtype=np.int32), (owner, edges)),
             shape=(shots, self._edge_bits.shape[0]),
@@ -81,7 +94,12 @@ def _edges_as_chains(
     sources = np.unique([a for a, _, _ in edges])
     row_of = {int(a): k for k, a in enumerate(sources)}
     _, before = csgraph.dijkstra(
-        steps, directed=False, indices=sources, unweighted=True, return_predecessors=True, limit=8
+        steps,
+        directed=False,
+        indices=sources,
+        unweighted=True,
+        return_predecessors=True,
+        limit=_LONGEST_CHAIN,
     )
     rows, cols = [], []
     for number, (a, b, parity) in enumerate(edges):
@@ -89,7 +107,10 @@ def _edges_as_chains(
         while node != a:
             previous = int(before[row_of[a], node])
             if previous < 0:
-                raise RuntimeError(f"no short chain joins detectors {a} and {b}")
+                raise QecError(
+                    f"labels=matching is impossible: one error joins detectors {a} and {b}, but no "
+                    f"chain of {_LONGEST_CHAIN} does. Use labels=frames."
+                )
             rows.append(number)
             cols.append(step_bit[previous, node])
             node = previous

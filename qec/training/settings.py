@@ -1,0 +1,165 @@
+"""The settings of ``qec train``: all of conf/train.yaml, checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from qec.code import RotatedSurfaceCode
+from qec.errors import QecError
+from qec.noise import CircuitNoise
+from qec.predecoder.zoo import architecture
+
+LABELS = {"matching": "correlated matching", "frames": "sampled errors"}
+"""What imitates what: the values of ``labels``, in words."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """The values of conf/train.yaml, whose comments say what each key means, validated.
+
+    Lists are tuples, and what is listed twice in the mixture is drawn twice as often.  ``model``
+    holds the arguments of ``PreDecoderNetwork``; ``batch`` and ``shots`` count shots, ``warmup``
+    and ``log_every`` steps, ``save_every`` seconds.
+    """
+
+    out: Path
+    model: dict[str, object]
+    device: str
+    seed: int
+    distances: tuple[int, ...]
+    rounds: int | None
+    orientations: tuple[str, ...]
+    noises: tuple[str, ...]
+    ps: tuple[float, ...]
+    labels: str
+    workers: int
+    shots: int
+    batch: int
+    muon_lr: float
+    adamw_lr: float
+    warmup: int
+    ema: float
+    init_from: str | None
+    log_every: int
+    save_every: float
+    validation_shots: int
+    validation_distances: tuple[int, ...]
+    validation_p: float
+    thresholds: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> TrainSettings:
+        """Checks every value; a single value stands for a list of one.
+
+        Raises:
+            QecError: a value of the wrong type or out of range, or a device that is not there.
+        """
+        values = OmegaConf.to_container(config)
+        for key in _LISTS:
+            values[key] = _as_tuple(key, values[key])
+        for key in ("shots", "validation_shots"):  # 1e6 is a float in YAML
+            if isinstance(values[key], float) and values[key].is_integer():
+                values[key] = int(values[key])
+        for key, (fits, wanted) in _RULES.items():
+            for value in values[key] if key in _LISTS else (values[key],):
+                if not fits(value):
+                    raise QecError(f"{key}={value!r} is not supported: use {wanted}.")
+        for distance in values["distances"] + values["validation_distances"]:
+            RotatedSurfaceCode(distance)
+        for orientation in values["orientations"]:
+            RotatedSurfaceCode(3, orientation)
+        for noise in values["noises"]:
+            for p in values["ps"]:
+                CircuitNoise.named(noise, p)
+        if values["shots"] < values["batch"]:
+            raise QecError(f"shots={values['shots']} is less than one batch of {values['batch']}.")
+        _check_device(values["device"])
+        return cls(
+            **values | {"out": Path(values["out"]), "model": dict(architecture(values["model"]))}
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.shots // self.batch
+
+    def deciding(self) -> dict[str, object]:
+        """What decides the weights after a given number of steps, as JSON values."""
+        return json.loads(json.dumps({key: getattr(self, key) for key in _DECIDING}))
+
+
+_DECIDING = (
+    *("model", "seed", "distances", "rounds", "orientations", "noises", "ps", "labels"),
+    *("batch", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
+)
+_LISTS = ("distances", "orientations", "noises", "ps", "validation_distances", "thresholds")
+
+
+def _integer(low: int, multiple: int = 1) -> Callable[[object], bool]:
+    def fits(value: object) -> bool:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and low <= value < 2**63 and value % multiple == 0
+
+    return fits
+
+
+def _number(inside: Callable[[float], bool]) -> Callable[[object], bool]:
+    def fits(value: object) -> bool:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        return real and math.isfinite(value) and inside(value)
+
+    return fits
+
+
+_POSITIVE = (_number(lambda x: x > 0), "a number above 0")
+_STRENGTH = (_number(lambda x: 0 < x <= 1), "numbers above 0 and at most 1")
+_RULES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "out": (lambda x: isinstance(x, str) and Path(x).resolve().name != "", "the path of a folder"),
+    "model": (lambda x: isinstance(x, str | dict), "a name or {width: 64, layers: 6}"),
+    "device": (
+        lambda x: isinstance(x, str) and re.fullmatch(r"cpu|cuda(:\d+)?", x) is not None,
+        "cpu, cuda or cuda:N",
+    ),
+    "seed": (_integer(0), "an integer >= 0"),
+    "rounds": (lambda x: x is None or _integer(1)(x), "null or an integer >= 1"),
+    "ps": _STRENGTH,
+    "labels": (lambda x: x in tuple(LABELS), " or ".join(LABELS)),
+    "workers": (_integer(0), "an integer >= 0"),
+    "shots": (_integer(1), "an integer >= 1"),
+    "batch": (_integer(64, multiple=64), "a positive multiple of 64"),
+    "muon_lr": _POSITIVE,
+    "adamw_lr": _POSITIVE,
+    "warmup": (_integer(0), "an integer >= 0"),
+    "ema": (_number(lambda x: 0 <= x < 1), "a number in [0, 1)"),
+    "init_from": (lambda x: x is None or isinstance(x, str), "null, a name or a path"),
+    "log_every": (_integer(1), "an integer >= 1"),
+    "save_every": (_number(lambda x: x >= 0), "seconds >= 0"),
+    "validation_shots": (_integer(1), "an integer >= 1"),
+    "validation_p": _STRENGTH,
+    "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
+}
+
+
+def _as_tuple(key: str, value: object) -> tuple:
+    items = tuple(value) if isinstance(value, list) else (value,)
+    if not items:
+        raise QecError(f"{key} is empty: give at least one value.")
+    if any(isinstance(item, list | dict) for item in items):
+        raise QecError(f"{key}={value} is nested: give one value, or a list of values.")
+    return items
+
+
+def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= found:
+        raise QecError(f"device={device}, but torch finds {found} CUDA devices: use device=cpu.")
