@@ -184,6 +184,7 @@ def test_bad_data_is_refused_and_nothing_written(data, tmp_path, capsys):
     (tmp_path / "cut.b8").write_bytes((tmp_path / "events.b8").read_bytes()[:-1])
     (tmp_path / "broken.stim").write_text("FOO 1\n")
     (tmp_path / "empty.01").write_text("")
+    (tmp_path / "few.01").write_text("0\n1\n")
     (tmp_path / "none.dem").write_text("error(0.1) D0\n")
     (tmp_path / "two.dem").write_text("error(0.1) D24 L1\n")
     (tmp_path / "two.stim").write_text(f"{data[0]}\nOBSERVABLE_INCLUDE(1) rec[-1]\n")
@@ -212,7 +213,8 @@ def test_bad_data_is_refused_and_nothing_written(data, tmp_path, capsys):
         ({"out": "null"}, "out is empty: give out=PATH"),
         ({"circuit": "nowhere.dem"}, "there is no file nowhere.dem"),
         ({"obs": "events.hits", "obs_format": "01"}, "does not hold 1 bits per shot"),
-        ({"obs": "events.b8"}, "at 24 bits per shot"),
+        ({"obs": "events.b8"}, "events.b8 does not hold 1 bits per shot"),
+        ({"obs": "few.01"}, "few.01 holds 2 shots, but events.b8 holds 640 at 24 bits per shot"),
         ({"decoder": "foo"}, "foo"),
         ({"out": "p.xyz"}, "format 'xyz' is unknown"),
         ({"out": "memory.stim/p.01"}, "cannot write to the folder memory.stim"),
