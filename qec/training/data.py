@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -90,8 +91,6 @@ class BatchStream(IterableDataset):
         """Batches; bad input ends them as an item, since a worker can only raise its traceback."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        if info:
-            torch.set_num_threads(1)
         labeller = functools.cache(Labeller)  # every source comes again: forget none
         for step in range(self.first + worker, self.last, workers):
             try:
@@ -145,9 +144,17 @@ def batches(settings: TrainSettings, first: int, last: int) -> Iterator[Batch]:
         batch_size=None,
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
+        worker_init_fn=_start_worker,
         pin_memory=settings.device != "cpu",
     )
     for item in loader:
         if isinstance(item, QecError):
             raise item
         yield item
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    # Python reports an error of the thread that hands tensors over, when Ctrl-C ends its peer, to
+    # this hook; an error in a batch does not come here.
+    sys.excepthook = lambda *_: None
