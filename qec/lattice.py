@@ -21,7 +21,7 @@ import stim
 
 from qec.code import plaquette_sites
 from qec.dem import Mechanisms
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 
 MEMORY, OTHER = 0, 1
 
@@ -146,7 +146,7 @@ def detector_error_model(circuit: stim.Circuit) -> stim.DetectorErrorModel:
     try:
         return circuit.detector_error_model(decompose_errors=True, approximate_disjoint_errors=True)
     except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise QecError(f"Stim cannot derive a detector error model: {reason}") from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from qec.errors import QecError
@@ -13,14 +15,12 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         QecError: no such device here.
     """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise QecError(f"device={name!r} is unknown: use cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise QecError(f"device={name}, but torch finds no CUDA device: use device=cpu.")
-    if device.type not in ("cpu", "cuda"):
-        raise QecError(f"device={name!r} is not supported: use cpu or cuda.")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise QecError(f"device={name!r} is not supported: use cpu, cuda or cuda:N.")
+    device = torch.device(name)
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise QecError(f"device={name}, but torch finds {found} CUDA devices: use device=cpu.")
     return device
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 from qec.files import atomic_path, make_folder
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
@@ -239,7 +239,7 @@ class _Run:
             self.ema.load_state_dict(parts["ema"])
         except (SafetensorError, OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
             raise QecError(
-                f"cannot resume from {self.state} ({str(error).splitlines()[0]}): it belongs to "
+                f"cannot resume from {self.state} ({first_line(error)}): it belongs to "
                 "another model or is corrupt. Remove it or choose another out=."
             ) from error
         for k, optimiser in enumerate(self.optimisers):

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from qec.code import RotatedSurfaceCode
 from qec.errors import QecError
 from qec.noise import CircuitNoise
+from qec.predecoder.precision import resolve_device
 from qec.predecoder.zoo import architecture
 
 LABELS = {"matching": "correlated matching", "frames": "sampled errors"}
@@ -81,7 +80,7 @@ class TrainSettings:
                 CircuitNoise.named(noise, p)
         if values["shots"] < values["batch"]:
             raise QecError(f"shots={values['shots']} is less than one batch of {values['batch']}.")
-        _check_device(values["device"])
+        resolve_device(values["device"])
         return cls(
             **values | {"out": Path(values["out"]), "model": dict(architecture(values["model"]))}
         )
@@ -124,10 +123,7 @@ _STRENGTH = (_number(lambda x: 0 < x <= 1), "numbers above 0 and at most 1")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "out": (lambda x: isinstance(x, str) and Path(x).resolve().name != "", "the path of a folder"),
     "model": (lambda x: isinstance(x, str | dict), "a name or {width: 64, layers: 6}"),
-    "device": (
-        lambda x: isinstance(x, str) and re.fullmatch(r"cpu|cuda(:\d+)?", x) is not None,
-        "cpu, cuda or cuda:N",
-    ),
+    "device": (lambda x: isinstance(x, str), "cpu, cuda or cuda:N"),
     "seed": (_integer(0), "an integer >= 0"),
     "rounds": (lambda x: x is None or _integer(1)(x), "null or an integer >= 1"),
     "ps": _STRENGTH,
@@ -155,11 +151,3 @@ def _as_tuple(key: str, value: object) -> tuple:
     if any(isinstance(item, list | dict) for item in items):
         raise QecError(f"{key}={value} is nested: give one value, or a list of values.")
     return items
-
-
-def _check_device(device: str) -> None:
-    if device == "cpu":
-        return
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(device.partition(":")[2] or 0) >= found:
-        raise QecError(f"device={device}, but torch finds {found} CUDA devices: use device=cpu.")
