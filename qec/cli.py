@@ -44,6 +44,15 @@ def _train(overrides: Sequence[str]) -> None:
     train(TrainSettings.from_config(config), ("qec", "train", *overrides))
 
 
+def _evaluate(overrides: Sequence[str]) -> None:
+    from qec.config import load_config
+
+    config = load_config("evaluate", overrides)
+    from qec.evaluate import evaluate
+
+    evaluate(config, ("qec", "evaluate", *overrides))
+
+
 def _decode(overrides: Sequence[str]) -> None:
     from qec.config import load_config
 
@@ -65,6 +74,12 @@ COMMANDS = {
         ("qec train",),
         "run the same command again to resume from its last checkpoint",
         _train,
+    ),
+    "evaluate": Command(
+        "accuracy table of a checkpoint: factors over matching alone, with intervals",
+        ("qec evaluate predecoder=fast distance=5,9 p=0.006 noise=uniform precision=0.1",),
+        "the shots so far are in collected.csv: run the same command again to resume",
+        _evaluate,
     ),
     "decode": Command(
         "predict the logical flips of recorded detection events",
@@ -123,7 +138,7 @@ def _run(arguments: Sequence[str]) -> int:
 def _help() -> str:
     lines = ["usage: qec COMMAND [key=value ...]", "", "Surface-code decoding.  Commands:", ""]
     for name, command in COMMANDS.items():
-        lines += [f"  {name:<8}{command.summary}", f"          {command.examples[-1]}", ""]
+        lines += [f"  {name:<10}{command.summary}", f"{'':12}{command.examples[-1]}", ""]
     return "\n".join(
         [
             *lines,

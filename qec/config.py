@@ -93,3 +93,20 @@ def required_path(config: DictConfig, key: str) -> Path:
     if value is None or str(value) == "":
         raise QecError(f"{key} is empty: give {key}=PATH.")
     return Path(str(value))
+
+
+def value_list(key: str, value: object) -> tuple:
+    """A list without repetitions, or a single value, as a tuple; QecError if empty or nested."""
+    items = value if isinstance(value, list) else [value]
+    if any(isinstance(item, list | dict) for item in items):
+        raise QecError(f"{key}={items} is nested: give one value, or a list of values.")
+    if not items:
+        raise QecError(f"{key} is empty: give at least one value.")
+    return tuple(dict.fromkeys(items))
+
+
+def positive_integer(key: str, value: object) -> int:
+    """``value`` if it is an integer >= 1, else QecError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise QecError(f"{key}={value!r} is not supported: use an integer >= 1.")
+    return value

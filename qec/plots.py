@@ -1,20 +1,26 @@
-"""Figures of sweeps."""
+"""Figures of sweeps and evaluations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullLocator
 
 from qec.files import atomic_path
+from qec.stats import error_rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from qec.accuracy import Accuracy
+    from qec.reliability import Reliability
     from qec.results import Row
+    from qec.stats import Estimate
 
 _PANEL = ("b", "noise", "o")  # metadata that tells the panels apart
 
@@ -46,7 +52,11 @@ def plot_ler(rows: Sequence[Row], folder: Path) -> list[Path]:
         explained = labels
     axes[0].set_ylabel("logical error rate per round")
 
-    paths = [folder / "ler.png", folder / "ler.svg"]
+    return _save(figure, folder, "ler")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     for path in paths:
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=150)
@@ -68,10 +78,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         axes.errorbar(
             [_place(row, axis) for row in points],
             [rate.value or float("nan") for rate in rates],  # no errors: nothing to draw
-            yerr=[
-                [rate.value - rate.low for rate in rates],
-                [rate.high - rate.value for rate in rates],
-            ],
+            yerr=_error_bars(rates),
             color=f"C{names.index(decoder) % 10}",
             marker="osD^vPX"[details.index(detail) % 7],
             markersize=4,
@@ -89,6 +96,11 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
     axes.grid(True, which="both", linewidth=0.3)
 
 
+def _error_bars(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """Lengths of the intervals below and above the values, as matplotlib wants them."""
+    return [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
+
+
 def _place(row: Row, axis: str) -> float | str:
     return Path(row.metadata[axis]).stem if axis == "circuit" else row.metadata[axis]
 
@@ -99,3 +111,124 @@ def _line_label(row: Row, axis: str) -> str:
     parts = [f"d = {d}"] if axis == "p" else []
     parts += [f"R = {r}"] if r != d and axis != "circuit" else []
     return "".join(f", {part}" for part in parts)
+
+
+# Evaluations -------------------------------------------------------------------------------------
+
+_WIDEST = 0.5  # relative half-width of the intervals that are drawn: wider ones hide the others
+
+
+def plot_factors(points: Sequence[Accuracy], folder: Path) -> list[Path]:
+    """Writes accuracy.png and accuracy.svg: F and C over the distance, with 95 % intervals.
+
+    One column of panels per noise and basis, one line per p.  Points whose interval is wider than
+    +- 50 % are left out.
+
+    Raises:
+        QecError: the folder cannot be written to.
+    """
+    columns: dict[str, list[Accuracy]] = {}
+    for point in points:
+        columns.setdefault("{noise}, basis {b}".format(**point.metadata), []).append(point)
+    strengths = list(dict.fromkeys(point.metadata.get("p") for point in points))
+    figure = Figure(figsize=(3.6 * len(columns) + 1, 7), layout="constrained")
+    axes = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey="row")
+    for name, against, row in zip("FC", ("uncorrelated", "correlated"), axes, strict=True):
+        row[0].set_ylabel(f"{name}, over {against} matching")
+        for axes_k, members in zip(row, columns.values(), strict=True):
+            _draw_factor(axes_k, name, members, strengths)
+    for axes_k, title in zip(axes[0], columns, strict=True):
+        axes_k.set_title(title)
+    for axes_k in axes[1]:
+        distances = sorted({point.metadata["d"] for point in points})
+        axes_k.set(xlabel="code distance d", xticks=distances)
+    axes[0][0].legend(fontsize="small")
+    figure.suptitle(f"{points[0].metadata['predecoder']}: factor by which it lowers the LER")
+    return _save(figure, folder, "accuracy")
+
+
+def _draw_factor(
+    axes: Axes, name: str, points: Sequence[Accuracy], strengths: Sequence[float | None]
+) -> None:
+    """Draws F or C of one noise and basis; the colour of a p is its place in ``strengths``."""
+    axes.axhline(1, color="black", linewidth=0.8)
+    for k, p in enumerate(strengths):
+        line = [
+            (point.metadata["d"], point.factor(name))
+            for point in sorted(points, key=lambda point: point.metadata["d"])
+            if point.metadata.get("p") == p and point.factor(name).relative_half_width <= _WIDEST
+        ]
+        factors = [factor for _, factor in line]
+        axes.errorbar(
+            [d for d, _ in line],
+            [factor.value for factor in factors],
+            yerr=_error_bars(factors),
+            color=f"C{k % 10}",
+            marker="osD^vPX"[k % 7],
+            markersize=4,
+            capsize=2,
+            linewidth=1,
+            label="rates of the file" if p is None else f"p = {p:g}",
+        )
+    axes.set_yscale("log")
+    # Factors span less than a decade, where ticks at powers of ten say little.
+    axes.yaxis.set_major_locator(MaxNLocator(8))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(True, linewidth=0.3)
+
+
+def plot_reliability(
+    diagrams: Mapping[str, Reliability], predecoder: str, folder: Path
+) -> list[Path]:
+    """Writes reliability.png and reliability.svg, a panel per diagram, both axes in logits.
+
+    Raises:
+        QecError: the folder cannot be written to.
+    """
+    figure = Figure(figsize=(4.6 * len(diagrams) + 0.5, 5.6), layout="constrained")
+    axes = figure.subplots(1, len(diagrams), squeeze=False, sharey=True)[0]
+    for axes_k, (title, diagram) in zip(axes, diagrams.items(), strict=True):
+        _draw_reliability(axes_k, diagram)
+        axes_k.set_title(title, fontsize="small")
+    axes[0].set_ylabel("observed frequency")
+    caption = (
+        f"Probabilities that the network of {predecoder} predicts for the bits of the error chain, "
+        "against the frequency with which the sampled error, in canonical form, has the bit. The "
+        "error is the true one, not the correction of the matching teacher that a network may have "
+        "been trained to imitate. Bars: 95 % intervals as if bits were independent. Bins without "
+        "an observed error, or with nothing else, are left out."
+    )
+    lines = textwrap.fill(caption, 75 * len(diagrams))
+    figure.supxlabel(lines, fontsize="small", ha="left", x=0.01)
+    return _save(figure, folder, "reliability")
+
+
+def _draw_reliability(axes: Axes, diagram: Reliability) -> None:
+    shown = (diagram.observed > 0) & (diagram.observed < diagram.bits)
+    predicted = diagram.predicted[shown] / diagram.bits[shown]
+    counts = zip(diagram.observed[shown].tolist(), diagram.bits[shown].tolist(), strict=True)
+    rates = [error_rate(observed, bits) for observed, bits in counts]
+    ends = np.array([1e-5, 1 - 1e-5])
+    axes.plot(*2 * [1 / (1 + np.exp(-np.linspace(-12, 12, 99)))], color="black", linewidth=0.8)
+    axes.errorbar(
+        predicted,
+        [rate.value for rate in rates],
+        yerr=_error_bars(rates),
+        marker="o",
+        markersize=3,
+        capsize=2,
+        linewidth=1,
+        label=f"{diagram.shots} shots, mean gap {diagram.calibration_error:.1e}",
+    )
+    axes.axvline(
+        diagram.threshold,
+        color="C1",
+        linestyle=":",
+        label=f"committed above {diagram.threshold:g}",
+    )
+    axes.set(xscale="logit", yscale="logit", xlim=ends, ylim=ends, xlabel="predicted probability")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(lambda *_: "")
+    axes.grid(True, linewidth=0.3)
+    axes.legend(fontsize="small", loc="upper left")

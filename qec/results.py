@@ -1,4 +1,4 @@
-"""Results of a sweep: one row per decoder and grid point, its sinter form, and the tables."""
+"""Results of paired sampling: a row per decoder and point, its sinter form; tables of sweeps."""
 
 from __future__ import annotations
 
@@ -78,19 +78,20 @@ class Row:
         )
 
 
-def rows_of(stat: sinter.TaskStats, decoders: Sequence[str]) -> Iterator[Row]:
-    """A row per decoder from the statistics of one ``qec.sweep.PairedSampler`` task."""
-    counts = stat.custom_counts
-    for name in decoders:
-        dropped = {"decoders"} if has_predecoder(name) else {"decoders", "predecoder"}
+def rows_of(stat: sinter.TaskStats) -> Iterator[Row]:
+    """A row per decoder from the statistics of one ``qec.paired.PairedSampler`` task."""
+    counts, decoders = stat.custom_counts, stat.json_metadata["decoders"]
+    baselines = stat.json_metadata.get("baselines", decoders[:1] * len(decoders))
+    for name, baseline in zip(decoders, baselines, strict=True):
+        dropped = {"decoders", "baselines"} | (set() if has_predecoder(name) else {"predecoder"})
         yield Row(
             task_id=stat.strong_id,
             metadata={k: v for k, v in stat.json_metadata.items() if k not in dropped},
             decoder=name,
-            baseline=decoders[0],
+            baseline=baseline,
             shots=stat.shots,
             errors=counts[f"errors:{name}"],
-            baseline_errors=counts[f"errors:{decoders[0]}"],
+            baseline_errors=counts[f"errors:{baseline}"],
             both_errors=counts[f"both:{name}"],
             predecode_ns=counts[f"predecode_ns:{name}"],
             match_ns=counts[f"match_ns:{name}"],
@@ -125,7 +126,7 @@ def print_tables(rows: Sequence[Row]) -> None:
     console.width = max(console.width, _WIDTH)
     for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
         members = list(group)
-        console.print(f"{_title(members[0].metadata)}: {members[0].shots} shots", style="bold")
+        console.print(f"{point_title(members[0].metadata)}: {members[0].shots} shots", style="bold")
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for header in _COLUMNS:
             left = header == _COLUMNS[0]
@@ -139,7 +140,7 @@ def print_tables(rows: Sequence[Row]) -> None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     shot_rounds = row.shots * row.metadata["r"] * 1000
-    ratio, low, high = (_short(x) for x in (row.gain.value, row.gain.low, row.gain.high))
+    ratio, low, high = (short(x) for x in (row.gain.value, row.gain.low, row.gain.high))
     return (
         row.decoder,
         str(row.errors),
@@ -148,11 +149,12 @@ def _cells(row: Row) -> tuple[str, ...]:
         "baseline" if row.decoder == row.baseline else f"{ratio} ({low}-{high})",
         f"{row.match_ns / shot_rounds:.2f}",
         f"{row.predecode_ns / shot_rounds:.2f}" if has_predecoder(row.decoder) else "",
-        f"{_short(row.events / row.shots)} > {_short(row.events_left / row.shots)}",
+        f"{short(row.events / row.shots)} > {short(row.events_left / row.shots)}",
     )
 
 
-def _title(metadata: dict) -> str:
+def point_title(metadata: dict) -> str:
+    """What was sampled, in words: distance, rounds, noise, or the circuit file."""
     if "circuit" in metadata:
         return "{circuit} (d={d} R={r})".format(**metadata)
     strength = f" p={metadata['p']:g}" if "p" in metadata else ""
@@ -160,7 +162,8 @@ def _title(metadata: dict) -> str:
     return "d={d} R={r}{} basis {b}, {noise} noise, {o}{}".format(strength, perfect, **metadata)
 
 
-def _short(x: float) -> str:
+def short(x: float) -> str:
+    """Two decimals; none from 100 on."""
     return f"{x:.2f}" if x < 100 else f"{x:.0f}"
 
 

@@ -18,6 +18,13 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width over the value; infinite where the value is 0, inf or nan."""
+        if not 0 < self.value < math.inf:
+            return math.inf
+        return (self.high - self.low) / (2 * self.value)
+
 
 def error_rate(errors: int, shots: int) -> Estimate:
     """Logical error rate per shot with its Clopper-Pearson ("exact") interval.

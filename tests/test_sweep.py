@@ -13,8 +13,9 @@ import stim
 
 from qec.cli import main
 from qec.config import load_config
+from qec.paired import SAMPLER, PairedSampler
 from qec.results import Row, print_tables
-from qec.sweep import SAMPLER, PairedSampler, Settings, tasks
+from qec.sweep import Settings, tasks
 
 SMALL = ["distance=3", "rounds=2", "basis=X", "decoders=[pymatching,pymatching-css]"]
 

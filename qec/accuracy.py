@@ -1,0 +1,178 @@
+"""The accuracy of a checkpoint: factors over matching alone, their table and their summary."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Iterable, Sequence
+
+import sinter
+from rich.box import Box
+from rich.console import Console
+from rich.table import Table
+
+from qec.results import Row, point_title, rows_of, short
+from qec.stats import Estimate, paired_ratio
+
+BASELINES = {
+    "pymatching-css": "pymatching-css",
+    "pymatching": "pymatching-css",
+    "pymatching-correlated-css": "pymatching-css",
+    "predecoder+pymatching": "pymatching-css",
+    "predecoder+pymatching-correlated": "pymatching-correlated-css",
+}
+"""The decoders of an evaluation, each with the one that it is compared with."""
+
+FACTORS = {"F": "predecoder+pymatching", "C": "predecoder+pymatching-correlated"}
+"""The two factors, LER(baseline) / LER(decoder), by their decoder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """What a checkpoint does at one grid point.
+
+    Attributes:
+        rows: the row of each decoder of ``BASELINES``.
+    """
+
+    rows: dict[str, Row]
+
+    @classmethod
+    def from_stats(cls, stat: sinter.TaskStats) -> Accuracy:
+        """Reads off the statistics of one task of an evaluation."""
+        return cls({row.decoder: row for row in rows_of(stat)})
+
+    @property
+    def metadata(self) -> dict:
+        """d, r, p, b, noise, ... and the predecoder."""
+        return self.rows[FACTORS["F"]].metadata
+
+    @property
+    def shots(self) -> int:
+        return self.rows[FACTORS["F"]].shots
+
+    def factor(self, name: str) -> Estimate:
+        """F or C with its paired 95 % interval; above 1 the pre-decoder helps."""
+        return self.rows[FACTORS[name]].gain
+
+    @property
+    def stim_penalty(self) -> Estimate:
+        """S = LER(pymatching) / LER(pymatching-css): F S compares with Stim's decomposition."""
+        row = self.rows["pymatching"]
+        return paired_ratio(row.errors, row.baseline_errors, row.both_errors)
+
+    @property
+    def density(self) -> float:
+        """Detection events before the pre-decoder, per event after it."""
+        row = self.rows[FACTORS["F"]]
+        return _quotient(row.events, row.events_left)
+
+    def speedup(self, name: str) -> float:
+        """Matching time on the syndrome over that on the residual, for F's or C's matching."""
+        row = self.rows[FACTORS[name]]
+        return _quotient(self.rows[row.baseline].match_ns, row.match_ns)
+
+    @property
+    def width(self) -> float:
+        """The larger relative half-width of the intervals of F and C."""
+        return max(self.factor(name).relative_half_width for name in FACTORS)
+
+    def harms(self, name: str) -> bool:
+        """Whether the interval of F or C lies below 1."""
+        return self.factor(name).high < 1
+
+
+_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)  # a line below the heads
+
+
+def _quotient(before: int, after: int) -> float:
+    return before / after if after else float("inf")
+
+
+def report(points: Sequence[Accuracy], precision: float) -> str:
+    """The tables, one per noise and basis, what their lines mean, and the summary."""
+    # Wide enough never to cut numbers short; ASCII, as it goes to a file and to any terminal.
+    console = Console(
+        file=io.StringIO(), width=1000, markup=False, highlight=False, color_system=None
+    )
+    groups: dict[str, list[Accuracy]] = {}
+    for point in points:
+        groups.setdefault("{noise} noise, basis {b}".format(**point.metadata), []).append(point)
+    for title, members in groups.items():
+        console.print(f"{title}, {members[0].metadata['predecoder']}")
+        console.print(_table(members))
+    console.print("\n".join((*_LEGEND, "", *_summary(points, precision))), soft_wrap=True)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _table(points: Sequence[Accuracy]) -> Table:
+    """Rows: distances; columns: noise strengths."""
+    cells = {(p.metadata["d"], p.metadata["r"], p.metadata.get("p")): p for p in points}
+    strengths = sorted({p for _, _, p in cells}, key=lambda p: p or 0)
+    table = Table("d", "R", box=_BOX, show_lines=True, padding=(0, 1, 0, 0))
+    for p in strengths:
+        table.add_column("rates of the file" if p is None else f"p = {p:g}", no_wrap=True)
+    for d, r in sorted({key[:2] for key in cells}):
+        found = (cells.get((d, r, p)) for p in strengths)
+        table.add_row(str(d), str(r), *("" if point is None else _cell(point) for point in found))
+    return table
+
+
+def _cell(point: Accuracy) -> str:
+    lines = [
+        f"{name} {_with_interval(point.factor(name))}{' !' if point.harms(name) else ''}"
+        for name in FACTORS
+    ]
+    lines.append(f"S {_with_interval(point.stim_penalty)}")
+    lines.append(f"events /{short(point.density)}")
+    lines.append("matching " + " ".join(f"/{short(point.speedup(name))}" for name in FACTORS))
+    return "\n".join([*lines, f"{point.shots} shots"])
+
+
+def _with_interval(ratio: Estimate) -> str:
+    if math.isnan(ratio.value):
+        return "- (no errors)"
+    # Three decimals: with two, an interval that ends just below 1 would read as ending at 1.
+    value, low, high = (
+        f"{x:.3f}" if x < 10 else short(x) for x in (ratio.value, ratio.low, ratio.high)
+    )
+    return f"{value} ({low}-{high})"
+
+
+_LEGEND = (
+    "F: LER(pymatching-css) / LER(predecoder+pymatching), with its paired 95 % interval",
+    "C: LER(pymatching-correlated-css) / LER(predecoder+pymatching-correlated), likewise",
+    "S: LER(pymatching) / LER(pymatching-css); F S is the factor over Stim's own decomposition",
+    "events: detection events before / after the pre-decoder",
+    "matching: time of matching the syndrome / the residual, uncorrelated and correlated",
+    "!: harm, the interval lies below 1",
+)
+
+
+def _summary(points: Sequence[Accuracy], precision: float) -> list[str]:
+    lines = []
+    for name in FACTORS:
+        factors = [point.factor(name) for point in points]
+        above = sum(factor.low > 1 for factor in factors)
+        below = sum(factor.high < 1 for factor in factors)
+        silent = sum(math.isnan(factor.value) for factor in factors)
+        lines.append(
+            f"{name}: interval above 1 at {above} of {len(points)} points, around 1 at "
+            f"{len(points) - above - below - silent}, below 1 at {below}; no errors at {silent}"
+        )
+    tight = sum(point.width <= precision for point in points)
+    lines.append(f"precision of {precision:g} reached at {tight} of {len(points)} points")
+    harm = list(_harm(points))
+    if not harm:
+        return [*lines, "harm: none"]
+    chance = "of points at exactly 1, chance flags one in 40"
+    return [*lines, f"harm, the interval lies below 1 ({chance}):", *harm]
+
+
+def _harm(points: Iterable[Accuracy]) -> Iterable[str]:
+    for point in points:
+        for name in FACTORS:
+            if point.harms(name):
+                factor = _with_interval(point.factor(name))
+                yield f"  {name} = {factor} at {point_title(point.metadata)}"

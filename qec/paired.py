@@ -1,0 +1,248 @@
+"""Logical error counts of several decoders on the same shots, in sinter's worker processes.
+
+Sinter runs the workers, the CSV file and its resumption.  One ``PairedSampler`` takes the place of
+its sample-then-decode loop: each batch of shots is sampled once and decoded by every decoder, so
+that differences between decoders are not drowned in sampling noise.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import io
+import os
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import sinter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from qec.decoder import named_decoder
+from qec.errors import QecError, first_line
+from qec.files import atomic_path
+from qec.points import Point
+from qec.results import has_predecoder
+
+SAMPLER = "paired"
+"""The name under which the sampler stands in the decoder column of collected.csv."""
+
+
+# The sampler in sinter's workers -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedSampler(sinter.Sampler):
+    """Samples shots once and decodes them with several decoders.
+
+    Attributes:
+        decoders: their names; ``errors`` of the returned statistics are those of the first.
+        predecoder: name or path of the checkpoint of those that have a pre-decoder.
+        batch: shots at a time.
+        baselines: for each decoder the one of ``decoders`` that it is compared with, shot by shot;
+            empty: the first, for all.
+    """
+
+    decoders: tuple[str, ...]
+    predecoder: str
+    batch: int
+    baselines: tuple[str, ...] = ()
+
+    def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
+        if any(has_predecoder(name) for name in self.decoders):
+            from qec.sinter_plugin import limit_threads_in_workers  # imports torch
+
+            limit_threads_in_workers()
+        return CompiledPairedSampler(self, task)
+
+    def tasks(
+        self, points: Iterable[Point], *, max_shots: int, max_errors: int | None = None
+    ) -> Iterator[sinter.Task]:
+        """A sinter task per point; what decodes it is part of the task's identity.
+
+        Raises:
+            QecError: the checkpoint cannot be loaded, or as ``points``.
+        """
+        shared: dict[str, object] = {"decoders": list(self.decoders)}
+        if self.baselines:
+            shared["baselines"] = list(self.baselines)
+        if any(has_predecoder(name) for name in self.decoders):
+            from qec.predecoder.checkpoint import load_predecoder
+
+            predecoder = load_predecoder(self.predecoder)
+            # The digest, so that a retrained checkpoint starts new rows.
+            shared["predecoder"] = f"{predecoder.name}@{predecoder.digest}"
+        for circuit, dem, metadata in points:
+            yield sinter.Task(
+                circuit=circuit,
+                detector_error_model=dem,
+                decoder=SAMPLER,
+                json_metadata={**metadata, **shared},
+                collection_options=sinter.CollectionOptions(
+                    max_shots=max_shots, max_errors=max_errors
+                ),
+            )
+
+
+class CompiledPairedSampler(sinter.CompiledSampler):
+    """``PairedSampler`` for one circuit.  Custom counts, all additive:
+
+    events: detection events sampled;
+    errors:NAME: shots that NAME predicts wrongly;
+    both:NAME: shots that NAME and its baseline predict wrongly;
+    events_left:NAME: detection events that NAME hands to matching;
+    predecode_ns:NAME, match_ns:NAME: nanoseconds spent.  Decoders that share a pre-decoder run
+    the network once and each report its time.
+    """
+
+    def __init__(self, sampler: PairedSampler, task: sinter.Task) -> None:
+        self.batch = sampler.batch
+        self.stim_sampler = task.circuit.compile_detector_sampler()
+        self.decoders = {
+            name: named_decoder(name, task.detector_error_model, predecoder=sampler.predecoder)
+            for name in sampler.decoders
+        }
+        first = sampler.decoders[:1] * len(sampler.decoders)
+        self.baselines = dict(zip(sampler.decoders, sampler.baselines or first, strict=True))
+        self.sample(min(64, self.batch))  # first calls set things up: keep them out of the timings
+
+    def handles_throttling(self) -> bool:
+        return True
+
+    def sample(self, suggested_shots: int) -> sinter.AnonTaskStats:
+        started = time.perf_counter()
+        shots = min(suggested_shots, self.batch)
+        dets, flips = self.stim_sampler.sample(shots, separate_observables=True)
+        dets, truth = dets.view(np.uint8), flips[:, 0].view(np.uint8)
+        counts = collections.Counter(events=int(dets.sum()))
+        residuals: dict[bool, tuple[np.ndarray, np.ndarray, int]] = {}
+        wrong: dict[str, np.ndarray] = {}
+        for name, decoder in self.decoders.items():
+            shared = has_predecoder(name)
+            if shared not in residuals:
+                start = time.perf_counter_ns()
+                predecoded = decoder.predecode(dets)
+                residuals[shared] = (*predecoded, time.perf_counter_ns() - start)
+            residual, committed, predecode_ns = residuals[shared]
+            start = time.perf_counter_ns()
+            matched = decoder.match(residual)
+            counts[f"match_ns:{name}"] = time.perf_counter_ns() - start
+            counts[f"predecode_ns:{name}"] = predecode_ns
+            counts[f"events_left:{name}"] = int(residual.sum())
+            wrong[name] = (matched ^ committed) != truth
+        for name, baseline in self.baselines.items():
+            counts[f"errors:{name}"] = int(wrong[name].sum())
+            counts[f"both:{name}"] = int((wrong[name] & wrong[baseline]).sum())
+        return sinter.AnonTaskStats(
+            shots=shots,
+            errors=counts[f"errors:{next(iter(wrong))}"],
+            seconds=time.perf_counter() - started,
+            custom_counts=counts,
+        )
+
+
+# Collecting --------------------------------------------------------------------------------------
+
+
+def collect(
+    tasks: Sequence[sinter.Task],
+    sampler: PairedSampler,
+    collected: Path,
+    *,
+    num_workers: int,
+    before: int,
+    label: str = "shots",
+) -> dict[str, sinter.TaskStats]:
+    """Runs sinter under a progress bar until each task has the shots that its options ask for.
+
+    Args:
+        tasks: from ``sampler.tasks``.
+        collected: the CSV file that is resumed and appended to.
+        before: shots of these tasks that it already holds, for the bar.
+        label: stands in front of the bar.
+
+    Returns:
+        all statistics, resumed ones included, by strong id.
+
+    Raises:
+        QecError: as raised in a worker.
+    """
+    columns = [TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        total = sum(task.collection_options.max_shots for task in tasks)
+        bar = progress.add_task("", total=total, completed=before)
+        try:
+            stats = sinter.collect(
+                num_workers=num_workers,
+                tasks=tasks,
+                save_resume_filepath=collected,
+                progress_callback=lambda news: progress.advance(
+                    bar, sum(stat.shots for stat in news.new_stats)
+                ),
+                custom_decoders={SAMPLER: sampler},
+                allowed_cpu_affinity_ids=available_cores(),
+            )
+        except (RuntimeError, ValueError) as error:  # sinter's wrapping of a worker's exception
+            if isinstance(error.__cause__, QecError):
+                raise error.__cause__ from error
+            raise
+    return {stat.strong_id: stat for stat in stats}
+
+
+def available_cores() -> list[int]:
+    """Numbers of the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def read_collected(path: Path) -> dict[str, sinter.TaskStats]:
+    """Rows of an earlier run by task; refuses a file that sinter could not append to.
+
+    A line that a killed job left unfinished is dropped from the file: its shots are sampled again.
+
+    Raises:
+        QecError: a file that cannot be read, or whose columns are not sinter's.
+    """
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        if sinter.CSV_HEADER.startswith(text):  # empty, or killed in the header
+            whole = sinter.CSV_HEADER + "\n"
+        if _columns(whole) != _columns(sinter.CSV_HEADER):
+            raise ValueError("its columns are not those of sinter")
+        stats = sinter.read_stats_from_csv_files(io.StringIO(whole))
+    except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
+        raise QecError(
+            f"{path} cannot be resumed ({first_line(error)}): repair or delete it, or choose "
+            "another out=."
+        ) from error
+    if whole != text:
+        with atomic_path(path) as temporary:
+            temporary.write_text(whole)
+    return {stat.strong_id: stat for stat in stats}
+
+
+def _columns(text: str) -> list[str]:
+    return [name.strip() for name in text.partition("\n")[0].split(",")]
+
+
+def shots_of(stats: Mapping[str, sinter.TaskStats], tasks: Iterable[sinter.Task]) -> int:
+    """Shots that ``stats`` holds of these tasks, by strong id."""
+    return sum(stats[key].shots for task in tasks if (key := task.strong_id()) in stats)
+
+
+def print_run(
+    *, new: int, before: int, seconds: float, workers: int, files: str, command: Sequence[str]
+) -> None:
+    """Prints what a job did, where its files are, and the command that repeats it."""
+    print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
+    print(f"worker processes: {workers}, cores: {len(available_cores())}")
+    print(f"files: {files}")
+    print(f"same settings, fresh shots (nothing is seeded; give a new out=): {shlex.join(command)}")
