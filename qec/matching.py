@@ -14,7 +14,7 @@ import numpy as np
 import pymatching
 import stim
 
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 from qec.lattice import MEMORY, SpaceTimeLattice
 
 
@@ -105,13 +105,21 @@ class Matcher:
     Args:
         dem: a graphlike-decomposed model.
         correlated: see ``pymatching.Matching.decode_batch(enable_correlations=...)``.
+
+    Raises:
+        QecError: PyMatching refuses the model: correlated matching takes no probability above 1/2.
     """
 
     def __init__(self, dem: stim.DetectorErrorModel, correlated: bool) -> None:
         self.correlated = correlated
-        self.graph = pymatching.Matching.from_detector_error_model(
-            dem, enable_correlations=correlated
-        )
+        try:
+            self.graph = pymatching.Matching.from_detector_error_model(
+                dem, enable_correlations=correlated
+            )
+        except ValueError as error:
+            raise QecError(
+                f"PyMatching refuses the model ({first_line(error)}): lower its noise."
+            ) from error
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""

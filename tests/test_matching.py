@@ -159,3 +159,11 @@ def test_a_mechanism_that_matching_cannot_use(our_circuit):
     dem.append("error", 0.01, [stim.target_relative_detector_id(k) for k in range(4)])
     with pytest.raises(QecError, match=r"\[0, 1, 2, 3\] of one basis.*decompose_errors=True"):
         basis_split(SpaceTimeLattice.from_dem(dem))
+
+
+def test_correlated_matching_refuses_probabilities_above_one_half(our_circuit):
+    dem = our_circuit(3, 3, "X").detector_error_model(decompose_errors=True).flattened()
+    dem.append("error", 0.6, [stim.target_relative_detector_id(0)])
+    with pytest.raises(QecError, match=r"PyMatching refuses the model .*: lower its noise"):
+        Matcher(dem, correlated=True)
+    Matcher(dem, correlated=False)

@@ -13,9 +13,9 @@ from scipy.sparse import csgraph
 
 from qec import chain as chains
 from qec.chain import Chain
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 from qec.lattice import SpaceTimeLattice
-from qec.matching import basis_split
+from qec.matching import Matcher, basis_split
 
 _LONGEST_CHAIN = 8  # elementary errors behind one edge; three suffice for circuit noise
 
@@ -31,11 +31,11 @@ class MatchingTeacher:
         self.lattice = lattice
         model = basis_split(lattice)
         try:
-            self._graph = pymatching.Matching.from_detector_error_model(
-                model, enable_correlations=True
-            )
-        except ValueError as error:  # probabilities above 1/2
-            raise QecError(f"labels=matching is impossible ({error}): lower ps.") from error
+            self._graph = Matcher(model, correlated=True).graph
+        except QecError as error:
+            raise QecError(
+                f"labels=matching is impossible: {first_line(error)}; lower ps."
+            ) from error
         self._edge_index, self._edge_bits = _edges_as_chains(self._graph, lattice)
 
     def label(self, detectors: np.ndarray) -> Chain:
