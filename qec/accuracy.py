@@ -155,7 +155,7 @@ def _summary(points: Sequence[Accuracy], precision: float) -> list[str]:
     for name in FACTORS:
         factors = [point.factor(name) for point in points]
         above = sum(factor.low > 1 for factor in factors)
-        below = sum(factor.high < 1 for factor in factors)
+        below = sum(point.harms(name) for point in points)
         silent = sum(math.isnan(factor.value) for factor in factors)
         lines.append(
             f"{name}: interval above 1 at {above} of {len(points)} points, around 1 at "

@@ -6,57 +6,49 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from qec import __version__
 from qec.errors import QecError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
     """A command: what it is for, examples that run, and what to do after Ctrl-C.
 
-    ``run(overrides)`` gets the command line without the command's name and imports what it needs,
-    so that ``qec --help`` stays fast.
+    ``run(config, command)`` gets conf/<name>.yaml with the overrides and the whole command line,
+    and imports what it needs, so that ``qec --help`` stays fast.
     """
 
     summary: str
     examples: tuple[str, ...]
     interrupted: str
-    run: Callable[[Sequence[str]], None]
+    run: Callable[[DictConfig, Sequence[str]], None]
 
 
-def _sweep(overrides: Sequence[str]) -> None:
-    from qec.config import load_config
-
-    config = load_config("sweep", overrides)
+def _sweep(config: DictConfig, command: Sequence[str]) -> None:
     from qec.sweep import sweep
 
-    sweep(config, ("qec", "sweep", *overrides))
+    sweep(config, command)
 
 
-def _train(overrides: Sequence[str]) -> None:
-    from qec.config import load_config
-
-    config = load_config("train", overrides)
+def _train(config: DictConfig, command: Sequence[str]) -> None:
     from qec.training.loop import train
     from qec.training.settings import TrainSettings
 
-    train(TrainSettings.from_config(config), ("qec", "train", *overrides))
+    train(TrainSettings.from_config(config), command)
 
 
-def _evaluate(overrides: Sequence[str]) -> None:
-    from qec.config import load_config
-
-    config = load_config("evaluate", overrides)
+def _evaluate(config: DictConfig, command: Sequence[str]) -> None:
     from qec.evaluate import evaluate
 
-    evaluate(config, ("qec", "evaluate", *overrides))
+    evaluate(config, command)
 
 
-def _decode(overrides: Sequence[str]) -> None:
-    from qec.config import load_config
-
-    config = load_config("decode", overrides)
+def _decode(config: DictConfig, _: Sequence[str]) -> None:
     from qec.dataset import decode
 
     decode(config)
@@ -125,7 +117,9 @@ def _run(arguments: Sequence[str]) -> int:
         if {"-h", "--help"} & set(rest):
             print(_command_help(name))
             return 0
-        COMMANDS[name].run(rest)
+        from qec.config import load_config
+
+        COMMANDS[name].run(load_config(name, rest), ("qec", name, *rest))
     except QecError as error:
         print(f"qec: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -96,13 +96,18 @@ def required_path(config: DictConfig, key: str) -> Path:
 
 
 def value_list(key: str, value: object) -> tuple:
-    """A list without repetitions, or a single value, as a tuple; QecError if empty or nested."""
+    """A list, or a single value, as a tuple; QecError if empty or nested."""
     items = value if isinstance(value, list) else [value]
     if any(isinstance(item, list | dict) for item in items):
         raise QecError(f"{key}={items} is nested: give one value, or a list of values.")
     if not items:
         raise QecError(f"{key} is empty: give at least one value.")
-    return tuple(dict.fromkeys(items))
+    return tuple(items)
+
+
+def distinct_values(key: str, value: object) -> tuple:
+    """As ``value_list``, without repetitions."""
+    return tuple(dict.fromkeys(value_list(key, value)))
 
 
 def positive_integer(key: str, value: object) -> int:

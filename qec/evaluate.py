@@ -18,11 +18,11 @@ from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.paired import (
     PairedSampler,
-    available_cores,
     collect,
     print_run,
     read_collected,
     shots_of,
+    worker_count,
 )
 from qec.plots import plot_factors, plot_reliability
 from qec.points import Grid
@@ -47,7 +47,6 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
     make_folder(settings.out)
     collected = settings.out / "collected.csv"
     known = read_collected(collected)
-    before = shots_of(known, tasks)
 
     stats = sample_until_tight(settings, tasks, known)
     points = [Accuracy.from_stats(stats[task.strong_id()]) for task in tasks]
@@ -63,9 +62,10 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
     )
     print(text)
     print_run(
-        new=shots_of(stats, tasks) - before,
-        before=before,
-        seconds=time.monotonic() - started,
+        tasks,
+        known,
+        stats,
+        started=started,
         workers=settings.num_workers,
         files=f"{collected} stats.csv accuracy.txt {' '.join(path.name for path in plots)}",
         command=command,
@@ -104,13 +104,12 @@ class Settings:
         number = isinstance(precision, int | float) and not isinstance(precision, bool)
         if not number or not 0 < precision < 1:
             raise QecError(f"precision={precision!r} is not supported: use a number in (0, 1).")
-        if values["num_workers"] is None:
-            values["num_workers"] = len(available_cores())
-        counts = ("min_shots", "max_shots", "batch", "num_workers", "reliability_shots")
+        counts = ("min_shots", "max_shots", "batch", "reliability_shots")
         return cls(
             grid=Grid.from_values(values),
             predecoder=str(values["predecoder"]),
             precision=precision,
+            num_workers=worker_count(values["num_workers"]),
             out=required_path(config, "out"),
             **{key: positive_integer(key, values[key]) for key in counts},
         )
@@ -154,8 +153,8 @@ def sample_until_tight(
             unfinished,
             settings.sampler(),
             settings.out / "collected.csv",
+            stats,
             num_workers=settings.num_workers,
-            before=shots_of(stats, unfinished),
             label=f"{len(tasks) - len(unfinished)} of {len(tasks)} points done; shots",
         )
 

@@ -22,6 +22,7 @@ import sinter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from qec.config import positive_integer
 from qec.decoder import named_decoder
 from qec.errors import QecError, first_line
 from qec.files import atomic_path
@@ -152,9 +153,9 @@ def collect(
     tasks: Sequence[sinter.Task],
     sampler: PairedSampler,
     collected: Path,
+    known: Mapping[str, sinter.TaskStats],
     *,
     num_workers: int,
-    before: int,
     label: str = "shots",
 ) -> dict[str, sinter.TaskStats]:
     """Runs sinter under a progress bar until each task has the shots that its options ask for.
@@ -162,7 +163,7 @@ def collect(
     Args:
         tasks: from ``sampler.tasks``.
         collected: the CSV file that is resumed and appended to.
-        before: shots of these tasks that it already holds, for the bar.
+        known: what it already holds, for the bar.
         label: stands in front of the bar.
 
     Returns:
@@ -174,7 +175,7 @@ def collect(
     columns = [TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         total = sum(task.collection_options.max_shots for task in tasks)
-        bar = progress.add_task("", total=total, completed=before)
+        bar = progress.add_task("", total=total, completed=shots_of(known, tasks))
         try:
             stats = sinter.collect(
                 num_workers=num_workers,
@@ -191,6 +192,11 @@ def collect(
                 raise error.__cause__ from error
             raise
     return {stat.strong_id: stat for stat in stats}
+
+
+def worker_count(value: object) -> int:
+    """The value of ``num_workers``, null being one per core; QecError if it is no number."""
+    return len(available_cores()) if value is None else positive_integer("num_workers", value)
 
 
 def available_cores() -> list[int]:
@@ -239,9 +245,23 @@ def shots_of(stats: Mapping[str, sinter.TaskStats], tasks: Iterable[sinter.Task]
 
 
 def print_run(
-    *, new: int, before: int, seconds: float, workers: int, files: str, command: Sequence[str]
+    tasks: Sequence[sinter.Task],
+    known: Mapping[str, sinter.TaskStats],
+    stats: Mapping[str, sinter.TaskStats],
+    *,
+    started: float,
+    workers: int,
+    files: str,
+    command: Sequence[str],
 ) -> None:
-    """Prints what a job did, where its files are, and the command that repeats it."""
+    """Prints what a job did, where its files are, and the command that repeats it.
+
+    Args:
+        known, stats: by strong id, before the job and after it.
+        started: when the job began, on ``time.monotonic()``'s clock.
+    """
+    before, seconds = shots_of(known, tasks), time.monotonic() - started
+    new = shots_of(stats, tasks) - before
     print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
     print(f"worker processes: {workers}, cores: {len(available_cores())}")
     print(f"files: {files}")

@@ -12,7 +12,7 @@ import stim
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.config import value_list
+from qec.config import distinct_values
 from qec.dataset import load_noise
 from qec.errors import QecError
 from qec.lattice import detector_error_model
@@ -53,7 +53,7 @@ class Grid:
         """
         fields = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
         for key in fields.keys() & {"distance", "rounds", "p", "basis", "noise", "orientation"}:
-            fields[key] = value_list(key, fields[key])
+            fields[key] = distinct_values(key, fields[key])
         for p in fields["p"]:
             if p == 0:
                 raise QecError("p=0 leaves nothing to decode: give a noise strength above 0.")

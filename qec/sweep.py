@@ -10,7 +10,7 @@ from pathlib import Path
 import sinter
 from omegaconf import DictConfig, OmegaConf
 
-from qec.config import positive_integer, required_path, value_list
+from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit
 from qec.decoder import DECODER_NAMES
 from qec.errors import QecError
@@ -18,11 +18,10 @@ from qec.files import make_folder
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.paired import (
     PairedSampler,
-    available_cores,
     collect,
     print_run,
     read_collected,
-    shots_of,
+    worker_count,
 )
 from qec.plots import plot_ler
 from qec.points import Grid, Point
@@ -40,20 +39,19 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     points = list(tasks(settings))
     make_folder(settings.out)
     collected = settings.out / "collected.csv"
-    before = shots_of(read_collected(collected), points)
+    known = read_collected(collected)
 
-    found = collect(
-        points, settings.sampler(), collected, num_workers=settings.num_workers, before=before
-    )
+    found = collect(points, settings.sampler(), collected, known, num_workers=settings.num_workers)
     ids = [task.strong_id() for task in points]
     rows = [row for key in ids if key in found for row in rows_of(found[key])]
     write_stats(rows, settings.out / "stats.csv")
     plots = plot_ler(rows, settings.out)
     print_tables(rows)
     print_run(
-        new=shots_of(found, points) - before,
-        before=before,
-        seconds=time.monotonic() - started,
+        points,
+        known,
+        found,
+        started=started,
         workers=settings.num_workers,
         files=f"{collected} stats.csv {' '.join(path.name for path in plots)}",
         command=command,
@@ -84,23 +82,22 @@ class Settings:
         """
         values = OmegaConf.to_container(config)
         grid = Grid.from_values(values)
-        circuit = () if values["circuit"] == [] else value_list("circuit", values["circuit"])
-        decoders = value_list("decoders", values["decoders"])
+        circuit = () if values["circuit"] == [] else distinct_values("circuit", values["circuit"])
+        decoders = distinct_values("decoders", values["decoders"])
         for name in decoders:
             if name not in DECODER_NAMES:
                 raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
-        if values["num_workers"] is None:
-            values["num_workers"] = len(available_cores())
-        for key in ("max_shots", "batch", "num_workers", "max_errors"):
-            if key != "max_errors" or values[key] is not None:
-                positive_integer(key, values[key])
+        if (max_errors := values["max_errors"]) is not None:
+            positive_integer("max_errors", max_errors)
         return cls(
             grid=grid,
             circuit=tuple(str(path) for path in circuit if path is not None),
             decoders=decoders,
             predecoder=str(values["predecoder"]),
             out=required_path(config, "out"),
-            **{key: values[key] for key in ("max_shots", "max_errors", "batch", "num_workers")},
+            max_errors=max_errors,
+            num_workers=worker_count(values["num_workers"]),
+            **{key: positive_integer(key, values[key]) for key in ("max_shots", "batch")},
         )
 
     def sampler(self) -> PairedSampler:

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from qec.code import RotatedSurfaceCode
+from qec.config import value_list
 from qec.errors import QecError
 from qec.noise import CircuitNoise
 from qec.predecoder.precision import resolve_device
@@ -63,7 +64,7 @@ class TrainSettings:
         """
         values = OmegaConf.to_container(config)
         for key in _LISTS:
-            values[key] = _as_tuple(key, values[key])
+            values[key] = value_list(key, values[key])
         for key in ("shots", "validation_shots"):  # 1e6 is a float in YAML
             if isinstance(values[key], float) and values[key].is_integer():
                 values[key] = int(values[key])
@@ -142,12 +143,3 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_p": _STRENGTH,
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }
-
-
-def _as_tuple(key: str, value: object) -> tuple:
-    items = tuple(value) if isinstance(value, list) else (value,)
-    if not items:
-        raise QecError(f"{key} is empty: give at least one value.")
-    if any(isinstance(item, list | dict) for item in items):
-        raise QecError(f"{key}={value} is nested: give one value, or a list of values.")
-    return items
