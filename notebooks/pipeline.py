@@ -93,8 +93,9 @@ detectors, observables = circuit.compile_detector_sampler(seed=1).sample(
 )
 detectors = detectors.astype(np.uint8)
 residual, flips = decoder.predecode(detectors)
+threshold = predecoder.rules.uncorrelated.threshold
 print(
-    f"threshold {predecoder.threshold:.2f}: {detectors.mean():.2%} of the detectors fire before, "
+    f"threshold {threshold:.2f}: {detectors.mean():.2%} of the detectors fire before, "
     f"{residual.mean():.3%} after the pre-decoder (1 / {detectors.sum() / residual.sum():.1f})"
 )
 
@@ -107,7 +108,7 @@ print(
 shot = int(np.argmax((detectors.sum(axis=1) > 40) & (residual.sum(axis=1) > 3)))
 bound = predecoder.bind(lattice)
 probability = torch.sigmoid(bound.logits(torch.from_numpy(detectors[shot : shot + 1])).float())
-committed = bound.grid.unpack_chain((probability > predecoder.threshold).to(torch.uint8))
+committed = bound.grid.unpack_chain((probability > threshold).to(torch.uint8))
 LAYERS = range(2, 8)
 
 

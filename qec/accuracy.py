@@ -64,9 +64,14 @@ class Accuracy:
 
     @property
     def density(self) -> float:
-        """Detection events before the pre-decoder, per event after it."""
+        """Detection events sampled per event that F's matching gets, fallback included."""
         row = self.rows[FACTORS["F"]]
         return _quotient(row.events, row.events_left)
+
+    def fallback(self, name: str) -> float:
+        """Fraction of shots that F's or C's decoder matches as a whole."""
+        row = self.rows[FACTORS[name]]
+        return row.fallbacks / row.shots
 
     def speedup(self, name: str) -> float:
         """Matching time on the syndrome over that on the residual, for F's or C's matching."""
@@ -126,6 +131,7 @@ def _cell(point: Accuracy) -> str:
     ]
     lines.append(f"S {_with_interval(point.stim_penalty)}")
     lines.append(f"events /{short(point.density)}")
+    lines.append("whole " + " ".join(f"{100 * point.fallback(name):.2g}%" for name in FACTORS))
     lines.append("matching " + " ".join(f"/{short(point.speedup(name))}" for name in FACTORS))
     return "\n".join([*lines, f"{point.shots} shots"])
 
@@ -144,8 +150,9 @@ _LEGEND = (
     "F: LER(pymatching-css) / LER(predecoder+pymatching), with its paired 95 % interval",
     "C: LER(pymatching-correlated-css) / LER(predecoder+pymatching-correlated), likewise",
     "S: LER(pymatching) / LER(pymatching-css); F S is the factor over Stim's own decomposition",
-    "events: detection events before / after the pre-decoder",
-    "matching: time of matching the syndrome / the residual, uncorrelated and correlated",
+    "events: detection events sampled / handed to F's matching, fallback included",
+    "whole: shots that fall back on correlated matching of the whole syndrome, for F and for C",
+    "matching: time of the baseline's matching / the decoder's, fallback included, for F and for C",
     "!: harm, the interval lies below 1",
 )
 

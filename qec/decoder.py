@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ import numpy as np
 import stim
 
 from qec.errors import QecError
+from qec.fallback import Fallback, Matched
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.matching import Matcher, matching_model
+from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
     from qec.predecoder.correction import BoundPredecoder, Predecoder
@@ -45,11 +48,16 @@ class Decoder:
     """
 
     def __init__(
-        self, num_detectors: int, matcher: Matcher, predecoder: BoundPredecoder | None
+        self,
+        num_detectors: int,
+        matcher: Matcher | Fallback,
+        predecoder: BoundPredecoder | None = None,
+        rule: CommitRule | None = None,
     ) -> None:
         self.num_detectors = num_detectors
         self._matcher = matcher
         self._predecoder = predecoder
+        self._rule = rule
 
     @classmethod
     def from_dem(
@@ -59,6 +67,7 @@ class Decoder:
         predecoder: Predecoder | str | Path | None = None,
         correlated: bool = False,
         decomposition: str = "css",
+        fallback: bool = True,
         device: str = "cpu",
     ) -> Decoder:
         """Builds a decoder from a detector error model.
@@ -67,9 +76,13 @@ class Decoder:
             dem: model of a rotated surface-code memory experiment, with detector coordinates (they
                 are not needed for ``predecoder=None, decomposition="stim"``).
             predecoder: a loaded one, the name of a shipped checkpoint, a path, or None.
-            correlated: use PyMatching's correlated matching.
+            correlated: use PyMatching's correlated matching; with a pre-decoder that falls back,
+                aim at its accuracy.
             decomposition: "css" splits every mechanism by check basis (the stronger one), "stim"
                 keeps the model's own ``^`` decomposition.
+            fallback: whether shots whose residual decides the observable narrowly are matched
+                anew, as a whole and correlated.  How narrowly is part of the checkpoint's commit
+                rule, one value for each of ``correlated``.
             device: where the network runs, "cpu" or "cuda".
 
         Raises:
@@ -83,42 +96,59 @@ class Decoder:
             )
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(dem) if needs_lattice else None
-        matcher = Matcher(matching_model(dem, lattice, decomposition), correlated)
-        bound = None
+        bound = rule = None
         if predecoder is not None:
             if isinstance(predecoder, str | Path):
                 from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
 
                 predecoder = load_predecoder(predecoder)
             bound = predecoder.bind(lattice, device)
-        return cls(dem.num_detectors, matcher, bound)
+            rule = predecoder.rules.correlated if correlated else predecoder.rules.uncorrelated
+        if fallback and rule is not None and rule.gap > 0:
+            return cls(dem.num_detectors, Fallback(lattice, rule.gap), bound, rule)
+        model = matching_model(dem, lattice, decomposition)
+        return cls(dem.num_detectors, Matcher(model, correlated), bound, rule)
 
     @classmethod
     def from_circuit(cls, circuit: stim.Circuit, **options: object) -> Decoder:
         """As ``from_dem``, with the detector error model of ``circuit``."""
         return cls.from_dem(detector_error_model(circuit), **options)
 
-    def predecode(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pre-decoder's part.
+    def predecode(self, detectors: np.ndarray) -> Predecoded:
+        """The pre-decoder's part; without one, everything is left and nothing committed.
 
         Args:
             detectors: uint8 (B, num_detectors).
 
-        Returns:
-            residual detection events uint8 (B, num_detectors), and flips of observable 0 by the
-            committed corrections uint8 (B,).  Without a pre-decoder: the input, and zeros.
-
         Raises:
             QecError: ``detectors`` has the wrong shape or dtype.
         """
-        detectors = self._unpacked(np.asarray(detectors), packed=False)
-        if self._predecoder is None:
-            return detectors, np.zeros(len(detectors), dtype=np.uint8)
-        return self._predecoder.apply(detectors)
+        return self.predecode_also_for([], detectors)[0]
 
-    def match(self, residual: np.ndarray) -> np.ndarray:
-        """Matching's part: uint8 (B, num_detectors) -> flips of observable 0, uint8 (B,)."""
-        return self._matcher.decode_batch(residual)
+    def predecode_also_for(
+        self, others: Sequence[Decoder], detectors: np.ndarray
+    ) -> list[Predecoded]:
+        """``predecode`` by this decoder and by others of the same checkpoint and model.
+
+        They may differ in their commit rule; the network runs once.
+        """
+        detectors = self._unpacked(np.asarray(detectors), packed=False)
+        decoders = (self, *others)
+        if self._predecoder is None:
+            return [Predecoded(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders]
+        return self._predecoder.apply(detectors, *(decoder._rule for decoder in decoders))
+
+    def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
+        """Matching's part.
+
+        Args:
+            detectors: uint8 (B, num_detectors), the whole syndrome.
+            predecoded: what ``predecode`` made of it.
+        """
+        if isinstance(self._matcher, Fallback):
+            return self._matcher.match(detectors, predecoded)
+        flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
+        return Matched(flips, np.zeros(len(flips), dtype=np.bool_))
 
     def decode(self, shot: np.ndarray) -> np.ndarray:
         """One shot, bool or uint8 (num_detectors,) -> uint8 (1,), the flip of observable 0."""
@@ -148,8 +178,7 @@ class Decoder:
         """
         del bit_packed_predictions  # one observable: one byte a shot either way
         detectors = self._unpacked(np.asarray(shots), bit_packed_shots)
-        residual, flips = self.predecode(detectors)
-        return (self.match(residual) ^ flips)[:, None]
+        return self.match(detectors, self.predecode(detectors)).flips[:, None]
 
     def _unpacked(self, shots: np.ndarray, packed: bool) -> np.ndarray:
         width = -(-self.num_detectors // 8) if packed else self.num_detectors

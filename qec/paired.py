@@ -95,7 +95,9 @@ class CompiledPairedSampler(sinter.CompiledSampler):
     events: detection events sampled;
     errors:NAME: shots that NAME predicts wrongly;
     both:NAME: shots that NAME and its baseline predict wrongly;
-    events_left:NAME: detection events that NAME hands to matching;
+    events_left:NAME: detection events that NAME hands to matching, those of the residuals and all
+    of the shots that it falls back on matching as a whole;
+    fallbacks:NAME: the number of those shots;
     predecode_ns:NAME, match_ns:NAME: nanoseconds spent.  Decoders that share a pre-decoder run
     the network once and each report its time.
     """
@@ -107,6 +109,9 @@ class CompiledPairedSampler(sinter.CompiledSampler):
             name: named_decoder(name, task.detector_error_model, predecoder=sampler.predecoder)
             for name in sampler.decoders
         }
+        with_network = [name for name in self.decoders if has_predecoder(name)]
+        without = [name for name in self.decoders if not has_predecoder(name)]
+        self.groups = [names for names in (with_network, without) if names]
         first = sampler.decoders[:1] * len(sampler.decoders)
         self.baselines = dict(zip(sampler.decoders, sampler.baselines or first, strict=True))
         self.sample(min(64, self.batch))  # first calls set things up: keep them out of the timings
@@ -120,27 +125,27 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         dets, flips = self.stim_sampler.sample(shots, separate_observables=True)
         dets, truth = dets.view(np.uint8), flips[:, 0].view(np.uint8)
         counts = collections.Counter(events=int(dets.sum()))
-        residuals: dict[bool, tuple[np.ndarray, np.ndarray, int]] = {}
         wrong: dict[str, np.ndarray] = {}
-        for name, decoder in self.decoders.items():
-            shared = has_predecoder(name)
-            if shared not in residuals:
-                start = time.perf_counter_ns()
-                predecoded = decoder.predecode(dets)
-                residuals[shared] = (*predecoded, time.perf_counter_ns() - start)
-            residual, committed, predecode_ns = residuals[shared]
+        for names in self.groups:
+            first, *others = (self.decoders[name] for name in names)
             start = time.perf_counter_ns()
-            matched = decoder.match(residual)
-            counts[f"match_ns:{name}"] = time.perf_counter_ns() - start
-            counts[f"predecode_ns:{name}"] = predecode_ns
-            counts[f"events_left:{name}"] = int(residual.sum())
-            wrong[name] = (matched ^ committed) != truth
+            predecoded = first.predecode_also_for(others, dets)
+            predecode_ns = time.perf_counter_ns() - start
+            for name, part in zip(names, predecoded, strict=True):
+                start = time.perf_counter_ns()
+                matched = self.decoders[name].match(dets, part)
+                counts[f"match_ns:{name}"] = time.perf_counter_ns() - start
+                counts[f"predecode_ns:{name}"] = predecode_ns
+                whole = dets[matched.fell_back]
+                counts[f"fallbacks:{name}"] = len(whole)
+                counts[f"events_left:{name}"] = int(part.residual.sum()) + int(whole.sum())
+                wrong[name] = matched.flips != truth
         for name, baseline in self.baselines.items():
             counts[f"errors:{name}"] = int(wrong[name].sum())
             counts[f"both:{name}"] = int((wrong[name] & wrong[baseline]).sum())
         return sinter.AnonTaskStats(
             shots=shots,
-            errors=counts[f"errors:{next(iter(wrong))}"],
+            errors=counts[f"errors:{next(iter(self.decoders))}"],
             seconds=time.perf_counter() - started,
             custom_counts=counts,
         )

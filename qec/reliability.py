@@ -51,7 +51,7 @@ def reliability(circuit: stim.Circuit, predecoder: Predecoder, shots: int) -> Re
 
     Args:
         circuit: a memory experiment with qubit coordinates.
-        predecoder: its network is used, its threshold only recorded.
+        predecoder: its network is used, its commit threshold only recorded.
         shots: rounded up to a multiple of 64.
 
     Raises:
@@ -73,4 +73,4 @@ def reliability(circuit: stim.Circuit, predecoder: Predecoder, shots: int) -> Re
         for row, weights in enumerate((None, labels, probability)):
             sums[row] += np.bincount(place, weights, minlength=len(_EDGES) + 1)
     bits, observed = sums[:2].astype(np.int64)
-    return Reliability(shots, predecoder.threshold, bits, observed, sums[2])
+    return Reliability(shots, predecoder.rules.uncorrelated.threshold, bits, observed, sums[2])

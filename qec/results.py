@@ -34,7 +34,8 @@ class Row:
         shots, errors: of the decoder.
         baseline_errors, both_errors: shots that the baseline, that both predict wrongly.
         predecode_ns, match_ns: time spent on all shots.
-        events, events_left: detection events before and after the pre-decoder, all shots.
+        events, events_left: detection events sampled, and handed to matching, all shots.
+        fallbacks: shots that were matched as a whole after their residual left doubt.
     """
 
     task_id: str
@@ -49,6 +50,7 @@ class Row:
     match_ns: int
     events: int
     events_left: int
+    fallbacks: int
 
     @property
     def per_shot(self) -> Estimate:
@@ -66,7 +68,7 @@ class Row:
     def to_task_stats(self) -> sinter.TaskStats:
         """An ordinary sinter row; its seconds are those of decoding alone."""
         counted = ("baseline_errors", "both_errors", "predecode_ns", "match_ns")
-        counted += ("events", "events_left")
+        counted += ("events", "events_left", "fallbacks")
         return sinter.TaskStats(
             strong_id=f"{self.task_id}:{self.decoder}",
             decoder=self.decoder,
@@ -97,6 +99,7 @@ def rows_of(stat: sinter.TaskStats) -> Iterator[Row]:
             match_ns=counts[f"match_ns:{name}"],
             events=counts["events"],
             events_left=counts[f"events_left:{name}"],
+            fallbacks=counts[f"fallbacks:{name}"],
         )
 
 
@@ -115,9 +118,10 @@ _COLUMNS = (
     "ratio to baseline\n(95 %, paired)",
     "matching\nus/round",
     "network\nus/round",
-    "events per shot\nbefore > after",
+    "events per shot\nsampled > matched",
+    "fallback\n% of shots",
 )
-_WIDTH = 150  # that of the widest table: at less, rich would cut numbers short
+_WIDTH = 160  # that of the widest table: at less, rich would cut numbers short
 
 
 def print_tables(rows: Sequence[Row]) -> None:
@@ -150,6 +154,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.match_ns / shot_rounds:.2f}",
         f"{row.predecode_ns / shot_rounds:.2f}" if has_predecoder(row.decoder) else "",
         f"{short(row.events / row.shots)} > {short(row.events_left / row.shots)}",
+        f"{100 * row.fallbacks / row.shots:.1f}" if has_predecoder(row.decoder) else "",
     )
 
 

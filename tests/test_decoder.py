@@ -1,5 +1,6 @@
 """The pipeline: the null pre-decoder, the residual identity, the interfaces, checkpoints, bars."""
 
+import dataclasses
 import json
 import math
 import time
@@ -17,9 +18,10 @@ from qec.decoder import DECODER_NAMES, Decoder, named_decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
-from qec.predecoder.checkpoint import load_predecoder, save_predecoder
+from qec.predecoder.checkpoint import FORMAT, load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.sampling import FrameSampler
 
 each_basis = pytest.mark.parametrize("basis", ["X", "Z"])
@@ -40,7 +42,7 @@ def eager(seed=0):
     torch.manual_seed(seed)
     network = PreDecoderNetwork(**SMALL)
     torch.nn.init.constant_(network.head.bias, 0.0)
-    return Predecoder(network, threshold=0.5, name="eager")
+    return Predecoder(network, CommitRules.same(0.5), name="eager")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def test_residual_plus_boundary_of_the_correction_is_the_input(
     lattice = SpaceTimeLattice.from_circuit(circuit)
     dets = sample(circuit, 300, seed=4)[0].view(np.uint8)  # more than one pass of the network
     bound = eager().bind(lattice)
-    residual, flips = bound.apply(dets)
+    ((residual, flips),) = bound.apply(dets, CommitRule(0.5))
     assert (residual != dets).any(axis=1).mean() > 0.9
     committed = torch.cat(
         [(bound.logits(torch.from_numpy(part)) > 0).byte() for part in (dets[:256], dets[256:])]
@@ -171,9 +173,11 @@ def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis)
     decoder = Decoder.from_dem(dem_of(circuit), predecoder=eager(), correlated=True)
     dets = sample(circuit, 200, seed=5)[0].view(np.uint8)
     before = dets.copy()
-    residual, flips = decoder.predecode(dets)
+    predecoded = decoder.predecode(dets)
     np.testing.assert_array_equal(dets, before)
-    np.testing.assert_array_equal(decoder.decode_batch(dets)[:, 0], decoder.match(residual) ^ flips)
+    np.testing.assert_array_equal(
+        decoder.decode_batch(dets)[:, 0], decoder.match(dets, predecoded).flips
+    )
 
 
 # Interfaces
@@ -284,14 +288,15 @@ def weights_of(architecture):
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
-    save_predecoder(path, weights_of(SMALL), SMALL, 0.75, {"shots": 7})
+    rules = CommitRules(CommitRule(0.75, 3), CommitRule(0.5, 9.5))
+    save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
     loaded = load_predecoder(path)
-    assert (loaded.name, loaded.threshold, loaded.metadata) == ("mine", 0.75, {"shots": 7})
+    assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})
     assert len(loaded.digest) == 8
     for name, tensor in loaded.network.state_dict().items():
         assert torch.equal(tensor, weights_of(SMALL)[name])
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
-    save_predecoder(path, weights_of(SMALL), SMALL, 0.8, {"shots": 7})
+    save_predecoder(path, weights_of(SMALL), SMALL, CommitRules.same(0.75), {"shots": 7})
     assert load_predecoder(path).digest != loaded.digest
     dem = dem_of(our_circuit(3, 1, "X"))
     assert Decoder.from_dem(dem, predecoder=path).num_detectors == 8
@@ -299,9 +304,9 @@ def test_checkpoints_round_trip(our_circuit, tmp_path):
 
 def description(**changes):
     fields = {
-        "format": "qec-predecoder-1",
+        "format": FORMAT,
         "architecture": SMALL,
-        "threshold": 0.9,
+        "rules": dataclasses.asdict(CommitRules.same(0.9)),
         "history": {},
     }
     return json.dumps({key: v for key, v in (fields | changes).items() if v is not None})
@@ -331,9 +336,13 @@ def not_finite():
         (description(architecture={"layers": 1}), None, "layers=1"),
         (description(architecture={"kernel": 2}), None, "kernel=2"),
         (description(architecture=None), None, "architecture"),
-        (description(threshold=None), None, "threshold"),
-        (description(threshold=0.2), None, "threshold=0.2"),
-        (description(threshold="high"), None, "threshold='high'"),
+        (description(rules=None), None, "commit rules"),
+        (description(rules=0.9), None, "commit rules"),
+        (description(rules={"uncorrelated": {"threshold": 0.9}}), None, "correlated"),
+        (description(rules={"correlated": {"threshold": 0.2}}), None, "threshold=0.2"),
+        (description(rules={"correlated": {"threshold": "high"}}), None, "threshold='high'"),
+        (description(rules={"correlated": {"threshold": 0.9, "gap": -1}}), None, "gap=-1"),
+        (description(rules={"correlated": {"gap": 1}}), None, "commit rules"),
         (description(), not_finite, "NaN or infinite"),
     ],
 )
@@ -347,7 +356,7 @@ def test_mismatched_checkpoints_are_refused(tmp_path, text, weights, message):
 
 def test_corrupt_checkpoints_are_refused(tmp_path):
     good = tmp_path / "good.safetensors"
-    save_predecoder(good, weights_of(SMALL), SMALL, 0.9, {})
+    save_predecoder(good, weights_of(SMALL), SMALL, CommitRules.same(0.9), {})
     content = good.read_bytes()
     bad = tmp_path / "bad.safetensors"
     for broken in (b"", content[:4], content[: len(content) // 2], content[:-1], b"\xff" * 1000):
@@ -365,14 +374,21 @@ def test_missing_checkpoints_are_refused(name):
 @pytest.mark.parametrize("threshold", [0.49, 1.01, math.nan])
 def test_thresholds_are_validated(threshold):
     with pytest.raises(QecError, match=r"threshold=.* in \[0.5, 1\]"):
-        Predecoder(PreDecoderNetwork(**SMALL), threshold)
+        CommitRule(threshold)
+
+
+@pytest.mark.parametrize("gap", [-1, math.nan, math.inf, "wide", True])
+def test_gaps_are_validated(gap):
+    with pytest.raises(QecError, match=r"gap=.* nats >= 0"):
+        CommitRule(0.9, gap)
 
 
 # The shipped checkpoint
 
 
 def test_shipped_checkpoint_says_how_it_was_trained(fast):
-    assert 0.5 <= fast.threshold < 1
+    assert 0.5 <= fast.rules.uncorrelated.threshold < 1
+    assert fast.rules.correlated.gap > 0
     assert fast.metadata
 
 
@@ -397,9 +413,9 @@ def test_shipped_checkpoint_does_no_gross_harm(our_circuit, fast, basis, noise, 
     dem = dem_of(circuit)
     dets, obs = sample(circuit, shots, seed=10)
     decoder = Decoder.from_dem(dem, predecoder=fast)
-    residual, flips = decoder.predecode(dets.view(np.uint8))
-    assert residual.sum() <= 0.5 * dets.sum()
-    wrong = (decoder.match(residual) ^ flips) != obs[:, 0]
+    predecoded = decoder.predecode(dets.view(np.uint8))
+    assert predecoded.residual.sum() <= 0.5 * dets.sum()
+    wrong = decoder.match(dets.view(np.uint8), predecoded).flips != obs[:, 0]
     reference = (named_decoder("pymatching", dem).decode_batch(dets) != obs)[:, 0]
     worse, better = (wrong & ~reference).sum(), (reference & ~wrong).sum()
     assert worse - better <= 5 * math.sqrt(worse + better)
@@ -412,6 +428,6 @@ def test_shipped_checkpoint_helps_in_every_orientation(our_circuit, fast, orient
     circuit = our_circuit(5, 5, basis, 0.006, orientation)
     dets, obs = sample(circuit, 2000, seed=11)
     decoder = Decoder.from_dem(dem_of(circuit), predecoder=fast)
-    residual, flips = decoder.predecode(dets.view(np.uint8))
-    assert residual.sum() <= 0.5 * dets.sum()
-    assert ((decoder.match(residual) ^ flips) != obs[:, 0]).mean() < 0.085
+    predecoded = decoder.predecode(dets.view(np.uint8))
+    assert predecoded.residual.sum() <= 0.5 * dets.sum()
+    assert (decoder.match(dets.view(np.uint8), predecoded).flips != obs[:, 0]).mean() < 0.085

@@ -18,6 +18,7 @@ from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.paired import SAMPLER, PairedSampler
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
+from qec.predecoder.rule import CommitRules
 from qec.reliability import _SEED, reliability
 from qec.sampling import FrameSampler
 from qec.stats import Estimate
@@ -233,7 +234,7 @@ def test_reliability_counts_every_bit_once(our_circuit):
         return torch.full((len(detectors), *grid.valid.shape), 1.2)
 
     bound = types.SimpleNamespace(grid=grid, logits=constant)
-    stub = types.SimpleNamespace(bind=lambda _: bound, threshold=0.9)
+    stub = types.SimpleNamespace(bind=lambda _: bound, rules=CommitRules.same(0.9))
     found = reliability(circuit, stub, 100)
     assert found.shots == 128
     (bin_,) = np.flatnonzero(found.bits)

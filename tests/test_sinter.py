@@ -16,6 +16,7 @@ from qec.decoder import named_decoder
 from qec.errors import QecError
 from qec.predecoder.checkpoint import save_predecoder, shipped_checkpoints
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRules
 from qec.sinter_plugin import SinterDecoder, sinter_decoders
 
 P = 0.004
@@ -47,7 +48,7 @@ def untrained(tmp_path_factory):
     torch.manual_seed(0)
     network = PreDecoderNetwork(**architecture)
     torch.nn.init.constant_(network.head.bias, 0.0)
-    save_predecoder(path, network.state_dict(), architecture, 0.5, {})
+    save_predecoder(path, network.state_dict(), architecture, CommitRules.same(0.5), {})
     return str(path)
 
 

@@ -38,6 +38,7 @@ TINY = [
     "validation_shots=256",
     "validation_distances=[3]",
     "thresholds=[0.5,0.9]",
+    "gaps=[3]",
 ]
 
 
@@ -233,7 +234,9 @@ def test_command_line(tmp_path, capsys) -> None:
     assert "threshold" in printed
     predecoder = load_predecoder(out / "run.safetensors")
     assert predecoder.metadata["shots"] == 640
-    assert predecoder.threshold in (0.5, 0.9)
+    assert predecoder.rules.uncorrelated.threshold in (0.5, 0.9)
+    assert predecoder.rules.uncorrelated.gap in (0, 3)
+    assert predecoder.rules.correlated.gap == 3
     assert list((out / "tensorboard").iterdir())
     card = (out / "run.md").read_text()
     assert "| training shots | 640 |" in card
@@ -272,7 +275,7 @@ BAD_SETTINGS = [
     ("warmup=null", "warmup=None"),
     ("ema=1", "ema=1"),
     ("init_from=nowhere", "nowhere"),
-    ("init_from=fast", "give the model="),
+    ("init_from=fast", "cannot grow"),
     ("log_every=0", "log_every=0"),
     ("save_every=-1", "save_every=-1"),
     ("validation_shots=0", "validation_shots=0"),
@@ -281,6 +284,8 @@ BAD_SETTINGS = [
     ("thresholds=[0.4]", "thresholds=0.4"),
     ("thresholds=[1]", "thresholds=1"),
     ("thresholds=[]", "thresholds is empty"),
+    ("gaps=[0]", "gaps=0"),
+    ("validation_density=0.5", "validation_density=0.5"),
 ]
 
 
@@ -387,11 +392,11 @@ def test_the_parent_is_the_one_it_started_from(tmp_path) -> None:
     assert again.metadata["started_from"] == first
 
 
-def test_a_threshold_that_does_not_halve_the_events_is_flagged(tmp_path, capsys) -> None:
+def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
     path = train(tiny(tmp_path / "run", "shots=64"))  # one step: it commits nothing
-    assert "warning: no threshold halves" in capsys.readouterr().out
-    assert "no threshold halves" in load_predecoder(path).metadata["validation_warning"]
-    assert "**Warning: no threshold halves" in path.with_suffix(".md").read_text()
+    assert "warning: no rule cuts the events by 8" in capsys.readouterr().out
+    assert "no rule cuts" in load_predecoder(path).metadata["warnings"][0]
+    assert "**Warning: no rule cuts" in path.with_suffix(".md").read_text()
 
 
 def test_teacher_labels_no_events_with_the_zero_chain() -> None:

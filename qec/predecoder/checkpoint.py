@@ -1,7 +1,8 @@
-"""Pre-decoder checkpoints: one safetensors file with weights, architecture, threshold, history."""
+"""Pre-decoder checkpoints: a safetensors file of weights, architecture, commit rules, history."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -13,9 +14,10 @@ from safetensors.torch import save_file
 from qec.errors import QecError
 from qec.files import atomic_path, resource_dir
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.predecoder.zoo import build_network
 
-FORMAT = "qec-predecoder-1"
+FORMAT = "qec-predecoder-2"
 
 
 def shipped_checkpoints() -> list[str]:
@@ -26,7 +28,7 @@ def save_predecoder(
     path: Path,
     weights: dict[str, torch.Tensor],
     architecture: dict[str, object],
-    threshold: float,
+    rules: CommitRules,
     history: dict[str, object],
 ) -> None:
     """Saves a checkpoint atomically.
@@ -35,13 +37,13 @@ def save_predecoder(
         path: a ``.safetensors`` file; its stem is the pre-decoder's name.
         weights: state dict of the network.
         architecture: arguments of ``PreDecoderNetwork``.
-        threshold: the commit threshold chosen on validation shots.
+        rules: the commit rules chosen on validation shots.
         history: how it was trained (JSON-serialisable).
     """
     description = {
         "format": FORMAT,
         "architecture": architecture,
-        "threshold": threshold,
+        "rules": dataclasses.asdict(rules),
         "history": history,
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -67,10 +69,11 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     weights, description = _read(path)
     try:
         network = build_network(description["architecture"])
-        threshold = description["threshold"]
-    except (KeyError, QecError) as error:
+        found = description["rules"].items()
+        rules = CommitRules(**{name: CommitRule(**values) for name, values in found})
+    except (KeyError, TypeError, AttributeError, QecError) as error:
         raise QecError(
-            f"checkpoint {path} says nothing usable about its architecture or threshold: {error}"
+            f"checkpoint {path} says nothing usable about its architecture or commit rules: {error}"
         ) from error
     want = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     have = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -85,7 +88,7 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     network.load_state_dict(weights)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     history = description.get("history", {})
-    return Predecoder(network, threshold, path.stem, digest, history)
+    return Predecoder(network, rules, path.stem, digest, history)
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import numpy as np
 import torch
 
 from qec import chain as chains
-from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
+from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
-
-
-def commit_cut(threshold: float) -> float:
-    """The logit above which a chain bit is committed at a probability ``threshold``."""
-    return math.inf if threshold == 1 else math.log(threshold / (1 - threshold))
 
 
 class Predecoder:
@@ -28,8 +22,7 @@ class Predecoder:
 
     Args:
         network: logits of the canonical chain.
-        threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is:
-            the null pre-decoder.
+        rules: what is committed, and which shots had better be matched as a whole.
         name: what it is called in tables.
         digest: short hash of the checkpoint, so that results never mix different weights.
         metadata: what the checkpoint says about its training.
@@ -38,15 +31,13 @@ class Predecoder:
     def __init__(
         self,
         network: PreDecoderNetwork,
-        threshold: float,
+        rules: CommitRules,
         name: str = "unnamed",
         digest: str = "",
         metadata: dict | None = None,
     ) -> None:
-        if not isinstance(threshold, (int, float)) or not 0.5 <= threshold <= 1:
-            raise QecError(f"threshold={threshold!r} must be a probability in [0.5, 1].")
         self.network = network.eval()
-        self.threshold = threshold
+        self.rules = rules
         self.name = name
         self.digest = digest
         self.metadata = metadata or {}
@@ -54,7 +45,8 @@ class Predecoder:
     @classmethod
     def null(cls) -> Predecoder:
         """A pre-decoder that never commits anything: residual equals input."""
-        return cls(PreDecoderNetwork(width=8, layers=2), threshold=1.0, name="null", digest="null")
+        network = PreDecoderNetwork(width=8, layers=2)
+        return cls(network, CommitRules.same(1), name="null", digest="null")
 
     def bind(self, lattice: SpaceTimeLattice, device: str = "cpu") -> BoundPredecoder:
         """Prepares it for one lattice; QecError where ``device`` ("cpu" or "cuda") is not there."""
@@ -70,7 +62,6 @@ class BoundPredecoder:
         self.device = resolve_device(device)
         # A copy: the pre-decoder may be bound to several devices.
         self._network = copy.deepcopy(predecoder.network).to(self.device)
-        self._cut = commit_cut(predecoder.threshold)
         self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
         with torch.inference_mode(), autocast(self.device):
             static = self.grid.static.to(self.device)
@@ -82,26 +73,25 @@ class BoundPredecoder:
             events = self.grid.pack_events(detectors).to(network_dtype(self.device))
             return self._network.from_static_features(events, self._features)
 
-    def apply(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Commits corrections.
+    def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
+        """Commits corrections by each of some rules, running the network once.
 
         Args:
             detectors: uint8 (B, num_detectors).
-
-        Returns:
-            residual detection events uint8 (B, num_detectors), and the flips of observable 0 by the
-            committed corrections, uint8 (B,).
         """
-        residual = np.empty_like(detectors)
-        flips = np.empty(len(detectors), dtype=np.uint8)
+        done = [
+            Predecoded(np.empty_like(detectors), np.empty(len(detectors), dtype=np.uint8))
+            for _ in rules
+        ]
         for start in range(0, len(detectors), _SHOTS_PER_PASS):
             part = slice(start, start + _SHOTS_PER_PASS)
             shots = torch.from_numpy(detectors[part]).to(self.device)
-            committed = (self.logits(shots) > self._cut).to(torch.uint8)
-            left, flip = self.residual(shots, committed)
-            residual[part] = left.cpu().numpy()
-            flips[part] = flip.cpu().numpy()
-        return residual, flips
+            logits = self.logits(shots)
+            for rule, (residual, committed) in zip(rules, done, strict=True):
+                left, flip = self.residual(shots, (logits > rule.cut).to(torch.uint8))
+                residual[part] = left.cpu().numpy()
+                committed[part] = flip.cpu().numpy()
+        return done
 
     def residual(
         self, detectors: torch.Tensor, committed: torch.Tensor

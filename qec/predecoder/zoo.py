@@ -9,6 +9,8 @@ from qec.predecoder.network import PreDecoderNetwork
 
 ARCHITECTURES: dict[str, dict[str, object]] = {
     "r6x64": {"width": 64, "layers": 6},
+    "r8x64": {"width": 64, "layers": 8},
+    "r8x96": {"width": 96, "layers": 8},
     "r6x128": {"width": 128, "layers": 6},
     # Kernel, depth, width and activation of the paper's models, on packed cells.
     "m1": {"width": 128, "layers": 4, "activation": "gelu", "residual": False},

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 
 from qec.predecoder.correction import Predecoder
 from qec.training.settings import LABELS
+from qec.training.validate import validation_cells
 
 _CARD = """\
 # Pre-decoder `{name}`
 
 {parameters} parameters in {layers} convolutions; {cost:.2f} million multiply-adds per data qubit
-and round.  Commits a correction where its probability is above {threshold}.
+and round.
+
+| decoder | commits above | whole syndrome to correlated matching at a gap |
+|---|---|---|
+| `predecoder+pymatching` | {uncorrelated.threshold} | below {uncorrelated.gap:g} nats |
+| `predecoder+pymatching-correlated` | {correlated.threshold} | below {correlated.gap:g} nats |
 
 | | |
 |---|---|
@@ -22,52 +28,70 @@ and round.  Commits a correction where its probability is above {threshold}.
 | distances, rounds | {distances}, {rounds} |
 | noise | {noises}; p = {ps} |
 | orientations | {orientations}; bases X and Z |
-| optimiser | Muon at {muon_lr}, AdamW at {adamw_lr}; batch {batch}; weight average {ema} |
+| optimiser | {muon}AdamW at {adamw_lr}; batch {batch}; weight average {ema} |
 | schedule | {warmup} steps of warm-up, then linear decay |
 | seed | {seed} |
 | started from | {started_from} |
 | command | {sessions} |
 
-## Choice of the threshold
+## Choice of the commit rules
 
 {validation_shots} validation shots per circuit (uniform noise, p = {validation_p}, seeds from
-{validation_seed}), which neither training nor any published figure uses. F: logical error rate of
-uncorrelated matching over that of pre-decoder and uncorrelated matching, same shots, same
-(basis-split) error model.
+{validation_seed}), which neither training nor any published figure uses. F and C: logical error
+rates of uncorrelated and of correlated matching alone over that of the rule, same shots, same
+(basis-split) error model. Events: detection events sampled over those that matching gets, residuals
+and whole syndromes. The rule for correlated matching hands on the fewest events at C = 1; that for
+uncorrelated matching has the highest F with {validation_density:g} times fewer events or more.
 
-| threshold | {columns} | events before / after |
-|{rule}
-{rows}
+Without fallback:
+
+{plain}
+
+At these thresholds, by the logical gap below which a shot is matched as a whole; means:
+
+{gaps}
 {warning}"""
 
 
 def model_card(predecoder: Predecoder) -> str:
     """The card of a checkpoint that ``qec train`` wrote (its history fills the fields)."""
     history, network = predecoder.metadata, predecoder.network
-    figures, warning = history["validation"], history["validation_warning"]
-    rows = []
-    for record in figures:
-        mark = " (chosen)" if record["threshold"] == predecoder.threshold else ""
-        factors = " | ".join(f"{factor:.2f}" for factor in record["F"].values())
-        rows.append(f"| {record['threshold']}{mark} | {factors} | {record['density_ratio']} |")
+    figures, rules = history["validation"], predecoder.rules
+    plain = [
+        (
+            f"{record['threshold']:g}",
+            *(f"{factor:.2f}" for factor in record["F"].values()),
+            f"{record['density_ratio']:.1f}",
+        )
+        for record in figures
+        if record["gap"] == 0
+    ]
+    used = (rules.uncorrelated.threshold, rules.correlated.threshold)
+    by_gap = [validation_cells(r, rules) for r in figures if r["threshold"] in used]
+    circuits = [f"F, {name}" for name in figures[0]["F"]]
     fields = {
         **history,
         **{key: _counted(history[key]) for key in ("distances", "orientations", "noises", "ps")},
         "name": predecoder.name,
-        "threshold": predecoder.threshold,
+        **vars(rules),
         "parameters": sum(p.numel() for p in network.parameters()),
         "layers": len(network.hidden) + 2,
         "cost": network.multiply_adds_per_site() / 1e6,
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
+        "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
-        "warning": f"\n**Warning: {warning}.**\n" if warning else "",
-        "columns": " | ".join(f"F, {name}" for name in figures[0]["F"]),
-        "rule": "---|" * (len(figures[0]["F"]) + 2),
-        "rows": "\n".join(rows),
+        "warning": "".join(f"\n**Warning: {text}.**\n" for text in history["warnings"]),
+        "plain": _markdown(["threshold", *circuits, "events"], plain),
+        "gaps": _markdown(["threshold", "gap", "F", "C", "events", "matched as a whole"], by_gap),
     }
     return _CARD.format(**fields)
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _counted(values: Sequence) -> str:

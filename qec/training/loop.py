@@ -1,7 +1,7 @@
 """The training loop, from configuration to checkpoint.
 
 state.safetensors in the output folder holds everything needed to go on; a run that finds it there
-resumes.  At the end the commit threshold is chosen on validation shots and <out>/<name>.safetensors
+resumes.  At the end the commit rules are chosen on validation shots and <out>/<name>.safetensors
 is written for use, with its model card.
 """
 
@@ -31,9 +31,10 @@ from qec.predecoder.precision import autocast, network_dtype
 from qec.predecoder.zoo import build_network
 from qec.training.card import model_card
 from qec.training.data import Batch, batches, check_mixture
+from qec.training.grow import grow
 from qec.training.optim import build_optimisers, set_learning_rate
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, choose_threshold, validation_table
+from qec.training.validate import VALIDATION_SEED, choose_rules, validation_table
 
 
 def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) -> Path:
@@ -106,9 +107,9 @@ def _diverged(what: str, step: int) -> QecError:
 
 
 def _finish(run: _Run, settings: TrainSettings) -> Path:
-    """Chooses the commit threshold; writes the checkpoint with its history, and its card."""
+    """Chooses the commit rules; writes the checkpoint with its history, and its card."""
     network = run.ema.module.eval()
-    choice = choose_threshold(network, settings)
+    choice = choose_rules(network, settings)
     history = {
         **settings.deciding(),
         "shots": run.step * settings.batch,
@@ -119,17 +120,18 @@ def _finish(run: _Run, settings: TrainSettings) -> Path:
         "validation_p": settings.validation_p,
         "validation_seed": VALIDATION_SEED,
         "validation": choice.records,
-        "validation_warning": choice.warning,
+        "validation_density": settings.validation_density,
+        "warnings": choice.warnings,
     }
     path = settings.out / f"{settings.out.resolve().name}.safetensors"
-    save_predecoder(path, network.state_dict(), settings.model, choice.threshold, history)
+    save_predecoder(path, network.state_dict(), settings.model, choice.rules, history)
     with atomic_path(path.with_suffix(".md")) as temporary:
         temporary.write_text(model_card(load_predecoder(path)))
-    Console().print(validation_table(choice.records, choice.threshold))
-    if choice.warning:
-        print(f"warning: {choice.warning}.")
+    Console().print(validation_table(choice.records, choice.rules))
+    for warning in choice.warnings:
+        print(f"warning: {warning}.")
     shots, minutes = history["shots"], history["minutes"]
-    print(f"{path}: {shots} shots, {minutes} minutes, threshold {choice.threshold}")
+    print(f"{path}: {shots} shots, {minutes} minutes, {choice.rules}")
     return path
 
 
@@ -167,7 +169,9 @@ class _Run:
             self._resume()
 
     def open_session(self, command: Sequence[str]) -> None:
-        """Notes who trains from this step on."""
+        """Notes who trains from this step on, if anything is left to train."""
+        if self.step >= self.settings.steps:
+            return
         hardware = f"{self.device}, {torch.get_num_threads()} threads, {network_dtype(self.device)}"
         session = {"command": shlex.join(command), "hardware": hardware}
         if not self.sessions or self.sessions[-1] != {**session, "step": self.sessions[-1]["step"]}:
@@ -268,14 +272,12 @@ class _Run:
 
 
 def _load_weights(network: PreDecoderNetwork, name: str) -> str:
-    """Fills ``network`` with the weights of a checkpoint; returns what to call that."""
+    """Fills ``network`` with a checkpoint's weights, grown if need be; returns what to call it."""
     parent = load_predecoder(name)
     try:
-        network.load_state_dict(parent.network.state_dict())
-    except RuntimeError as error:
-        raise QecError(
-            f"init_from={name} has weights of another shape: give the model= that it was made with."
-        ) from error
+        grow(parent.network, network)
+    except QecError as error:
+        raise QecError(f"init_from={name} does not fit model=: {error}") from error
     return f"{parent.name}@{parent.digest} ({parent.metadata.get('shots')} shots)"
 
 

@@ -11,8 +11,11 @@ from qec.training.settings import TrainSettings
 def build_optimisers(
     network: PreDecoderNetwork, settings: TrainSettings
 ) -> list[torch.optim.Optimizer]:
-    """Muon (orthogonalised momentum) for the hidden kernels, AdamW for first, last and biases."""
-    hidden = [conv.weight for conv in network.hidden]
+    """Muon (orthogonalised momentum) for the hidden kernels, AdamW for first, last and biases.
+
+    With ``muon_lr`` None, AdamW for all.
+    """
+    hidden = [] if settings.muon_lr is None else [conv.weight for conv in network.hidden]
     chosen = {id(parameter) for parameter in hidden}
     rest = [p for p in network.parameters() if id(p) not in chosen]
     optimisers: list[torch.optim.Optimizer] = [

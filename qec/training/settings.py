@@ -43,7 +43,7 @@ class TrainSettings:
     workers: int
     shots: int
     batch: int
-    muon_lr: float
+    muon_lr: float | None
     adamw_lr: float
     warmup: int
     ema: float
@@ -53,7 +53,9 @@ class TrainSettings:
     validation_shots: int
     validation_distances: tuple[int, ...]
     validation_p: float
+    validation_density: float
     thresholds: tuple[float, ...]
+    gaps: tuple[float, ...]
 
     @classmethod
     def from_config(cls, config: DictConfig) -> TrainSettings:
@@ -100,7 +102,10 @@ _DECIDING = (
     *("model", "seed", "distances", "rounds", "orientations", "noises", "ps", "labels"),
     *("batch", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
 )
-_LISTS = ("distances", "orientations", "noises", "ps", "validation_distances", "thresholds")
+_LISTS = (
+    *("distances", "orientations", "noises", "ps"),
+    *("validation_distances", "thresholds", "gaps"),
+)
 
 
 def _integer(low: int, multiple: int = 1) -> Callable[[object], bool]:
@@ -132,7 +137,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "workers": (_integer(0), "an integer >= 0"),
     "shots": (_integer(1), "an integer >= 1"),
     "batch": (_integer(64, multiple=64), "a positive multiple of 64"),
-    "muon_lr": _POSITIVE,
+    "muon_lr": (lambda x: x is None or _POSITIVE[0](x), "null or a number above 0"),
     "adamw_lr": _POSITIVE,
     "warmup": (_integer(0), "an integer >= 0"),
     "ema": (_number(lambda x: 0 <= x < 1), "a number in [0, 1)"),
@@ -141,5 +146,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "save_every": (_number(lambda x: x >= 0), "seconds >= 0"),
     "validation_shots": (_integer(1), "an integer >= 1"),
     "validation_p": _STRENGTH,
+    "validation_density": (_number(lambda x: x >= 1), "a number >= 1"),
+    "gaps": _POSITIVE,
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }

@@ -1,7 +1,9 @@
-"""The commit threshold, chosen on validation shots that training and evaluation never use."""
+"""The commit rule, chosen on validation shots that training and evaluation never use."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from typing import NamedTuple
 
@@ -11,93 +13,177 @@ from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
+from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
 from qec.noise import CircuitNoise
-from qec.predecoder.correction import Predecoder, commit_cut
+from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.settings import TrainSettings
 
 VALIDATION_SEED = 777_000_000
 _SHOTS_PER_PASS = 1024
+_HARMLESS = 0.995  # mean C from which a rule counts as harmless: shots for 1 would cost hours
 
 
 class Choice(NamedTuple):
-    """A threshold and why.
+    """Commit rules and why.
 
     Attributes:
-        threshold: the one chosen.
-        records: one per candidate: threshold, F per circuit, mean_log_F, and density_ratio, events
-            before over events after.
-        warning: what is wrong with all candidates, or None.
+        rules: those chosen.
+        records: one per threshold and gap: F and C per circuit, mean_log_F, mean_log_C,
+            density_ratio (events sampled over events matched) and fallback (fraction of shots).
+        warnings: what no candidate reaches.
     """
 
-    threshold: float
+    rules: CommitRules
     records: list[dict]
-    warning: str | None
+    warnings: list[str]
 
 
-def choose_threshold(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
-    """Picks the threshold with the highest mean log F among those that halve the events.
+def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
+    """Picks thresholds and gaps.
 
     Each candidate decodes the same shots of every validation circuit (distances x {X, Z}, uniform
-    noise); the score is the mean over circuits of log F, where F is the LER of uncorrelated
-    matching alone (basis-split model) over that of pre-decoder and matching.  Where none halves
-    the events, all are candidates and the choice carries a warning.
+    noise).  F and C are the LERs of uncorrelated and of correlated matching alone (basis-split
+    model) over that of the candidate.  The rule for correlated matching hands the fewest events to
+    matching while C is 1 on average; that for uncorrelated matching has the highest mean log F of
+    those that cut the events by ``validation_density``.
     """
+    gaps = (0.0, *settings.gaps)
     circuits = [(d, basis) for d in settings.validation_distances for basis in ("X", "Z")]
-    records = [{"threshold": t, "F": {}, "before": 0, "after": 0} for t in settings.thresholds]
-    for number, (d, basis) in enumerate(circuits):
-        for record, (factor, before, after) in zip(
-            records, _circuit_scores(network, d, basis, number, settings), strict=True
-        ):
-            record["F"][f"d={d} {basis}"] = round(factor, 4)
-            record["before"] += before
-            record["after"] += after
-    for record in records:
-        record["mean_log_F"] = float(np.mean([math.log(f) for f in record["F"].values()]))
-        record["density_ratio"] = round(record.pop("before") / max(record.pop("after"), 1), 2)
-    halved = [record for record in records if record["density_ratio"] >= 2]
-    best = max(halved or records, key=lambda record: record["mean_log_F"])
-    warning = None if halved else "no threshold halves the detection events: train longer"
-    return Choice(best["threshold"], records, warning)
+    scores = [
+        _circuit_scores(network, d, basis, number, settings, gaps)
+        for number, (d, basis) in enumerate(circuits)
+    ]
+    names = [f"d={d} {basis}" for d, basis in circuits]
+    records = [
+        _record(threshold, gap, names, [score[i, j] for score in scores])
+        for (i, threshold), (j, gap) in itertools.product(
+            enumerate(settings.thresholds), enumerate(gaps)
+        )
+    ]
+    warnings = []
+    cautious = [r for r in records if r["gap"] > 0]
+    harmless = [r for r in cautious if r["mean_log_C"] >= math.log(_HARMLESS)]
+    if harmless:
+        correlated = max(harmless, key=lambda r: r["density_ratio"])
+    else:
+        correlated = max(cautious, key=lambda r: r["mean_log_C"])
+        warnings.append(f"no rule reaches C = {_HARMLESS}: train longer or allow larger gaps")
+    sparse = [r for r in records if r["density_ratio"] >= settings.validation_density]
+    if not sparse:
+        warnings.append(f"no rule cuts the events by {settings.validation_density:g}: train longer")
+    uncorrelated = max(sparse or records, key=lambda r: r["mean_log_F"])
+    chosen = (CommitRule(r["threshold"], r["gap"]) for r in (uncorrelated, correlated))
+    return Choice(CommitRules(*chosen), records, warnings)
 
 
-def validation_table(records: list[dict], chosen: float) -> Table:
-    """The candidates as a table, the chosen threshold marked."""
-    table = Table("threshold", *records[0]["F"], "events before / after", title="F on validation")
+def validation_table(records: list[dict], rules: CommitRules) -> Table:
+    """What each candidate does on average; the chosen ones marked."""
+    columns = ("threshold", "gap", "F", "C", "events before / after", "fallback")
+    table = Table(*columns, title="validation, means over circuits")
     for record in records:
-        mark = " *" if record["threshold"] == chosen else ""
-        factors = [f"{f:.2f}" for f in record["F"].values()]
-        table.add_row(f"{record['threshold']}{mark}", *factors, f"{record['density_ratio']:.1f}")
+        table.add_row(*validation_cells(record, rules))
     return table
 
 
+def validation_cells(record: dict, rules: CommitRules) -> tuple[str, ...]:
+    """One candidate: threshold, gap, mean F and C, density ratio, fallback; the chosen marked."""
+    rule = CommitRule(record["threshold"], record["gap"])
+    marks = [f.name for f in dataclasses.fields(rules) if getattr(rules, f.name) == rule]
+    return (
+        f"{record['threshold']:g}",
+        " ".join([f"{record['gap']:g}", *(f"({mark})" for mark in marks)]),
+        *(f"{math.exp(record[f'mean_log_{name}']):.3f}" for name in "FC"),
+        f"{record['density_ratio']:.1f}",
+        f"{100 * record['fallback']:.1f} %",
+    )
+
+
+class _Score(NamedTuple):
+    """Counts of one candidate on one circuit."""
+
+    shots: int
+    uncorrelated: int  # errors of matching alone
+    correlated: int
+    errors: int  # of the candidate
+    before: int  # detection events
+    after: int
+    fallbacks: int
+
+
+def _record(threshold: float, gap: float, names: list[str], scores: list[_Score]) -> dict:
+    total = _Score(*(sum(column) for column in zip(*scores, strict=True)))
+    factors = {
+        name: {
+            circuit: (getattr(score, baseline) + 0.5) / (score.errors + 0.5)
+            for circuit, score in zip(names, scores, strict=True)
+        }
+        for name, baseline in (("F", "uncorrelated"), ("C", "correlated"))
+    }
+    return {
+        "threshold": threshold,
+        "gap": gap,
+        **{
+            name: {circuit: round(factor, 4) for circuit, factor in found.items()}
+            for name, found in factors.items()
+        },
+        **{
+            f"mean_log_{name}": float(np.mean(np.log(list(found.values()))))
+            for name, found in factors.items()
+        },
+        "density_ratio": round(total.before / max(total.after, 1), 2),
+        "fallback": round(total.fallbacks / total.shots, 4),
+    }
+
+
 def _circuit_scores(
-    network: PreDecoderNetwork, d: int, basis: str, number: int, settings: TrainSettings
-) -> list[tuple[float, int, int]]:
-    """(F, events before, events after) for each threshold, all on the same shots."""
+    network: PreDecoderNetwork,
+    d: int,
+    basis: str,
+    number: int,
+    settings: TrainSettings,
+    gaps: tuple[float, ...],
+) -> dict[tuple[int, int], _Score]:
+    """The score of each (threshold number, gap number), all on the same shots."""
     noise = CircuitNoise.uniform(settings.validation_p)
     circuit = memory_circuit(RotatedSurfaceCode(d), noise, d, basis)
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    matcher = Matcher(basis_split(lattice), correlated=False)
-    bound = Predecoder(network, threshold=0.5).bind(lattice, settings.device)
-    cuts = [commit_cut(threshold) for threshold in settings.thresholds]
+    model = basis_split(lattice)
+    plain, full = Matcher(model, correlated=False), Matcher(model, correlated=True)
+    with_gap = GapMatcher(plain.graph, lattice, cap=max(*gaps, 1.0))
+    bound = Predecoder(network, CommitRules.same(0.5)).bind(lattice, settings.device)
+    cuts = [CommitRule(threshold).cut for threshold in settings.thresholds]
 
     sampler = circuit.compile_detector_sampler(seed=VALIDATION_SEED + number)
-    baseline, errors, after, before = 0, np.zeros(len(cuts)), np.zeros(len(cuts)), 0
+    totals = np.zeros((len(cuts), len(gaps), len(_Score._fields)), dtype=np.int64)
     for start in range(0, settings.validation_shots, _SHOTS_PER_PASS):
         shots = min(_SHOTS_PER_PASS, settings.validation_shots - start)
         sampled, observables = sampler.sample(shots, separate_observables=True)
-        detectors, flips = sampled.view(np.uint8), observables[:, 0].view(np.uint8)
-        baseline += int((matcher.decode_batch(detectors) != flips).sum())
-        before += int(detectors.sum())
+        detectors, truth = sampled.view(np.uint8), observables[:, 0].view(np.uint8)
         events = torch.from_numpy(detectors).to(settings.device)
+        weight = detectors.sum(axis=1, dtype=np.int64)
+        uncorrelated = plain.decode_batch(detectors) != truth
+        correlated = full.decode_batch(detectors) != truth
         logits = bound.logits(events)
-        for k, cut in enumerate(cuts):
+        for i, cut in enumerate(cuts):
             left, flipped = bound.residual(events, (logits > cut).to(torch.uint8))
             residual = left.cpu().numpy()
-            errors[k] += (matcher.decode_batch(residual) ^ flipped.cpu().numpy() != flips).sum()
-            after[k] += residual.sum()
-    factors = (baseline + 0.5) / (errors + 0.5)
-    return [(float(f), before, int(a)) for f, a in zip(factors, after, strict=True)]
+            flips, found = with_gap.decode_batch(residual)
+            wrong = (flips ^ flipped.cpu().numpy()) != truth
+            for j, gap in enumerate(gaps):
+                whole = found < gap
+                totals[i, j] += (
+                    shots,
+                    uncorrelated.sum(),
+                    correlated.sum(),
+                    np.where(whole, correlated, wrong).sum(),
+                    weight.sum(),
+                    residual.sum(dtype=np.int64) + weight[whole].sum(),
+                    whole.sum(),
+                )
+    return {
+        (i, j): _Score(*totals[i, j].tolist()) for i in range(len(cuts)) for j in range(len(gaps))
+    }

@@ -1,0 +1,50 @@
+"""Matching of residuals that knows when it had better look at the whole syndrome."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from qec.gap import GapMatcher
+from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher, basis_split
+from qec.predecoder.rule import Predecoded
+
+
+class Matched(NamedTuple):
+    """What matching makes of a batch.
+
+    Attributes:
+        flips: uint8 (B,), predicted flips of observable 0, committed corrections included.
+        fell_back: bool (B,), shots that were matched as a whole since their residual decided the
+            observable too narrowly.
+    """
+
+    flips: np.ndarray
+    fell_back: np.ndarray
+
+
+class Fallback:
+    """Matches residuals, and matches anew, as a whole, the shots where they leave doubt.
+
+    Uncorrelated matching of the residual predicts; the shots whose logical gap is below ``gap``
+    nats go to correlated matching of all their detection events instead.
+
+    Raises:
+        QecError: PyMatching refuses the model, or the logical gap is not defined on it.
+    """
+
+    def __init__(self, lattice: SpaceTimeLattice, gap: float) -> None:
+        model = basis_split(lattice)
+        self._full = Matcher(model, correlated=True)
+        self._residual = GapMatcher(Matcher(model, correlated=False).graph, lattice, cap=gap)
+
+    def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
+        """As ``Decoder.match``."""
+        flips, gaps = self._residual.decode_batch(predecoded.residual)
+        flips = flips ^ predecoded.committed
+        doubtful = gaps < self._residual.cap
+        if doubtful.any():
+            flips[doubtful] = self._full.decode_batch(detectors[doubtful])
+        return Matched(flips, doubtful)

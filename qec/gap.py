@@ -1,0 +1,133 @@
+"""The logical gap: by how much the best correction beats the best one of the other logical class.
+
+Both are minimum-weight matchings, so their difference in weight, in nats, says how sure matching is
+of its prediction: a small gap marks the shots worth decoding better ("complementary gap": Gidney,
+Newman, Brooks and Jones, arXiv:2312.04522; Hutter, Wootton and Loss, arXiv:1312.4454).
+
+The observable flips with the parity of the errors that end on one of the two boundaries that the
+memory sector has.  So that boundary becomes a detector, which then chooses the logical class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pymatching
+import scipy.sparse
+from scipy.sparse import csgraph
+
+from qec.errors import QecError
+from qec.lattice import MEMORY, SpaceTimeLattice
+
+_MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
+
+
+class GapMatcher:
+    """Uncorrelated matching of the memory sector, which alone decides the observable, with gaps.
+
+    Args:
+        graph: matching graph of a basis-split model.
+        lattice: its lattice.
+        cap: gaps are found up to this many nats; a larger cap takes more time.
+
+    Raises:
+        QecError: the observable is not the parity of errors that end on one boundary.
+    """
+
+    def __init__(self, graph: pymatching.Matching, lattice: SpaceTimeLattice, cap: float) -> None:
+        self.cap = cap
+        self._detectors = np.flatnonzero(lattice.sector == MEMORY)
+        u, v, weight, flip = _edges(graph, lattice, self._detectors)
+        n, inner = len(self._detectors), v >= 0
+        self._side = side = _sides(n, u[inner], v[inner], flip[inner])
+        far = ~inner & (flip ^ side[u])
+        if not far.any() or not (~inner & ~far).any():
+            raise QecError(_UNDEFINED)
+        # One node of the far boundary per layer, joined at no cost: a single one would have so many
+        # neighbours that PyMatching slows down.
+        layer = lattice.layer[self._detectors]
+        self._either = _matching(u, v, weight, flip)
+        self._one = _matching(u, np.where(far, n + layer[u], v), weight, flip)
+        for k in range(lattice.rounds):
+            self._one.add_edge(n + k, n + k + 1, weight=0)
+        self._nodes = n + lattice.rounds + 1
+        self._shortest = 0.0
+        if weight.min() >= 0:  # the bound in decode_batch needs that
+            ends = np.zeros(self._nodes, dtype=np.uint8)
+            ends[n] = 1
+            self._shortest = self._one.decode(ends, return_weight=True)[1]
+        # A way out that keeps PyMatching from searching farther than the cap.
+        self._one.add_boundary_edge(n, weight=cap + _MARGIN)
+
+    def decode_batch(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions and how sure they are.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+
+        Returns:
+            uint8 (B,) predicted flips of observable 0, float64 (B,) gaps in nats, at most ``cap``.
+        """
+        events = np.ascontiguousarray(detectors[:, self._detectors])
+        n = events.shape[1]
+        predictions, weights = self._either.decode_batch(events, return_weights=True)
+        flips = predictions[:, 0]
+        gaps = np.full(len(events), float(self.cap))
+        # The two corrections differ by a logical operator, so their weights add up to its weight
+        # at least: where the better one is light enough, the gap needs no second matching.
+        close = np.flatnonzero(self._shortest - 2 * weights < self.cap)
+        if len(close):
+            other = np.zeros((len(close), self._nodes), dtype=np.uint8)
+            other[:, :n] = events[close]
+            other[:, n] = flips[close] ^ (other[:, :n][:, self._side].sum(axis=1) & 1) ^ 1
+            _, heavier = self._one.decode_batch(other, return_weights=True)
+            gaps[close] = np.clip(heavier - weights[close], 0, self.cap)
+        return flips, gaps
+
+
+_UNDEFINED = (
+    "observable 0 is not the parity of the errors that end on one boundary of the memory sector: "
+    "the logical gap is not defined. Decode without fallback."
+)
+
+
+def _edges(
+    graph: pymatching.Matching, lattice: SpaceTimeLattice, detectors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Edges among ``detectors``: ends (-1 is the boundary), weights in nats, observable flips."""
+    place = np.full(lattice.num_detectors + 1, -1)
+    place[detectors] = np.arange(len(detectors))
+    found = [
+        (place[u], -1 if v is None else place[v], data["weight"], 0 in data["fault_ids"])
+        for u, v, data in graph.edges()
+        if place[u] >= 0
+    ]
+    u, v, weight, flip = (np.array(column) for column in zip(*found, strict=True))
+    return u, v, weight, flip
+
+
+def _sides(n: int, u: np.ndarray, v: np.ndarray, flip: np.ndarray) -> np.ndarray:
+    """bool (n,): detectors to multiply the observable by, so that no inner edge flips it.
+
+    Multiplying the observable by checks moves it onto a boundary.  Two copies of each detector,
+    joined crosswise by the edges that flip the observable, fall apart into two halves if it can.
+    """
+    heads, tails = np.concatenate([u, u + n]), np.concatenate([v + n * flip, v + n * ~flip])
+    joined = scipy.sparse.coo_matrix((np.ones(len(heads)), (heads, tails)), shape=(2 * n, 2 * n))
+    _, half = csgraph.connected_components(joined, directed=False)
+    if (half[:n] == half[n:]).any():
+        raise QecError(_UNDEFINED)
+    return half[:n] > half[n:]
+
+
+def _matching(
+    u: np.ndarray, v: np.ndarray, weight: np.ndarray, flip: np.ndarray
+) -> pymatching.Matching:
+    """Matching graph with these edges; v = -1 is the boundary."""
+    graph = pymatching.Matching()
+    for a, b, w, f in zip(u.tolist(), v.tolist(), weight.tolist(), flip.tolist(), strict=True):
+        faults = {0} if f else set()
+        if b < 0:
+            graph.add_boundary_edge(a, weight=w, fault_ids=faults)
+        else:
+            graph.add_edge(a, b, weight=w, fault_ids=faults)
+    return graph

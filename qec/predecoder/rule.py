@@ -1,0 +1,74 @@
+"""What the pre-decoder commits, and when it would rather not: chosen on validation shots."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from qec.errors import QecError
+
+
+@dataclasses.dataclass(frozen=True)
+class CommitRule:
+    """A commit rule.
+
+    Attributes:
+        threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is.
+        gap: shots whose residual has a logical gap (see ``qec.gap``) below this many nats fall back
+            on correlated matching of the whole syndrome; 0: none does.
+
+    Raises:
+        QecError: a value out of range.
+    """
+
+    threshold: float
+    gap: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.threshold) or not 0.5 <= self.threshold <= 1:
+            raise QecError(f"threshold={self.threshold!r} must be a probability in [0.5, 1].")
+        if not _is_number(self.gap) or not 0 <= self.gap < math.inf:
+            raise QecError(f"gap={self.gap!r} must be a finite number of nats >= 0.")
+
+    @property
+    def cut(self) -> float:
+        """The logit above which a chain bit is committed."""
+        t = self.threshold
+        return math.inf if t == 1 else math.log(t / (1 - t))
+
+
+@dataclasses.dataclass(frozen=True)
+class CommitRules:
+    """The two rules of a checkpoint.
+
+    Attributes:
+        uncorrelated: removes many events and matches the rest fast.
+        correlated: keeps the accuracy of correlated matching.
+    """
+
+    uncorrelated: CommitRule
+    correlated: CommitRule
+
+    @classmethod
+    def same(cls, threshold: float) -> CommitRules:
+        """No fallback, one threshold for both."""
+        return cls(CommitRule(threshold), CommitRule(threshold))
+
+
+class Predecoded(NamedTuple):
+    """What the pre-decoder makes of a batch.
+
+    Attributes:
+        residual: uint8 (B, num_detectors), detection events that it leaves.
+        committed: uint8 (B,), flips of observable 0 by the corrections that it commits.
+    """
+
+    residual: np.ndarray
+    committed: np.ndarray
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

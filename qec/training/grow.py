@@ -1,0 +1,67 @@
+"""Starting a wider or deeper network from a trained one, whose outputs it first reproduces.
+
+What the small network has learned carries over, so that the large one need not learn it again
+(function-preserving growth: Chen, Goodfellow and Shlens, arXiv:1511.05641; here without copying
+channels: new channels start at random and nothing old listens to them yet).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from qec.errors import QecError
+from qec.predecoder.network import CubeConv, PreDecoderNetwork
+
+
+def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
+    """Overwrites the freshly initialised ``large`` so that it computes what ``small`` does.
+
+    Raises:
+        QecError: ``large`` is narrower or shallower, has another kernel or activation, or gains
+            layers without being residual.
+    """
+    old, new = _shape(small), _shape(large)
+    deeper = len(large.hidden) - len(small.hidden)
+    same = (small.activation, small.residual) == (large.activation, large.residual)
+    if (
+        not same
+        or new["kernel"] != old["kernel"]
+        or new["width"] < old["width"]
+        or deeper < 0
+        or (deeper and not large.residual)
+    ):
+        raise QecError(
+            f"a network of {old} cannot grow into one of {new}: keep kernel, activation and "
+            "residual, and make it wider or (if residual) deeper, never smaller."
+        )
+    with torch.no_grad():
+        _embed(small.stem, large.stem)
+        _embed(small.stem_static, large.stem_static)
+        _embed(small.head, large.head)
+        for k, conv in enumerate(large.hidden):
+            _embed(small.hidden[k] if k < len(small.hidden) else None, conv, old["width"])
+
+
+def _shape(network: PreDecoderNetwork) -> dict[str, object]:
+    outputs, _, kernel, *_ = network.stem.shape
+    return {
+        "width": outputs,
+        "layers": len(network.hidden) + 2,
+        "kernel": kernel,
+        "activation": network.activation.__name__,
+        "residual": network.residual,
+    }
+
+
+def _embed(small: CubeConv | None, large: CubeConv, width: int = 0) -> None:
+    """Old outputs read old inputs as before; new outputs keep their random weights.
+
+    Without ``small``, a new layer: the first ``width`` outputs add nothing to the residual stream.
+    """
+    weight = large.weight.view(large.shape)
+    outputs, inputs = small.shape[:2] if small else (width, 0)
+    weight[:outputs] = 0
+    large.bias[:outputs] = 0
+    if small:
+        weight[:outputs, :inputs] = small.weight.view(small.shape)
+        large.bias[:outputs] = small.bias

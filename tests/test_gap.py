@@ -1,0 +1,173 @@
+"""The logical gap against brute force, and the fallback that it decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pymatching
+import pytest
+import stim
+from scipy.sparse import csc_matrix
+
+from qec.decoder import Decoder
+from qec.errors import QecError
+from qec.gap import GapMatcher
+from qec.lattice import MEMORY, SpaceTimeLattice, detector_error_model
+from qec.matching import Matcher, basis_split
+from qec.predecoder.correction import Predecoder
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRule, CommitRules
+
+
+def matcher_of(circuit, cap):
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    graph = Matcher(basis_split(lattice), correlated=False).graph
+    return lattice, graph, GapMatcher(graph, lattice, cap)
+
+
+def moved(circuit, by):
+    """The circuit with its observable multiplied by the final outcomes of some detectors."""
+    dem = detector_error_model(circuit)
+    lines = []
+    for line in dem.flattened():
+        if line.type == "error":
+            parts = []
+            for group in line.target_groups():
+                flip = sum(t.is_logical_observable_id() for t in group)
+                flip += sum(t.is_relative_detector_id() and t.val in by for t in group)
+                dets = [t for t in group if t.is_relative_detector_id()]
+                parts.append(dets + [stim.target_logical_observable_id(0)] * (flip % 2))
+            targets = []
+            for part in parts:
+                targets += [*part, stim.target_separator()]
+            line = stim.DemInstruction("error", line.args_copy(), targets[:-1])
+        lines.append(line)
+    moved = stim.DetectorErrorModel()
+    for line in lines:
+        moved.append(line)
+    return moved
+
+
+def class_weights(graph, lattice, events):
+    """Least weight of a matching of either logical class: the observable as one more detector."""
+    n = lattice.num_detectors
+    rows, cols, weights = [], [], []
+    for k, (u, v, data) in enumerate(graph.edges()):
+        ends = [u] + ([] if v is None else [v]) + ([n] if 0 in data["fault_ids"] else [])
+        assert len(ends) <= 2  # Stim's observable lies on a boundary
+        rows += ends
+        cols += [k] * len(ends)
+        weights.append(data["weight"])
+    checks = csc_matrix((np.ones(len(rows), dtype=np.uint8), (rows, cols)))
+    direct = pymatching.Matching.from_check_matrix(checks, weights=weights)
+    both = []
+    for side in (0, 1):
+        syndrome = np.append(events, np.uint8(side))
+        both.append(direct.decode(syndrome, return_weight=True)[1])
+    return both
+
+
+@pytest.mark.parametrize("basis", ["X", "Z"])
+@pytest.mark.parametrize("cap", [4.0, 50.0])
+def test_gap_is_the_difference_of_the_two_classes(stim_circuit, basis, cap):
+    circuit = stim_circuit(5, 4, basis, 0.01)
+    lattice, graph, matcher = matcher_of(circuit, cap)
+    events = circuit.compile_detector_sampler(seed=3).sample(200).astype(np.uint8)
+    flips, gaps = matcher.decode_batch(events)
+    silent = (events[:, lattice.sector == MEMORY] == 0).all(axis=1)
+    events[:, lattice.sector != MEMORY] = 0  # the other sector weighs the same in both classes
+    for shot, flip, gap in zip(events, flips, gaps, strict=True):
+        zero, one = class_weights(graph, lattice, shot)
+        assert gap == pytest.approx(min(abs(one - zero), cap), abs=0.1)  # PyMatching rounds
+        if abs(one - zero) > 0.1:
+            assert flip == (one < zero)
+    assert (gaps < cap).any()
+    assert silent.sum() == 0 or gaps[silent].min() == pytest.approx(min(cap, gaps[silent].max()))
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 7])
+@pytest.mark.parametrize("orientation", ["ZV", "XH"])
+def test_predictions_are_those_of_matching(our_circuit, rounds, orientation):
+    circuit = our_circuit(5, rounds, "Z", 0.02, orientation)
+    _, graph, matcher = matcher_of(circuit, 6.0)
+    events = circuit.compile_detector_sampler(seed=4).sample(2000).astype(np.uint8)
+    flips, gaps = matcher.decode_batch(events)
+    plain = graph.decode_batch(events)[:, 0]
+    assert (flips != plain)[gaps > 0.2].sum() == 0
+    assert 0 <= gaps.min() < gaps.max() <= 6.0
+
+
+def test_an_observable_inside_the_patch_has_the_same_gaps(stim_circuit):
+    circuit = stim_circuit(5, 5, "X", 0.01)
+    lattice, _, matcher = matcher_of(circuit, 20.0)
+    last = np.flatnonzero((lattice.sector == MEMORY) & (lattice.row == 2))
+    by = {int(k) for k in last}  # all layers: their parity is the final value of these checks
+    other = SpaceTimeLattice.from_dem(moved(circuit, by))
+    assert (other.logical_support != lattice.logical_support).any()
+    again = GapMatcher(Matcher(basis_split(other), correlated=False).graph, other, 20.0)
+    events = circuit.compile_detector_sampler(seed=5).sample(500).astype(np.uint8)
+    flips, gaps = matcher.decode_batch(events)
+    others, same = again.decode_batch(events)
+    np.testing.assert_allclose(gaps, same, atol=0.1)
+    sure = gaps > 0.2
+    parity = events[:, last].sum(axis=1) & 1
+    np.testing.assert_array_equal((flips ^ parity)[sure], others[sure])
+
+
+def test_an_observable_that_no_boundary_carries_is_refused(our_circuit):
+    lattice, graph, _ = matcher_of(our_circuit(3, 3, "X", 0.01), 5.0)
+    for u, v, data in graph.edges():
+        if v is not None and lattice.sector[u] == MEMORY:
+            graph.add_edge(u, v, {0}, data["weight"], merge_strategy="replace")
+            break
+    with pytest.raises(QecError, match="logical gap is not defined"):
+        GapMatcher(graph, lattice, 5.0)
+
+
+def committing_nothing(rule):
+    network = PreDecoderNetwork(width=8, layers=2)
+    return Predecoder(network, CommitRules(rule, rule))
+
+
+def test_fallback_on_all_shots_is_correlated_matching(our_circuit):
+    circuit = our_circuit(3, 3, "X", 0.02)
+    dets = circuit.compile_detector_sampler(seed=6).sample(3000)
+    everything = Decoder.from_circuit(circuit, predecoder=committing_nothing(CommitRule(1, 1e3)))
+    full = Decoder.from_circuit(circuit, correlated=True)
+    np.testing.assert_array_equal(everything.decode_batch(dets), full.decode_batch(dets))
+    dets = dets.view(np.uint8)
+    assert everything.match(dets, everything.predecode(dets)).fell_back.all()
+
+
+def test_only_doubtful_shots_fall_back(our_circuit):
+    circuit = our_circuit(5, 5, "X", 0.01)
+    dets = circuit.compile_detector_sampler(seed=7).sample(3000).view(np.uint8)
+    some = Decoder.from_circuit(circuit, predecoder=committing_nothing(CommitRule(1, 3.0)))
+    matched = some.match(dets, some.predecode(dets))
+    assert 0.02 < matched.fell_back.mean() < 0.5
+    for correlated, chosen in ((True, matched.fell_back), (False, ~matched.fell_back)):
+        expected = Decoder.from_circuit(circuit, correlated=correlated).decode_batch(dets)[:, 0]
+        np.testing.assert_array_equal(matched.flips[chosen], expected[chosen])
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_fallback_can_be_switched_off(our_circuit, correlated):
+    circuit = our_circuit(5, 5, "X", 0.01)
+    dets = circuit.compile_detector_sampler(seed=8).sample(1000)
+    predecoder = committing_nothing(CommitRule(1, 3.0))
+    off = Decoder.from_circuit(
+        circuit, predecoder=predecoder, correlated=correlated, fallback=False
+    )
+    plain = Decoder.from_circuit(circuit, correlated=correlated)
+    np.testing.assert_array_equal(off.decode_batch(dets), plain.decode_batch(dets))
+
+
+def test_correlated_decoders_fall_back_at_their_own_gap(our_circuit):
+    circuit = our_circuit(5, 5, "X", 0.01)
+    dets = circuit.compile_detector_sampler(seed=9).sample(2000).view(np.uint8)
+    rules = CommitRules(CommitRule(1, 1.0), CommitRule(1, 5.0))
+    predecoder = Predecoder(PreDecoderNetwork(width=8, layers=2), rules)
+    counts = []
+    for correlated in (False, True):
+        decoder = Decoder.from_circuit(circuit, predecoder=predecoder, correlated=correlated)
+        counts.append(decoder.match(dets, decoder.predecode(dets)).fell_back.sum())
+    assert 0 < counts[0] < counts[1] < len(dets)
