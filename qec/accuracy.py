@@ -21,11 +21,18 @@ BASELINES = {
     "pymatching-correlated-css": "pymatching-css",
     "predecoder+pymatching": "pymatching-css",
     "predecoder+pymatching-correlated": "pymatching-correlated-css",
+    "predecoder+pymatching-nofallback": "pymatching-css",
+    "predecoder+pymatching-correlated-nofallback": "pymatching-correlated-css",
 }
 """The decoders of an evaluation, each with the one that it is compared with."""
 
 FACTORS = {"F": "predecoder+pymatching", "C": "predecoder+pymatching-correlated"}
 """The two factors, LER(baseline) / LER(decoder), by their decoder."""
+
+WITHOUT_FALLBACK = {f"{name}0": f"{decoder}-nofallback" for name, decoder in FACTORS.items()}
+"""The same for the pre-decoder that never falls back: what the network does by itself."""
+
+_DECODERS = FACTORS | WITHOUT_FALLBACK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Accuracy:
         return self.rows[FACTORS["F"]].shots
 
     def factor(self, name: str) -> Estimate:
-        """F or C with its paired 95 % interval; above 1 the pre-decoder helps."""
-        return self.rows[FACTORS[name]].gain
+        """F, C, F0 or C0 with its paired 95 % interval; above 1 the pre-decoder helps."""
+        return self.rows[_DECODERS[name]].gain
 
     @property
     def stim_penalty(self) -> Estimate:
@@ -84,7 +91,7 @@ class Accuracy:
         return max(self.factor(name).relative_half_width for name in FACTORS)
 
     def harms(self, name: str) -> bool:
-        """Whether the interval of F or C lies below 1."""
+        """Whether the interval of the factor lies below 1."""
         return self.factor(name).high < 1
 
 
@@ -127,7 +134,7 @@ def _table(points: Sequence[Accuracy]) -> Table:
 def _cell(point: Accuracy) -> str:
     lines = [
         f"{name} {_with_interval(point.factor(name))}{' !' if point.harms(name) else ''}"
-        for name in FACTORS
+        for name in _DECODERS
     ]
     lines.append(f"S {_with_interval(point.stim_penalty)}")
     lines.append(f"events /{short(point.density)}")
@@ -149,6 +156,7 @@ def _with_interval(ratio: Estimate) -> str:
 _LEGEND = (
     "F: LER(pymatching-css) / LER(predecoder+pymatching), with its paired 95 % interval",
     "C: LER(pymatching-correlated-css) / LER(predecoder+pymatching-correlated), likewise",
+    "F0, C0: as F and C, without falling back on matching the whole syndrome",
     "S: LER(pymatching) / LER(pymatching-css); F S is the factor over Stim's own decomposition",
     "events: detection events sampled / handed to F's matching, fallback included",
     "whole: shots that fall back on correlated matching of the whole syndrome, for F and for C",

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 DEFAULT_PREDECODER = "fast"
 
-# name -> (with pre-decoder, correlated, decomposition)
-_NAMED = {
-    "pymatching": (False, False, "stim"),
-    "pymatching-correlated": (False, True, "stim"),
-    "pymatching-css": (False, False, "css"),
-    "pymatching-correlated-css": (False, True, "css"),
-    "predecoder+pymatching": (True, False, "css"),
-    "predecoder+pymatching-correlated": (True, True, "css"),
+_NAMED: dict[str, dict[str, object]] = {
+    "pymatching": {"decomposition": "stim"},
+    "pymatching-correlated": {"decomposition": "stim", "correlated": True},
+    "pymatching-css": {},
+    "pymatching-correlated-css": {"correlated": True},
+    "predecoder+pymatching": {},
+    "predecoder+pymatching-correlated": {"correlated": True},
+    "predecoder+pymatching-nofallback": {"fallback": False},
+    "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
 }
 DECODER_NAMES = tuple(_NAMED)
 
@@ -105,7 +106,7 @@ class Decoder:
             bound = predecoder.bind(lattice, device)
             rule = predecoder.rules.correlated if correlated else predecoder.rules.uncorrelated
         if fallback and rule is not None and rule.gap > 0:
-            return cls(dem.num_detectors, Fallback(lattice, rule.gap), bound, rule)
+            return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
         model = matching_model(dem, lattice, decomposition)
         return cls(dem.num_detectors, Matcher(model, correlated), bound, rule)
 
@@ -208,10 +209,5 @@ def named_decoder(
     """
     if name not in _NAMED:
         raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
-    with_predecoder, correlated, decomposition = _NAMED[name]
-    return Decoder.from_dem(
-        dem,
-        predecoder=predecoder if with_predecoder else None,
-        correlated=correlated,
-        decomposition=decomposition,
-    )
+    with_predecoder = name.startswith("predecoder+")
+    return Decoder.from_dem(dem, predecoder=predecoder if with_predecoder else None, **_NAMED[name])

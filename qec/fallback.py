@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qec.ensemble import EnsembleMatcher
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
@@ -29,16 +30,17 @@ class Fallback:
     """Matches residuals, and matches anew, as a whole, the shots where they leave doubt.
 
     Uncorrelated matching of the residual predicts; the shots whose logical gap is below ``gap``
-    nats go to correlated matching of all their detection events instead.
+    nats go to correlated matching of all their detection events instead, by an ensemble of
+    ``members``.
 
     Raises:
         QecError: PyMatching refuses the model, or the logical gap is not defined on it.
     """
 
-    def __init__(self, lattice: SpaceTimeLattice, gap: float) -> None:
-        model = basis_split(lattice)
-        self._full = Matcher(model, correlated=True)
-        self._residual = GapMatcher(Matcher(model, correlated=False).graph, lattice, cap=gap)
+    def __init__(self, lattice: SpaceTimeLattice, gap: float, members: int = 1) -> None:
+        plain = Matcher(basis_split(lattice), correlated=False)
+        self._residual = GapMatcher(plain.graph, lattice, cap=gap)
+        self._full = EnsembleMatcher(lattice, members)
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
         """As ``Decoder.match``."""

@@ -219,7 +219,7 @@ def _draw_reliability(axes: Axes, diagram: Reliability) -> None:
         markersize=3,
         capsize=2,
         linewidth=1,
-        label=f"{diagram.shots} shots, mean gap {diagram.calibration_error:.1e}",
+        label=f"{diagram.shots} shots, mean deviation {diagram.calibration_error:.1e}",
     )
     axes.axvline(
         diagram.threshold,

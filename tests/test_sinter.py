@@ -12,7 +12,7 @@ import sinter
 import stim
 import torch
 
-from qec.decoder import named_decoder
+from qec.decoder import DECODER_NAMES, named_decoder
 from qec.errors import QecError
 from qec.predecoder.checkpoint import save_predecoder, shipped_checkpoints
 from qec.predecoder.network import PreDecoderNetwork
@@ -58,7 +58,7 @@ def test_names():
     # sinter lets nobody replace its own.
     assert set(sinter.BUILT_IN_DECODERS).isdisjoint(decoders)
     tagged = [name for name in decoders if "@" in name]
-    assert len(tagged) == 2 * len(shipped_checkpoints())
+    assert len(tagged) == 4 * len(shipped_checkpoints())
 
 
 def test_decoders_pickle_small():
@@ -87,8 +87,9 @@ def test_predictions_are_the_decoders(stim_circuit, untrained, basis, name):
 
 def test_own_checkpoints_get_names_with_their_digest(untrained):
     decoders = sinter_decoders(untrained)
-    (name,) = [n for n in decoders if n.startswith("predecoder[untrained@") and "corr" not in n]
-    assert decoders[name].predecoder == untrained
+    mine = {n.partition("]")[2]: d for n, d in decoders.items() if n.startswith("predecoder[untr")}
+    assert set(mine) == {name.removeprefix("predecoder") for name in DECODER_NAMES if "pre" in name}
+    assert {decoder.predecoder for decoder in mine.values()} == {untrained}
 
 
 def test_other_codes_are_refused():

@@ -19,6 +19,7 @@ class CommitRule:
         threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is.
         gap: shots whose residual has a logical gap (see ``qec.gap``) below this many nats fall back
             on correlated matching of the whole syndrome; 0: none does.
+        members: of the ensemble that then votes (see ``qec.ensemble``), odd; 1: no ensemble.
 
     Raises:
         QecError: a value out of range.
@@ -26,12 +27,16 @@ class CommitRule:
 
     threshold: float
     gap: float = 0.0
+    members: int = 1
 
     def __post_init__(self) -> None:
         if not _is_number(self.threshold) or not 0.5 <= self.threshold <= 1:
             raise QecError(f"threshold={self.threshold!r} must be a probability in [0.5, 1].")
         if not _is_number(self.gap) or not 0 <= self.gap < math.inf:
             raise QecError(f"gap={self.gap!r} must be a finite number of nats >= 0.")
+        whole = isinstance(self.members, int) and _is_number(self.members)
+        if not whole or self.members < 1 or self.members % 2 == 0:
+            raise QecError(f"members={self.members!r} must be an odd number of matchings.")
 
     @property
     def cut(self) -> float:

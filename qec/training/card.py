@@ -15,7 +15,7 @@ _CARD = """\
 {parameters} parameters in {layers} convolutions; {cost:.2f} million multiply-adds per data qubit
 and round.
 
-| decoder | commits above | whole syndrome to correlated matching at a gap |
+| decoder | commits above | whole syndrome to {voters} at a gap |
 |---|---|---|
 | `predecoder+pymatching` | {uncorrelated.threshold} | below {uncorrelated.gap:g} nats |
 | `predecoder+pymatching-correlated` | {correlated.threshold} | below {correlated.gap:g} nats |
@@ -79,6 +79,7 @@ def model_card(predecoder: Predecoder) -> str:
         "cost": network.multiply_adds_per_site() / 1e6,
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
+        "voters": _voters(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
@@ -87,6 +88,10 @@ def model_card(predecoder: Predecoder) -> str:
         "gaps": _markdown(["threshold", "gap", "F", "C", "events", "matched as a whole"], by_gap),
     }
     return _CARD.format(**fields)
+
+
+def _voters(members: int) -> str:
+    return f"{members} voting correlated matchings" if members > 1 else "correlated matching"
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

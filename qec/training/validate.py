@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
+from qec.ensemble import EnsembleMatcher
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
@@ -76,7 +76,10 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     if not sparse:
         warnings.append(f"no rule cuts the events by {settings.validation_density:g}: train longer")
     uncorrelated = max(sparse or records, key=lambda r: r["mean_log_F"])
-    chosen = (CommitRule(r["threshold"], r["gap"]) for r in (uncorrelated, correlated))
+    chosen = (
+        CommitRule(record["threshold"], record["gap"], settings.ensemble)
+        for record in (uncorrelated, correlated)
+    )
     return Choice(CommitRules(*chosen), records, warnings)
 
 
@@ -91,8 +94,9 @@ def validation_table(records: list[dict], rules: CommitRules) -> Table:
 
 def validation_cells(record: dict, rules: CommitRules) -> tuple[str, ...]:
     """One candidate: threshold, gap, mean F and C, density ratio, fallback; the chosen marked."""
-    rule = CommitRule(record["threshold"], record["gap"])
-    marks = [f.name for f in dataclasses.fields(rules) if getattr(rules, f.name) == rule]
+    here = (record["threshold"], record["gap"])
+    chosen = {name: (rule.threshold, rule.gap) for name, rule in vars(rules).items()}
+    marks = [name for name, there in chosen.items() if there == here]
     return (
         f"{record['threshold']:g}",
         " ".join([f"{record['gap']:g}", *(f"({mark})" for mark in marks)]),
@@ -154,6 +158,7 @@ def _circuit_scores(
     model = basis_split(lattice)
     plain, full = Matcher(model, correlated=False), Matcher(model, correlated=True)
     with_gap = GapMatcher(plain.graph, lattice, cap=max(*gaps, 1.0))
+    ensemble = EnsembleMatcher(lattice, settings.ensemble)
     bound = Predecoder(network, CommitRules.same(0.5)).bind(lattice, settings.device)
     cuts = [CommitRule(threshold).cut for threshold in settings.thresholds]
 
@@ -167,6 +172,7 @@ def _circuit_scores(
         weight = detectors.sum(axis=1, dtype=np.int64)
         uncorrelated = plain.decode_batch(detectors) != truth
         correlated = full.decode_batch(detectors) != truth
+        fallback = ensemble.decode_batch(detectors) != truth
         logits = bound.logits(events)
         for i, cut in enumerate(cuts):
             left, flipped = bound.residual(events, (logits > cut).to(torch.uint8))
@@ -179,7 +185,7 @@ def _circuit_scores(
                     shots,
                     uncorrelated.sum(),
                     correlated.sum(),
-                    np.where(whole, correlated, wrong).sum(),
+                    np.where(whole, fallback, wrong).sum(),
                     weight.sum(),
                     residual.sum(dtype=np.int64) + weight[whole].sum(),
                     whole.sum(),
