@@ -294,7 +294,8 @@ def test_checkpoints_round_trip(our_circuit, tmp_path):
     assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})
     assert len(loaded.digest) == 8
     for name, tensor in loaded.network.state_dict().items():
-        assert torch.equal(tensor, weights_of(SMALL)[name])
+        saved = weights_of(SMALL)[name]
+        assert torch.equal(tensor, saved.bfloat16().float() if saved.ndim > 1 else saved)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
     save_predecoder(path, weights_of(SMALL), SMALL, CommitRules.same(0.75), {"shots": 7})
     assert load_predecoder(path).digest != loaded.digest

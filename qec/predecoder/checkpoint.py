@@ -31,7 +31,7 @@ def save_predecoder(
     rules: CommitRules,
     history: dict[str, object],
 ) -> None:
-    """Saves a checkpoint atomically.
+    """Saves a checkpoint atomically; kernels in bfloat16, the precision that they are used in.
 
     Args:
         path: a ``.safetensors`` file; its stem is the pre-decoder's name.
@@ -46,7 +46,10 @@ def save_predecoder(
         "rules": dataclasses.asdict(rules),
         "history": history,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous().to(torch.bfloat16 if tensor.ndim > 1 else tensor.dtype)
+        for name, tensor in weights.items()
+    }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"qec": json.dumps(description)})
 
@@ -95,7 +98,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {}).get("qec", "{}"))
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise QecError(f"checkpoint {path} is truncated or corrupt: {error}") from error
     found = description.get("format") if isinstance(description, dict) else None
