@@ -29,9 +29,9 @@ class Matched(NamedTuple):
 class Fallback:
     """Matches residuals, and matches anew, as a whole, the shots where they leave doubt.
 
-    Uncorrelated matching of the residual predicts; the shots whose logical gap is below ``gap``
-    nats go to correlated matching of all their detection events instead, by an ensemble of
-    ``members``.
+    Uncorrelated matching of the residual predicts.  The shots whose logical gap is below ``gap``
+    times the weight of the lightest logical operator go to correlated matching of all their
+    detection events instead, by an ensemble of ``members``.
 
     Raises:
         QecError: PyMatching refuses the model, or the logical gap is not defined on it.
@@ -39,7 +39,7 @@ class Fallback:
 
     def __init__(self, lattice: SpaceTimeLattice, gap: float, members: int = 1) -> None:
         plain = Matcher(basis_split(lattice), correlated=False)
-        self._residual = GapMatcher(plain.graph, lattice, cap=gap)
+        self._residual = GapMatcher(plain.graph, lattice, largest=gap)
         self._full = EnsembleMatcher(lattice, members)
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:

@@ -27,14 +27,19 @@ class GapMatcher:
     Args:
         graph: matching graph of a basis-split model.
         lattice: its lattice.
-        cap: gaps are found up to this many nats; a larger cap takes more time.
+        largest: gaps are found up to this fraction of ``logical_weight``; more takes more time.
+
+    Attributes:
+        logical_weight: of the lightest logical operator, in nats; the largest gap there is.
+        cap: ``largest * logical_weight``.
 
     Raises:
         QecError: the observable is not the parity of errors that end on one boundary.
     """
 
-    def __init__(self, graph: pymatching.Matching, lattice: SpaceTimeLattice, cap: float) -> None:
-        self.cap = cap
+    def __init__(
+        self, graph: pymatching.Matching, lattice: SpaceTimeLattice, largest: float
+    ) -> None:
         self._detectors = np.flatnonzero(lattice.sector == MEMORY)
         u, v, weight, flip = _edges(graph, lattice, self._detectors)
         n, inner = len(self._detectors), v >= 0
@@ -50,13 +55,14 @@ class GapMatcher:
         for k in range(lattice.rounds):
             self._one.add_edge(n + k, n + k + 1, weight=0)
         self._nodes = n + lattice.rounds + 1
-        self._shortest = 0.0
-        if weight.min() >= 0:  # the bound in decode_batch needs that
-            ends = np.zeros(self._nodes, dtype=np.uint8)
-            ends[n] = 1
-            self._shortest = self._one.decode(ends, return_weight=True)[1]
+        ends = np.zeros(self._nodes, dtype=np.uint8)
+        ends[n] = 1
+        self.logical_weight = float(self._one.decode(ends, return_weight=True)[1])
+        self.cap = max(largest * self.logical_weight, 0.0)
+        # The bound in decode_batch needs weights that are not negative.
+        self._bound = self.logical_weight if weight.min() >= 0 else -np.inf
         # A way out that keeps PyMatching from searching farther than the cap.
-        self._one.add_boundary_edge(n, weight=cap + _MARGIN)
+        self._one.add_boundary_edge(n, weight=self.cap + _MARGIN)
 
     def decode_batch(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predictions and how sure they are.
@@ -71,10 +77,10 @@ class GapMatcher:
         n = events.shape[1]
         predictions, weights = self._either.decode_batch(events, return_weights=True)
         flips = predictions[:, 0]
-        gaps = np.full(len(events), float(self.cap))
+        gaps = np.full(len(events), self.cap)
         # The two corrections differ by a logical operator, so their weights add up to its weight
         # at least: where the better one is light enough, the gap needs no second matching.
-        close = np.flatnonzero(self._shortest - 2 * weights < self.cap)
+        close = np.flatnonzero(self._bound - 2 * weights < self.cap)
         if len(close):
             other = np.zeros((len(close), self._nodes), dtype=np.uint8)
             other[:, :n] = events[close]

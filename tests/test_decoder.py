@@ -288,7 +288,7 @@ def weights_of(architecture):
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
-    rules = CommitRules(CommitRule(0.75, 3), CommitRule(0.5, 9.5))
+    rules = CommitRules(CommitRule(0.75, 0.3), CommitRule(0.5, 0.95, 5))
     save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
     loaded = load_predecoder(path)
     assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})
@@ -378,9 +378,9 @@ def test_thresholds_are_validated(threshold):
         CommitRule(threshold)
 
 
-@pytest.mark.parametrize("gap", [-1, math.nan, math.inf, "wide", True])
+@pytest.mark.parametrize("gap", [-1, 1.01, math.nan, math.inf, "wide", True])
 def test_gaps_are_validated(gap):
-    with pytest.raises(QecError, match=r"gap=.* nats >= 0"):
+    with pytest.raises(QecError, match=r"gap=.* in \[0, 1\]"):
         CommitRule(0.9, gap)
 
 

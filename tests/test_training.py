@@ -20,9 +20,11 @@ from qec.errors import QecError
 from qec.matching import Matcher, basis_split
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
+from qec.predecoder.zoo import build_network
 from qec.training import data, loop, teacher
 from qec.training.data import BatchStream, Labeller, Source, batches
 from qec.training.loop import train
+from qec.training.optim import build_optimisers
 from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher
 
@@ -38,7 +40,7 @@ TINY = [
     "validation_shots=256",
     "validation_distances=[3]",
     "thresholds=[0.5,0.9]",
-    "gaps=[3]",
+    "gaps=[0.3]",
 ]
 
 
@@ -235,8 +237,8 @@ def test_command_line(tmp_path, capsys) -> None:
     predecoder = load_predecoder(out / "run.safetensors")
     assert predecoder.metadata["shots"] == 640
     assert predecoder.rules.uncorrelated.threshold in (0.5, 0.9)
-    assert predecoder.rules.uncorrelated.gap in (0, 3)
-    assert predecoder.rules.correlated.gap == 3
+    assert predecoder.rules.uncorrelated.gap in (0, 0.3)
+    assert predecoder.rules.correlated.gap == 0.3
     assert list((out / "tensorboard").iterdir())
     card = (out / "run.md").read_text()
     assert "| training shots | 640 |" in card
@@ -415,3 +417,22 @@ def test_teacher_refuses_errors_that_no_short_chain_matches(monkeypatch) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_trains_on_cuda(tmp_path) -> None:
     train(tiny(tmp_path / "run", "device=cuda"))
+
+
+def test_without_muon_adamw_trains_every_weight(tmp_path) -> None:
+    settings = tiny(tmp_path / "run", "muon_lr=null", "shots=64")
+    network = build_network(settings.model)
+    (optimiser,) = build_optimisers(network, settings)
+    trained = sum(p.numel() for group in optimiser.param_groups for p in group["params"])
+    assert trained == sum(p.numel() for p in network.parameters())
+    path = train(settings)
+    assert "| optimiser | AdamW at" in path.with_suffix(".md").read_text()
+
+
+def test_a_larger_network_starts_from_a_smaller_one(tmp_path) -> None:
+    parent = train(tiny(tmp_path / "parent", "shots=64"))
+    larger = "model={width: 12, layers: 4}"
+    grown = train(tiny(tmp_path / "run", "shots=64", f"init_from={parent}", larger))
+    found = load_predecoder(grown)
+    assert found.network.stem.shape[0] == 12
+    assert found.metadata["started_from"].startswith("parent@")

@@ -47,7 +47,10 @@ def save_predecoder(
         "history": history,
     }
     tensors = {
-        name: tensor.detach().cpu().contiguous().to(torch.bfloat16 if tensor.ndim > 1 else tensor.dtype)
+        name: tensor.detach()
+        .cpu()
+        .contiguous()
+        .to(torch.bfloat16 if tensor.ndim > 1 else tensor.dtype)
         for name, tensor in weights.items()
     }
     with atomic_path(path) as temporary:

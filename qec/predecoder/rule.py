@@ -17,8 +17,9 @@ class CommitRule:
 
     Attributes:
         threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is.
-        gap: shots whose residual has a logical gap (see ``qec.gap``) below this many nats fall back
-            on correlated matching of the whole syndrome; 0: none does.
+        gap: shots whose residual has a logical gap (see ``qec.gap``) below this fraction, in
+            [0, 1], of the weight of the lightest logical operator fall back on correlated matching
+            of the whole syndrome; 0: none does.
         members: of the ensemble that then votes (see ``qec.ensemble``), odd; 1: no ensemble.
 
     Raises:
@@ -32,8 +33,8 @@ class CommitRule:
     def __post_init__(self) -> None:
         if not _is_number(self.threshold) or not 0.5 <= self.threshold <= 1:
             raise QecError(f"threshold={self.threshold!r} must be a probability in [0.5, 1].")
-        if not _is_number(self.gap) or not 0 <= self.gap < math.inf:
-            raise QecError(f"gap={self.gap!r} must be a finite number of nats >= 0.")
+        if not _is_number(self.gap) or not 0 <= self.gap <= 1:
+            raise QecError(f"gap={self.gap!r} must be a fraction in [0, 1].")
         whole = isinstance(self.members, int) and _is_number(self.members)
         if not whole or self.members < 1 or self.members % 2 == 0:
             raise QecError(f"members={self.members!r} must be an odd number of matchings.")

@@ -17,8 +17,8 @@ and round.
 
 | decoder | commits above | whole syndrome to {voters} at a gap |
 |---|---|---|
-| `predecoder+pymatching` | {uncorrelated.threshold} | below {uncorrelated.gap:g} nats |
-| `predecoder+pymatching-correlated` | {correlated.threshold} | below {correlated.gap:g} nats |
+| `predecoder+pymatching` | {uncorrelated.threshold} | below {uncorrelated.gap:g} |
+| `predecoder+pymatching-correlated` | {correlated.threshold} | below {correlated.gap:g} |
 
 | | |
 |---|---|
@@ -47,7 +47,8 @@ Without fallback:
 
 {plain}
 
-At these thresholds, by the logical gap below which a shot is matched as a whole; means:
+At these thresholds, by the logical gap (as a fraction of the weight of the lightest logical
+operator) below which a shot is matched as a whole; means over circuits:
 
 {gaps}
 {warning}"""

@@ -149,6 +149,6 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_p": _STRENGTH,
     "validation_density": (_number(lambda x: x >= 1), "a number >= 1"),
     "ensemble": (lambda x: _integer(1)(x) and x % 2 == 1, "an odd number >= 1"),
-    "gaps": _POSITIVE,
+    "gaps": (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]"),
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }
