@@ -39,6 +39,7 @@ TINY = [
     "workers=0",
     "validation_shots=256",
     "validation_distances=[3]",
+    "validation_noises=[uniform]",
     "thresholds=[0.5,0.9]",
     "gaps=[0.3]",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qec.predecoder.correction import Predecoder
 from qec.training.settings import LABELS
-from qec.training.validate import validation_cells
+from qec.training.validate import by_distance, validation_cells
 
 _CARD = """\
 # Pre-decoder `{name}`
@@ -36,19 +36,20 @@ and round.
 
 ## Choice of the commit rules
 
-{validation_shots} validation shots per circuit (uniform noise, p = {validation_p}, seeds from
-{validation_seed}), which neither training nor any published figure uses. F and C: logical error
-rates of uncorrelated and of correlated matching alone over that of the rule, same shots, same
-(basis-split) error model. Events: detection events sampled over those that matching gets, residuals
-and whole syndromes. The rule for correlated matching hands on the fewest events at C = 1; that for
-uncorrelated matching has the highest F with {validation_density:g} times fewer events or more.
+{validation_shots} validation shots per circuit ({validation_circuits};
+p = {validation_p}, seeds from {validation_seed}), which neither training nor any published figure
+uses. F and C: logical error rates of uncorrelated and of correlated matching alone over that of the
+rule, same shots, same (basis-split) error model; geometric means. Events: detection events sampled
+over those that matching gets, residuals and whole syndromes. The rule for correlated matching hands
+on the fewest events at C = 1; that for uncorrelated matching has the highest F with
+{validation_density:g} times fewer events or more.
 
 Without fallback:
 
 {plain}
 
 At these thresholds, by the logical gap (as a fraction of the weight of the lightest logical
-operator) below which a shot is matched as a whole; means over circuits:
+operator) below which a shot is matched as a whole:
 
 {gaps}
 {warning}"""
@@ -61,15 +62,23 @@ def model_card(predecoder: Predecoder) -> str:
     plain = [
         (
             f"{record['threshold']:g}",
-            *(f"{factor:.2f}" for factor in record["F"].values()),
+            *(f"{factor:.2f}" for factor in by_distance(record, "F").values()),
             f"{record['density_ratio']:.1f}",
         )
         for record in figures
         if record["gap"] == 0
     ]
     used = (rules.uncorrelated.threshold, rules.correlated.threshold)
-    by_gap = [validation_cells(r, rules) for r in figures if r["threshold"] in used]
-    circuits = [f"F, {name}" for name in figures[0]["F"]]
+    by_gap = [
+        (
+            *validation_cells(record, rules),
+            *(f"{factor:.2f}" for factor in by_distance(record, "C").values()),
+        )
+        for record in figures
+        if record["threshold"] in used
+    ]
+    distances = list(by_distance(figures[0], "F"))
+    heads = ["threshold", "gap", "F", "C", "events", "matched as a whole"]
     fields = {
         **history,
         **{key: _counted(history[key]) for key in ("distances", "orientations", "noises", "ps")},
@@ -85,8 +94,9 @@ def model_card(predecoder: Predecoder) -> str:
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
         "warning": "".join(f"\n**Warning: {text}.**\n" for text in history["warnings"]),
-        "plain": _markdown(["threshold", *circuits, "events"], plain),
-        "gaps": _markdown(["threshold", "gap", "F", "C", "events", "matched as a whole"], by_gap),
+        "plain": _markdown(["threshold", *(f"F, {d}" for d in distances), "events"], plain),
+        "gaps": _markdown([*heads, *(f"C, {d}" for d in distances)], by_gap),
+        "validation_circuits": ", ".join(figures[0]["F"]),
     }
     return _CARD.format(**fields)
 

@@ -20,15 +20,16 @@ from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.training.data import Batch, Labeller, Source
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, Choice, choose_rules
+from qec.training.validate import VALIDATION_SEED, Choice, choose_rules, validation_circuits
 
 
 def teacher_batches(settings: TrainSettings, shots: int = 1024) -> list[Batch]:
     """Batches of the validation circuits' shots with the matching teacher's labels."""
     return [
-        Labeller(Source(d, d, "ZV", basis, "uniform", settings.validation_p, "matching")).batch(
+        Labeller(Source(d, d, "ZV", basis, noise, settings.validation_p, "matching")).batch(
             shots, VALIDATION_SEED
         )
+        for noise in settings.validation_noises
         for d in settings.validation_distances
         for basis in ("X", "Z")
     ]
@@ -82,7 +83,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     batches = teacher_batches(settings)
-    table = Table("checkpoint", "shots", "minutes", "BCE", "F, threshold 0.5, no fallback")
+    table = Table("checkpoint", "shots", "minutes", "BCE", "F at the lowest threshold, no fallback")
     for name in ("uncorrelated", "correlated"):
         table.add_column(f"{name}: threshold, gap, F, C, events, fallback")
     for predecoder in predecoders:
@@ -91,9 +92,8 @@ def main() -> int:
     console = Console()
     console.width = max(console.width, 170)
     console.print(table)
-    distances = ", ".join(map(str, settings.validation_distances))
     print(
-        f"means over d = {distances} and bases X, Z; uniform noise p = {settings.validation_p:g}, "
+        f"means over {', '.join(validation_circuits(settings))}, p = {settings.validation_p:g}; "
         f"{settings.validation_shots} shots per circuit, seeds from {VALIDATION_SEED}; "
         "BCE: against correlated matching, nats per bit"
     )

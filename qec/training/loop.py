@@ -117,6 +117,7 @@ def _finish(run: _Run, settings: TrainSettings) -> Path:
         "started_from": run.parent,
         "sessions": run.sessions,
         "validation_shots": settings.validation_shots,
+        "validation_noises": settings.validation_noises,
         "validation_p": settings.validation_p,
         "validation_seed": VALIDATION_SEED,
         "validation": choice.records,

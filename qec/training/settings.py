@@ -52,6 +52,7 @@ class TrainSettings:
     save_every: float
     validation_shots: int
     validation_distances: tuple[int, ...]
+    validation_noises: tuple[str, ...]
     validation_p: float
     validation_density: float
     ensemble: int
@@ -82,6 +83,8 @@ class TrainSettings:
         for noise in values["noises"]:
             for p in values["ps"]:
                 CircuitNoise.named(noise, p)
+        for noise in values["validation_noises"]:
+            CircuitNoise.named(noise, values["validation_p"])
         if values["shots"] < values["batch"]:
             raise QecError(f"shots={values['shots']} is less than one batch of {values['batch']}.")
         resolve_device(values["device"])
@@ -105,7 +108,7 @@ _DECIDING = (
 )
 _LISTS = (
     *("distances", "orientations", "noises", "ps"),
-    *("validation_distances", "thresholds", "gaps"),
+    *("validation_distances", "validation_noises", "thresholds", "gaps"),
 )
 
 
