@@ -41,7 +41,7 @@ p = {validation_p}, seeds from {validation_seed}), which neither training nor an
 uses. F and C: logical error rates of uncorrelated and of correlated matching alone over that of the
 rule, same shots, same (basis-split) error model; geometric means. Events: detection events sampled
 over those that matching gets, residuals and whole syndromes. The rule for correlated matching hands
-on the fewest events at C = 1; that for uncorrelated matching has the highest F with
+on the fewest events at C = {validation_c:g}; that for uncorrelated matching has the highest F with
 {validation_density:g} times fewer events or more.
 
 Without fallback:

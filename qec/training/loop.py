@@ -122,6 +122,7 @@ def _finish(run: _Run, settings: TrainSettings) -> Path:
         "validation_seed": VALIDATION_SEED,
         "validation": choice.records,
         "validation_density": settings.validation_density,
+        "validation_c": settings.validation_c,
         "warnings": choice.warnings,
     }
     path = settings.out / f"{settings.out.resolve().name}.safetensors"

@@ -55,6 +55,7 @@ class TrainSettings:
     validation_noises: tuple[str, ...]
     validation_p: float
     validation_density: float
+    validation_c: float
     ensemble: int
     thresholds: tuple[float, ...]
     gaps: tuple[float, ...]
@@ -151,6 +152,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_shots": (_integer(1), "an integer >= 1"),
     "validation_p": _STRENGTH,
     "validation_density": (_number(lambda x: x >= 1), "a number >= 1"),
+    "validation_c": _POSITIVE,
     "ensemble": (lambda x: _integer(1)(x) and x % 2 == 1, "an odd number >= 1"),
     "gaps": (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]"),
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),

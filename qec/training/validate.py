@@ -25,9 +25,7 @@ from qec.training.settings import TrainSettings
 
 VALIDATION_SEED = 777_000_000
 _SHOTS_PER_PASS = 1024
-# C from which a rule counts as harmless, on average and at each distance: the shots that would tell
-# it from 1 would take hours.
-_HARMLESS, _HARMLESS_EACH = 0.995, 0.98
+_WORST_C = 0.98  # at each distance; the shots that would tell it from 1 would take hours
 
 
 class Choice(NamedTuple):
@@ -50,8 +48,8 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
 
     Each candidate decodes the same shots of every validation circuit.  F and C are the LERs of
     uncorrelated and of correlated matching alone (basis-split model) over that of the candidate.
-    The rule for correlated matching hands the fewest events to matching while C is 1, on average
-    and at each distance; that for uncorrelated matching has the highest mean log F of those that
+    The rule for correlated matching hands the fewest events to matching while C is
+    ``validation_c`` on average, and 1 or nearly so at each distance; that for uncorrelated matching has the highest mean log F of those that
     cut the events by ``validation_density``.
     """
     gaps = (0.0, *settings.gaps)
@@ -67,14 +65,21 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
             enumerate(settings.thresholds), enumerate(gaps)
         )
     ]
+    return pick_rules(records, settings)
+
+
+def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
+    """The choice among the candidates' records that ``choose_rules`` describes."""
     warnings = []
     cautious = [r for r in records if r["gap"] > 0]
-    harmless = [r for r in cautious if _is_harmless(r)]
+    harmless = [r for r in cautious if _is_harmless(r, settings.validation_c)]
     if harmless:
         correlated = max(harmless, key=lambda r: r["density_ratio"])
     else:
         correlated = max(cautious, key=lambda r: r["mean_log_C"])
-        warnings.append("no rule keeps C at 1: train longer or allow larger gaps")
+        warnings.append(
+            f"no rule reaches C = {settings.validation_c:g}: train longer or allow larger gaps"
+        )
     sparse = [r for r in records if r["density_ratio"] >= settings.validation_density]
     if not sparse:
         warnings.append(f"no rule cuts the events by {settings.validation_density:g}: train longer")
@@ -121,9 +126,9 @@ def validation_cells(record: dict, rules: CommitRules) -> tuple[str, ...]:
     )
 
 
-def _is_harmless(record: dict) -> bool:
+def _is_harmless(record: dict, c: float) -> bool:
     worst = min(by_distance(record, "C").values())
-    return record["mean_log_C"] >= math.log(_HARMLESS) and worst >= _HARMLESS_EACH
+    return record["mean_log_C"] >= math.log(c) and worst >= _WORST_C
 
 
 def by_distance(record: dict, name: str) -> dict[str, float]:
