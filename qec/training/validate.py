@@ -49,8 +49,8 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     Each candidate decodes the same shots of every validation circuit.  F and C are the LERs of
     uncorrelated and of correlated matching alone (basis-split model) over that of the candidate.
     The rule for correlated matching hands the fewest events to matching while C is
-    ``validation_c`` on average, and 1 or nearly so at each distance; that for uncorrelated matching has the highest mean log F of those that
-    cut the events by ``validation_density``.
+    ``validation_c`` on average, and 1 or nearly so at each distance; that for uncorrelated matching
+    has the highest mean log F of those that cut the events by ``validation_density``.
     """
     gaps = (0.0, *settings.gaps)
     circuits = validation_circuits(settings)
