@@ -18,7 +18,7 @@ _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are c
 
 
 class Predecoder:
-    """A trained network with its commit rule.
+    """A trained network with its commit rules.
 
     Args:
         network: logits of the canonical chain.
