@@ -194,6 +194,11 @@ class Decoder:
         return np.ascontiguousarray(shots).view(np.uint8)
 
 
+def has_predecoder(name: str) -> bool:
+    """Whether a decoder of that name runs the network before matching."""
+    return name.startswith("predecoder+")
+
+
 def named_decoder(
     name: str, dem: stim.DetectorErrorModel, predecoder: str = DEFAULT_PREDECODER
 ) -> Decoder:
@@ -209,5 +214,5 @@ def named_decoder(
     """
     if name not in _NAMED:
         raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
-    with_predecoder = name.startswith("predecoder+")
-    return Decoder.from_dem(dem, predecoder=predecoder if with_predecoder else None, **_NAMED[name])
+    network = predecoder if has_predecoder(name) else None
+    return Decoder.from_dem(dem, predecoder=network, **_NAMED[name])

@@ -23,13 +23,17 @@ _SEED = 0
 class EnsembleMatcher:
     """Majority vote of ``members`` (an odd number) correlated matchings; the first unperturbed.
 
+    Attributes:
+        unperturbed: the first member.
+
     Raises:
         QecError: as ``qec.matching.Matcher``.
     """
 
     def __init__(self, lattice: SpaceTimeLattice, members: int) -> None:
         rng = np.random.default_rng(_SEED)
-        self._members = [Matcher(basis_split(lattice), correlated=True)]
+        self.unperturbed = Matcher(basis_split(lattice), correlated=True)
+        self._members = [self.unperturbed]
         while len(self._members) < members:
             model = basis_split(_perturbed(lattice, rng))
             self._members.append(Matcher(model, correlated=True))

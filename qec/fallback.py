@@ -9,7 +9,6 @@ import numpy as np
 from qec.ensemble import EnsembleMatcher
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split
 from qec.predecoder.rule import Predecoded
 
 
@@ -38,9 +37,9 @@ class Fallback:
     """
 
     def __init__(self, lattice: SpaceTimeLattice, gap: float, members: int = 1) -> None:
-        plain = Matcher(basis_split(lattice), correlated=False)
-        self._residual = GapMatcher(plain.graph, lattice, largest=gap)
         self._full = EnsembleMatcher(lattice, members)
+        # Its graph has the edges and weights of uncorrelated matching's.
+        self._residual = GapMatcher(self._full.unperturbed.graph, lattice, largest=gap)
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
         """As ``Decoder.match``."""

@@ -23,11 +23,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qec.config import positive_integer
-from qec.decoder import named_decoder
+from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError, first_line
 from qec.files import atomic_path
 from qec.points import Point
-from qec.results import has_predecoder
 
 SAMPLER = "paired"
 """The name under which the sampler stands in the decoder column of collected.csv."""

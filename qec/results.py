@@ -14,13 +14,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from qec.decoder import has_predecoder
 from qec.files import atomic_path
 from qec.stats import Estimate, error_rate, error_rate_per_round, paired_ratio
-
-
-def has_predecoder(decoder: str) -> bool:
-    """Whether a decoder of that name runs the network before matching."""
-    return decoder.startswith("predecoder+")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,13 @@ import numpy as np
 import sinter
 import stim
 
-from qec.decoder import DECODER_NAMES, DEFAULT_PREDECODER, Decoder, named_decoder
+from qec.decoder import (
+    DECODER_NAMES,
+    DEFAULT_PREDECODER,
+    Decoder,
+    has_predecoder,
+    named_decoder,
+)
 from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
 
 
@@ -75,7 +81,7 @@ def sinter_decoders(*checkpoints: str) -> dict[str, sinter.Decoder]:
         predecoder = load_predecoder(checkpoint)
         tag = f"predecoder[{predecoder.name}@{predecoder.digest}]"
         for name in DECODER_NAMES:
-            if name.startswith("predecoder"):
+            if has_predecoder(name):
                 full = name.replace("predecoder", tag, 1)
                 decoders[full] = SinterDecoder(name, checkpoint)
     return decoders

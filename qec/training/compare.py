@@ -18,9 +18,17 @@ from qec.errors import QecError
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.precision import autocast, network_dtype
 from qec.training.data import Batch, Labeller, Source
+from qec.training.loss import cross_entropy
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, Choice, choose_rules, validation_circuits
+from qec.training.validate import (
+    VALIDATION_SEED,
+    Choice,
+    choose_rules,
+    validation_circuits,
+    validation_grid,
+)
 
 
 def teacher_batches(settings: TrainSettings, shots: int = 1024) -> list[Batch]:
@@ -29,24 +37,21 @@ def teacher_batches(settings: TrainSettings, shots: int = 1024) -> list[Batch]:
         Labeller(Source(d, d, "ZV", basis, noise, settings.validation_p, "matching")).batch(
             shots, VALIDATION_SEED
         )
-        for noise in settings.validation_noises
-        for d in settings.validation_distances
-        for basis in ("X", "Z")
+        for noise, d, basis in validation_grid(settings)
     ]
 
 
-def cross_entropy(network: PreDecoderNetwork, batches: list[Batch]) -> float:
-    """Mean binary cross-entropy in nats per visible chain bit, over batches."""
+def mean_cross_entropy(network: PreDecoderNetwork, batches: list[Batch]) -> float:
+    """Binary cross-entropy in nats per visible chain bit, mean over all bits of the batches."""
+    cpu = torch.device("cpu")
     total = bits = 0.0
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast(cpu):
         for events, static, labels, valid in batches:
-            for part in range(0, len(events), 256):
-                logits = network(events[part : part + 256].to(torch.bfloat16), static)
-                wanted = labels[part : part + 256].float()
-                total += torch.nn.functional.binary_cross_entropy_with_logits(
-                    logits.float(), wanted, weight=valid.float(), reduction="sum"
-                ).item()
-                bits += valid.sum().item() * len(logits)
+            for part in zip(events.split(256), labels.split(256), strict=True):
+                seen = valid.sum().item() * len(part[0])
+                logits = network(part[0].to(network_dtype(cpu)), static)
+                total += cross_entropy(logits, part[1], valid).item() * seen
+                bits += seen
     return total / bits
 
 
@@ -87,7 +92,7 @@ def main() -> int:
     for name in ("uncorrelated", "correlated"):
         table.add_column(f"{name}: threshold, gap, F, C, events, fallback")
     for predecoder in predecoders:
-        bce = cross_entropy(predecoder.network, batches)
+        bce = mean_cross_entropy(predecoder.network, batches)
         table.add_row(*row(predecoder, bce, choose_rules(predecoder.network, settings)))
     console = Console()
     console.width = max(console.width, 170)

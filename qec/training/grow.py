@@ -21,15 +21,9 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
             layers without being residual.
     """
     old, new = _shape(small), _shape(large)
-    deeper = len(large.hidden) - len(small.hidden)
-    same = (small.activation, small.residual) == (large.activation, large.residual)
-    if (
-        not same
-        or new["kernel"] != old["kernel"]
-        or new["width"] < old["width"]
-        or deeper < 0
-        or (deeper and not large.residual)
-    ):
+    changed = any(new[key] != old[key] for key in ("kernel", "activation", "residual"))
+    smaller = new["width"] < old["width"] or new["layers"] < old["layers"]
+    if changed or smaller or (new["layers"] > old["layers"] and not large.residual):
         raise QecError(
             f"a network of {old} cannot grow into one of {new}: keep kernel, activation and "
             "residual, and make it wider or (if residual) deeper, never smaller."

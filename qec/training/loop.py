@@ -32,6 +32,7 @@ from qec.predecoder.zoo import build_network
 from qec.training.card import model_card
 from qec.training.data import Batch, batches, check_mixture
 from qec.training.grow import grow
+from qec.training.loss import cross_entropy
 from qec.training.optim import build_optimisers, set_learning_rate
 from qec.training.settings import TrainSettings
 from qec.training.validate import VALIDATION_SEED, choose_rules, validation_table
@@ -180,13 +181,11 @@ class _Run:
             self.sessions.append({**session, "step": self.step})
 
     def train_step(self, batch: Batch) -> torch.Tensor:
-        """One optimiser step on the mean binary cross-entropy of the visible chain bits."""
+        """One optimiser step."""
         events, static, labels, valid = (tensor.to(self.device) for tensor in batch)
         with autocast(self.device):
             logits = self.network(events.to(network_dtype(self.device)), static)
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            logits.float(), labels.float(), weight=valid.float(), reduction="sum"
-        ) / (valid.sum() * len(events))
+        loss = cross_entropy(logits, labels, valid)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.mid_step = True

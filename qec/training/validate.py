@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -97,10 +98,13 @@ def validation_circuits(settings: TrainSettings) -> dict[str, stim.Circuit]:
         f"{noise} d={d} {basis}": memory_circuit(
             RotatedSurfaceCode(d), CircuitNoise.named(noise, settings.validation_p), d, basis
         )
-        for noise in settings.validation_noises
-        for d in settings.validation_distances
-        for basis in ("X", "Z")
+        for noise, d, basis in validation_grid(settings)
     }
+
+
+def validation_grid(settings: TrainSettings) -> Iterator[tuple[str, int, str]]:
+    """Noise, distance and basis of each validation circuit, in order."""
+    return itertools.product(settings.validation_noises, settings.validation_distances, "XZ")
 
 
 def validation_table(records: list[dict], rules: CommitRules) -> Table:
@@ -185,8 +189,7 @@ def _circuit_scores(
 ) -> dict[tuple[int, int], _Score]:
     """The score of each (threshold number, gap number), all on the same shots."""
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    model = basis_split(lattice)
-    plain, full = Matcher(model, correlated=False), Matcher(model, correlated=True)
+    plain = Matcher(basis_split(lattice), correlated=False)
     with_gap = GapMatcher(plain.graph, lattice, largest=max(gaps))
     ensemble = EnsembleMatcher(lattice, settings.ensemble)
     bound = Predecoder(network, CommitRules.same(0.5)).bind(lattice, settings.device)
@@ -201,8 +204,10 @@ def _circuit_scores(
         events = torch.from_numpy(detectors).to(settings.device)
         weight = detectors.sum(axis=1, dtype=np.int64)
         uncorrelated = plain.decode_batch(detectors) != truth
-        correlated = full.decode_batch(detectors) != truth
-        fallback = ensemble.decode_batch(detectors) != truth
+        correlated = ensemble.unperturbed.decode_batch(detectors) != truth
+        fallback = correlated
+        if settings.ensemble > 1:
+            fallback = ensemble.decode_batch(detectors) != truth
         logits = bound.logits(events)
         for i, cut in enumerate(cuts):
             left, flipped = bound.residual(events, (logits > cut).to(torch.uint8))
