@@ -1,0 +1,317 @@
+"""Every elementary fault of a stabiliser circuit: what it flips, and which noise parameter it has.
+
+A Pauli channel is, exactly, a product of independent Pauli flips: with the eigenvalues
+lambda_Q = 1 - 2 sum_{P anticommutes with Q} p_P of the channel, -ln lambda_Q = sum_{P anticommutes
+with Q} x_P, where x_P = -ln(1 - 2 q_P) belongs to the independent flip P of probability q_P.
+Solving that for x turns every channel into *faults*.  The x of all faults with the same symptom add
+up to that of an error mechanism of the detector error model, so x_mechanism is linear in the faults'
+and in the parameters that they share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+
+import numpy as np
+import stim
+
+from qec.errors import QecError
+from qec.noise_learning.roles import Roles
+
+_CHUNK = 16384  # Pauli flips that are propagated at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FaultTable:
+    """The faults of a circuit that can be detected.
+
+    Attributes:
+        symptom: int64 (f,), index into the distinct symptoms.
+        detectors: for each symptom the detectors that it flips, ascending, int64.
+        flips_observable: bool (symptoms, observables).
+        x: float64 (f,), -ln(1 - 2 q) of each fault as the circuit has it.
+        parameter: int64 (f,), index into ``parameter_names``.
+        location: int64 (f,), the application of a channel that the fault is part of.
+        site: int64 (f,), the same for all applications of a role's channel to the same qubits.
+        parameter_names: the circuit's noise parameters, "role.PAULI".
+    """
+
+    symptom: np.ndarray
+    detectors: list[np.ndarray]
+    flips_observable: np.ndarray
+    x: np.ndarray
+    parameter: np.ndarray
+    location: np.ndarray
+    site: np.ndarray
+    parameter_names: tuple[str, ...]
+
+    @classmethod
+    def from_circuit(cls, circuit: stim.Circuit) -> FaultTable:
+        """Enumerates the faults.
+
+        Raises:
+            QecError: a noise instruction that is no product of Pauli channels, or none at all.
+        """
+        collector = _Collector(circuit.flattened())
+        return collector.table()
+
+
+@dataclasses.dataclass
+class _Fault:
+    generators: tuple[int, ...]
+    x: float
+    parameter: int
+    location: int
+    site: int
+
+
+class _Collector:
+    """Walks through the circuit and lists channels as products of generators.
+
+    A generator is a single X or Z flip of a qubit between two of its gates, or a flipped record
+    entry.  Pauli frames are linear: a fault flips what its generators flip, together.
+    """
+
+    def __init__(self, circuit: stim.Circuit) -> None:
+        self.circuit = circuit
+        self.roles = Roles(circuit)
+        self.faults: list[_Fault] = []
+        self.generators: dict[tuple, int] = {}
+        self.flips: dict[int, list[tuple[int, str, int]]] = {}  # op -> (generator, pauli, qubit)
+        self.records: dict[int, int] = {}  # generator -> measurement
+        self.parameters: dict[str, int] = {}
+        self.sites: dict[tuple, int] = {}
+        self.locations = 0
+        self._collect()
+
+    def _collect(self) -> None:
+        gates_on: dict[int, int] = {}
+        measured = 0
+        for k, op in enumerate(self.circuit):
+            if op.name in _CHANNELS:
+                self._channel(k, op, gates_on)
+                continue
+            if op.name in ("E", "CORRELATED_ERROR"):
+                self._correlated(k, op, gates_on)
+                continue
+            data = stim.gate_data(op.name)
+            if data.is_noisy_gate and not data.produces_measurements:
+                raise QecError(
+                    f"the circuit has the noise instruction {op.name}, which is no Pauli channel: "
+                    "noise learning needs X_ERROR, DEPOLARIZE1, PAULI_CHANNEL_2 and the like."
+                )
+            if data.produces_measurements:
+                groups = op.target_groups()
+                if op.gate_args_copy() and op.gate_args_copy()[0] > 0:
+                    self._record_flips(k, op, measured)
+                measured += len(groups) if op.name != "MPAD" else len(op.targets_copy())
+            for target in op.targets_copy():
+                if target.qubit_value is not None:
+                    gates_on[target.qubit_value] = gates_on.get(target.qubit_value, 0) + 1
+        if not self.faults:
+            raise QecError("the circuit has no noise: there is nothing to learn about it.")
+
+    def _channel(self, k: int, op: stim.CircuitInstruction, gates_on: dict[int, int]) -> None:
+        paulis, rates = _CHANNELS[op.name](op.gate_args_copy())
+        x = independent_flips(paulis, rates)
+        for group in op.target_groups():
+            qubits = tuple(t.value for t in group)
+            role = self.roles.of(k, op, qubits)
+            self._location(k, role, qubits, paulis, x, gates_on)
+
+    def _correlated(self, k: int, op: stim.CircuitInstruction, gates_on: dict[int, int]) -> None:
+        targets = [t for t in op.targets_copy() if not t.is_combiner]
+        qubits = tuple(t.value for t in targets)
+        pauli = "".join(t.pauli_type for t in targets)
+        x = independent_flips([pauli], op.gate_args_copy())
+        self._location(k, self.roles.of(k, op, qubits), qubits, [pauli], x, gates_on)
+
+    def _record_flips(self, k: int, op: stim.CircuitInstruction, measured: int) -> None:
+        x = independent_flips(["X"], op.gate_args_copy())[0]
+        for n, group in enumerate(op.target_groups()):
+            qubits = tuple(t.value for t in group)
+            generator = self.generators.setdefault(("record", measured + n), len(self.generators))
+            self.records[generator] = measured + n
+            self._add((generator,), x, f"result of {op.name}.flip", (op.name, *qubits))
+            self.locations += 1
+
+    def _location(
+        self, k: int, role: str, qubits: tuple[int, ...], paulis: list[str], x: np.ndarray, gates_on
+    ) -> None:
+        for pauli, x_pauli in zip(paulis, x.tolist(), strict=True):
+            generators = []
+            for q, letter in zip(qubits, pauli, strict=True):
+                for part in {"X": "X", "Z": "Z", "Y": "XZ", "I": ""}[letter]:
+                    generators.append(self._generator(k, part, q, gates_on.get(q, 0)))
+            self._add(tuple(generators), x_pauli, f"{role}.{pauli}", (role, *qubits))
+        self.locations += 1
+
+    def _generator(self, k: int, pauli: str, qubit: int, gates: int) -> int:
+        key = (pauli, qubit, gates)
+        if key not in self.generators:
+            self.generators[key] = len(self.generators)
+            self.flips.setdefault(k, []).append((self.generators[key], pauli, qubit))
+        return self.generators[key]
+
+    def _add(self, generators: tuple[int, ...], x: float, parameter: str, site: tuple) -> None:
+        self.faults.append(
+            _Fault(
+                generators,
+                x,
+                self.parameters.setdefault(parameter, len(self.parameters)),
+                self.locations,
+                self.sites.setdefault(site, len(self.sites)),
+            )
+        )
+
+    # Propagation ---------------------------------------------------------------------------------
+
+    def table(self) -> FaultTable:
+        bits = self._symptoms_of_generators()
+        # Symptoms are told apart by a linear 128-bit hash: that of a fault is the sum (XOR) of those
+        # of its generators, so that no fault's symptom has to be written out.
+        words = np.random.default_rng(0).integers(
+            2**64, size=(self.circuit.num_detectors + self.circuit.num_observables, 2), dtype=np.uint64
+        )
+        hashes = np.array([np.bitwise_xor.reduce(words[b], axis=0) for b in bits])
+        widest = max(len(fault.generators) for fault in self.faults)
+        padded = np.full((len(self.faults), widest), len(bits))
+        for k, fault in enumerate(self.faults):
+            padded[k, : len(fault.generators)] = fault.generators
+        hashes = np.concatenate([hashes, np.zeros((1, 2), np.uint64)])
+        of_fault = np.bitwise_xor.reduce(hashes[padded], axis=1)
+        seen = np.flatnonzero(of_fault.any(axis=1))
+        _, first, symptom = np.unique(of_fault[seen], axis=0, return_index=True, return_inverse=True)
+        faults = [self.faults[k] for k in seen]
+        representatives = [
+            functools.reduce(np.setxor1d, [bits[g] for g in faults[k].generators]) for k in first
+        ]
+        n = self.circuit.num_detectors
+        observables = np.zeros((len(first), self.circuit.num_observables), dtype=bool)
+        for k, flipped in enumerate(representatives):
+            observables[k, flipped[flipped >= n] - n] = True
+        return FaultTable(
+            symptom=symptom.ravel(),
+            detectors=[flipped[flipped < n] for flipped in representatives],
+            flips_observable=observables,
+            x=np.array([fault.x for fault in faults]),
+            parameter=np.array([fault.parameter for fault in faults]),
+            location=np.array([fault.location for fault in faults]),
+            site=np.array([fault.site for fault in faults]),
+            parameter_names=tuple(self.parameters),
+        )
+
+    def _symptoms_of_generators(self) -> list[np.ndarray]:
+        """For each generator the detectors, then num_detectors + observables, that it flips."""
+        total = len(self.generators)
+        bits: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * total
+        order = [(k, *flip) for k, flips in self.flips.items() for flip in flips]
+        for start in range(0, len(order), _CHUNK):
+            chunk = order[start : start + _CHUNK]
+            at: dict[int, list[tuple[int, str, int]]] = {}
+            for instance, (k, _, pauli, qubit) in enumerate(chunk):
+                at.setdefault(k, []).append((instance, pauli, qubit))
+            flipped = self._propagate(at, len(chunk))
+            instance, which = np.nonzero(flipped)
+            starts = np.searchsorted(instance, np.arange(len(chunk) + 1))
+            for j, (_, generator, _, _) in enumerate(chunk):
+                bits[generator] = which[starts[j] : starts[j + 1]]
+        if self.records:
+            of_record = self._seen_by()
+            for generator, measurement in self.records.items():
+                bits[generator] = of_record.get(measurement, bits[generator])
+        return bits
+
+    def _propagate(self, at: dict[int, list[tuple[int, str, int]]], instances: int) -> np.ndarray:
+        """bool (instances, detectors + observables)."""
+        sim = stim.FlipSimulator(batch_size=instances, disable_stabilizer_randomization=True)
+        for k, op in enumerate(self.circuit):
+            for instance, pauli, qubit in at.get(k, ()):
+                sim.set_pauli_flip(pauli, qubit_index=qubit, instance_index=instance)
+            data = stim.gate_data(op.name)
+            if data.produces_measurements:
+                sim.do(stim.CircuitInstruction(op.name, op.targets_copy(), _pad_args(op)))
+            elif not data.is_noisy_gate:
+                sim.do(op)
+        *_, detectors, observables = sim.to_numpy(
+            output_detector_flips=True, output_observable_flips=True
+        )
+        return np.concatenate([detectors, observables]).T
+
+    def _seen_by(self) -> dict[int, np.ndarray]:
+        """For each record entry the detectors and observables that contain it."""
+        seen: dict[int, list[int]] = {}
+        measured = detectors = 0
+        for op in self.circuit:
+            if any(t.is_measurement_record_target for t in op.targets_copy()) and op.name not in (
+                *("DETECTOR", "OBSERVABLE_INCLUDE"),
+            ):
+                raise QecError(
+                    "the circuit has both noisy measurements, M(p), and feedback from the record; "
+                    "write the measurement noise as X_ERROR(p) before M instead."
+                )
+            if op.name in ("DETECTOR", "OBSERVABLE_INCLUDE"):
+                what = detectors
+                if op.name == "OBSERVABLE_INCLUDE":
+                    what = self.circuit.num_detectors + int(op.gate_args_copy()[0])
+                for target in op.targets_copy():
+                    seen.setdefault(measured + target.value, []).append(what)
+                detectors += op.name == "DETECTOR"
+            measured += op.num_measurements
+        return {m: _odd(which) for m, which in seen.items()}
+
+
+def _pad_args(op: stim.CircuitInstruction) -> list[float]:
+    return op.gate_args_copy() if op.name == "MPAD" else []
+
+
+def _odd(values: list[int]) -> np.ndarray:
+    which, count = np.unique(values, return_counts=True)
+    return which[count % 2 == 1]
+
+
+# Channels ----------------------------------------------------------------------------------------
+
+_SINGLE = ["X", "Y", "Z"]
+_PAIRS = ["".join(pair) for pair in itertools.product("IXYZ", repeat=2)][1:]
+
+_CHANNELS = {
+    "X_ERROR": lambda args: (["X"], args),
+    "Y_ERROR": lambda args: (["Y"], args),
+    "Z_ERROR": lambda args: (["Z"], args),
+    "DEPOLARIZE1": lambda args: (_SINGLE, [args[0] / 3] * 3),
+    "DEPOLARIZE2": lambda args: (_PAIRS, [args[0] / 15] * 15),
+    "PAULI_CHANNEL_1": lambda args: (_SINGLE, args),
+    "PAULI_CHANNEL_2": lambda args: (_PAIRS, args),
+}
+
+
+def independent_flips(paulis: list[str], rates: list[float]) -> np.ndarray:
+    """x = -ln(1 - 2 q) of the independent Pauli flips whose product is a Pauli channel.
+
+    Args:
+        paulis: either one Pauli, or all non-identity Paulis on one or two qubits.
+        rates: their disjoint probabilities.
+
+    Returns:
+        float64 (len(paulis),).  An x may be slightly negative where a Pauli is much rarer than the
+        products of others that make it.
+
+    Raises:
+        QecError: a channel so strong that it inverts a Pauli: not a product of flips below 1/2.
+    """
+    anticommute = _anticommutation(tuple(paulis))
+    eigenvalue = 1 - 2 * anticommute @ np.asarray(rates, dtype=np.float64)
+    if (eigenvalue <= 0).any():
+        raise QecError(f"a Pauli channel with the rates {list(rates)} is too strong: lower them.")
+    return np.linalg.solve(anticommute, -np.log(eigenvalue))
+
+
+@functools.lru_cache
+def _anticommutation(paulis: tuple[str, ...]) -> np.ndarray:
+    if len(paulis) == 1:
+        return np.ones((1, 1))
+    strings = [stim.PauliString(p) for p in paulis]
+    return np.array([[not a.commutes(b) for b in strings] for a in strings], dtype=np.float64)

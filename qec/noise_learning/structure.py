@@ -1,0 +1,199 @@
+"""What is known of an experiment's errors before looking at data: the mechanisms, not their rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import stim
+from scipy.sparse import csr_array
+
+from qec.dem import Mechanisms
+from qec.errors import QecError
+from qec.lattice import detector_error_model
+from qec.noise_learning.faults import FaultTable
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ErrorStructure:
+    """Error mechanisms with distinct symptoms, and the model that they are written back to.
+
+    Rates are kept as x = -ln(1 - 2 p), in which independent causes of one symptom add up.
+
+    Mechanisms are in a canonical order, by size and then by detectors, the same for every model with
+    the same mechanisms.
+
+    Attributes:
+        model: the flattened model that the structure came from or was derived to.
+        sets: bool sparse (m, num_detectors), the detectors that each mechanism flips.
+        x: float64 (m,), the mechanisms' rates in the model.
+        line_mechanism: int64 (lines,), the mechanism of each ``error`` line of the model; -1 for
+            one that no detector sees.
+        line_share: float64 (lines,), the line's part of its mechanism's x.
+        faults: the faults of the circuit, their ``symptom`` being a mechanism; None for a model.
+    """
+
+    model: stim.DetectorErrorModel
+    sets: csr_array
+    x: np.ndarray
+    line_mechanism: np.ndarray
+    line_share: np.ndarray
+    faults: FaultTable | None = None
+
+    @classmethod
+    def of(cls, structure: ErrorStructure | stim.Circuit | stim.DetectorErrorModel) -> ErrorStructure:
+        """The structure of a circuit (with its faults) or of a detector error model (without).
+
+        Raises:
+            QecError: no mechanism, a rate of 1/2 or more, or as ``FaultTable.from_circuit``.
+        """
+        if isinstance(structure, ErrorStructure):
+            return structure
+        if isinstance(structure, stim.DetectorErrorModel):
+            return cls._of_model(structure)
+        if isinstance(structure, stim.Circuit):
+            found = cls._of_model(detector_error_model(structure))
+            return dataclasses.replace(found, faults=_attach(structure, found))
+        raise QecError(f"structure must be a stim circuit or model, not {type(structure).__name__}.")
+
+    @classmethod
+    def _of_model(cls, dem: stim.DetectorErrorModel) -> ErrorStructure:
+        flat = dem.flattened()
+        table = Mechanisms.from_dem(flat)
+        lines = len(table.probability)
+        if not len(table.detector):
+            raise QecError("the detector error model has no mechanism that a detector sees.")
+        if (table.probability >= 0.5).any():
+            raise QecError("the detector error model has rates of 1/2 or more: lower them.")
+        ones = np.ones(len(table.detector), dtype=np.int64)
+        shape = (lines, table.num_detectors)
+        by_line = csr_array((ones, (table.mechanism, table.detector)), shape=shape)
+        hashes = hash_sets(by_line, table.flips_observable)
+        seen = np.bincount(table.mechanism, minlength=lines) > 0
+        _, first, which = np.unique(
+            hashes[seen], axis=0, return_index=True, return_inverse=True
+        )
+        sets = by_line[np.flatnonzero(seen)[first]]
+        order = _lexical_order(sets)
+        mechanism = np.full(lines, -1)
+        mechanism[seen] = np.argsort(order)[which.ravel()]
+        x_line = -np.log1p(-2 * table.probability)
+        x = np.bincount(mechanism[seen], x_line[seen], minlength=len(first))
+        number = np.bincount(mechanism[seen])
+        owner = np.maximum(mechanism, 0)
+        share = np.where(x[owner] > 0, x_line / np.where(x[owner] > 0, x[owner], 1), 1 / number[owner])
+        return cls(
+            model=flat,
+            sets=sets[order],
+            x=x,
+            line_mechanism=mechanism,
+            line_share=share,
+        )
+
+    @property
+    def num_mechanisms(self) -> int:
+        return len(self.x)
+
+    @property
+    def num_detectors(self) -> int:
+        return self.sets.shape[1]
+
+    @functools.cached_property
+    def size(self) -> np.ndarray:
+        """int64 (m,), detectors that each mechanism flips."""
+        return np.diff(self.sets.indptr)
+
+    @functools.cached_property
+    def coordinates(self) -> np.ndarray | None:
+        """float64 (num_detectors, 3), or None where a detector has none."""
+        found = self.model.get_detector_coordinates()
+        if any(len(found.get(k, ())) < 3 for k in range(self.num_detectors)):
+            return None
+        return np.array([found[k][:3] for k in range(self.num_detectors)])
+
+    def members(self, mechanism: int) -> list[int]:
+        """The detectors of one mechanism, ascending."""
+        start, end = self.sets.indptr[mechanism : mechanism + 2]
+        return sorted(self.sets.indices[start:end].tolist())
+
+    def to_dem(self, x: np.ndarray) -> stim.DetectorErrorModel:
+        """The model with other rates: same lines in the same order, same decomposition.
+
+        Args:
+            x: float64 (m,), finite and not negative.
+
+        Raises:
+            QecError: as the rates should never be.
+        """
+        if x.shape != self.x.shape or not np.isfinite(x).all() or (x < 0).any():
+            raise QecError("learned rates must be finite and non-negative, one per mechanism.")
+        line_x = np.where(
+            self.line_mechanism >= 0, x[np.maximum(self.line_mechanism, 0)] * self.line_share, np.nan
+        )
+        probability = -np.expm1(-line_x) / 2
+        learned, k = stim.DetectorErrorModel(), 0
+        for instruction in self.model:
+            if instruction.type != "error":
+                learned.append(instruction)
+                continue
+            if self.line_mechanism[k] >= 0:
+                targets = instruction.targets_copy()
+                learned.append("error", [float(probability[k])], targets, tag=instruction.tag)
+            else:
+                learned.append(instruction)
+            k += 1
+        return learned
+
+
+def _lexical_order(sets: csr_array) -> np.ndarray:
+    """Rows by number of detectors, then by their detectors in ascending order."""
+    sets.sort_indices()
+    size = np.diff(sets.indptr)
+    padded = np.full((len(size), size.max()), -1)
+    padded[np.arange(size.max()) < size[:, None]] = sets.indices
+    return np.lexsort([*padded.T[::-1], size])
+
+
+def hash_sets(sets: csr_array, flips_observable: np.ndarray) -> np.ndarray:
+    """uint64 (m, 2): equal for equal symptoms, and different for others but for 2^-128."""
+    words = np.random.default_rng(0).integers(2**64, size=(sets.shape[1] + 1, 2), dtype=np.uint64)
+    hashes = np.zeros((sets.shape[0], 2), dtype=np.uint64)
+    row = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
+    np.bitwise_xor.at(hashes, row, words[sets.indices])
+    hashes[flips_observable] ^= words[-1]
+    return hashes
+
+
+def _attach(circuit: stim.Circuit, structure: ErrorStructure) -> FaultTable:
+    """The circuit's faults, each pointing to its mechanism of the model.
+
+    Faults of rate zero whose symptom the model lacks are dropped.
+    """
+    faults = FaultTable.from_circuit(circuit)
+    if faults.flips_observable.shape[1] != 1:
+        raise QecError("noise learning needs a circuit with exactly one observable.")
+    counts = [len(d) for d in faults.detectors]
+    columns = np.concatenate(faults.detectors)
+    rows = np.repeat(np.arange(len(counts)), counts)
+    shape = (len(counts), structure.num_detectors)
+    sets = csr_array((np.ones(len(rows), dtype=np.int64), (rows, columns)), shape=shape)
+    flips = Mechanisms.from_dem(structure.model).flips_observable
+    first = np.full(structure.num_mechanisms, -1)
+    seen = structure.line_mechanism >= 0
+    first[structure.line_mechanism[seen]] = np.flatnonzero(seen)
+    known = hash_sets(structure.sets, flips[first])
+    place = {tuple(h): k for k, h in enumerate(known.tolist())}
+    target = np.array(
+        [place.get(tuple(h), -1) for h in hash_sets(sets, faults.flips_observable[:, 0]).tolist()]
+    )
+    kept = (target[faults.symptom] >= 0) & np.array([c > 0 for c in counts])[faults.symptom]
+    fields = ("symptom", "x", "parameter", "location", "site")
+    cut = {name: getattr(faults, name)[kept] for name in fields}
+    cut["symptom"] = target[cut["symptom"]]
+    return dataclasses.replace(
+        faults,
+        detectors=[np.array(structure.members(k)) for k in range(structure.num_mechanisms)],
+        flips_observable=flips[first][:, None],
+        **cut,
+    )
