@@ -13,49 +13,62 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import stim
+from scipy.sparse import csr_array
 
 from qec.errors import QecError
 from qec.noise_learning.roles import Roles
 
+_PER_FAULT = ("x", "parameter", "location", "site")
 _CHUNK = 16384  # Pauli flips that are propagated at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FaultTable:
-    """The faults of a circuit that can be detected.
+class Faults:
+    """Independent causes of error mechanisms, and what they have in common.
 
     Attributes:
-        symptom: int64 (f,), index into the distinct symptoms.
-        detectors: for each symptom the detectors that it flips, ascending, int64.
-        flips_observable: bool (symptoms, observables).
-        x: float64 (f,), -ln(1 - 2 q) of each fault as the circuit has it.
-        parameter: int64 (f,), index into ``parameter_names``.
-        location: int64 (f,), the application of a channel that the fault is part of.
-        site: int64 (f,), the same for all applications of a role's channel to the same qubits.
-        parameter_names: the circuit's noise parameters, "role.PAULI".
+        mechanism: int64 (f,), the mechanism that each fault adds to.
+        x: float64 (f,), -ln(1 - 2 q) for a fault of probability q, as the circuit has it.
+        parameter: int64 (f,), index into ``parameter_names``: faults of one kind.
+        location: int64 (f,), faults of one application of a channel.
+        site: int64 (f,), faults of one kind of channel on the same qubits, at any time.
+        parameter_names: names of the noise parameters, "role.PAULI".
     """
 
-    symptom: np.ndarray
-    detectors: list[np.ndarray]
-    flips_observable: np.ndarray
+    mechanism: np.ndarray
     x: np.ndarray
     parameter: np.ndarray
     location: np.ndarray
     site: np.ndarray
     parameter_names: tuple[str, ...]
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CircuitFaults:
+    """The detectable faults of a circuit and the symptoms that they have.
+
+    Attributes:
+        faults: ``mechanism`` is an index into the symptoms.
+        sets: int64 sparse (symptoms, num_detectors), 1 for the detectors that a symptom flips.
+        flips_observable: bool (symptoms, num_observables).
+    """
+
+    faults: Faults
+    sets: csr_array
+    flips_observable: np.ndarray
+
     @classmethod
-    def from_circuit(cls, circuit: stim.Circuit) -> FaultTable:
-        """Enumerates the faults.
+    def of(cls, circuit: stim.Circuit) -> CircuitFaults:
+        """Enumerates the faults of a circuit.
 
         Raises:
-            QecError: a noise instruction that is no product of Pauli channels, or none at all.
+            QecError: a noise instruction that is no Pauli channel, or no noise at all.
         """
-        collector = _Collector(circuit.flattened())
-        return collector.table()
+        return _Collector(circuit.flattened()).collect()
 
 
 @dataclasses.dataclass
@@ -84,13 +97,14 @@ class _Collector:
         self.parameters: dict[str, int] = {}
         self.sites: dict[tuple, int] = {}
         self.locations = 0
-        self._collect()
+        self.observables = circuit.num_observables
+        self._list_faults()
 
-    def _collect(self) -> None:
+    def _list_faults(self) -> None:
         gates_on: dict[int, int] = {}
         measured = 0
         for k, op in enumerate(self.circuit):
-            if op.name in _CHANNELS:
+            if op.name in CHANNELS:
                 self._channel(k, op, gates_on)
                 continue
             if op.name in ("E", "CORRELATED_ERROR"):
@@ -114,7 +128,7 @@ class _Collector:
             raise QecError("the circuit has no noise: there is nothing to learn about it.")
 
     def _channel(self, k: int, op: stim.CircuitInstruction, gates_on: dict[int, int]) -> None:
-        paulis, rates = _CHANNELS[op.name](op.gate_args_copy())
+        paulis, rates = CHANNELS[op.name](op.gate_args_copy())
         x = independent_flips(paulis, rates)
         for group in op.target_groups():
             qubits = tuple(t.value for t in group)
@@ -168,13 +182,12 @@ class _Collector:
 
     # Propagation ---------------------------------------------------------------------------------
 
-    def table(self) -> FaultTable:
+    def collect(self) -> CircuitFaults:
         bits = self._symptoms_of_generators()
         # Symptoms are told apart by a linear 128-bit hash: that of a fault is the sum (XOR) of those
         # of its generators, so that no fault's symptom has to be written out.
-        words = np.random.default_rng(0).integers(
-            2**64, size=(self.circuit.num_detectors + self.circuit.num_observables, 2), dtype=np.uint64
-        )
+        n, total = self.circuit.num_detectors, self.circuit.num_detectors + self.observables
+        words = symptom_words(total)
         hashes = np.array([np.bitwise_xor.reduce(words[b], axis=0) for b in bits])
         widest = max(len(fault.generators) for fault in self.faults)
         padded = np.full((len(self.faults), widest), len(bits))
@@ -185,23 +198,16 @@ class _Collector:
         seen = np.flatnonzero(of_fault.any(axis=1))
         _, first, symptom = np.unique(of_fault[seen], axis=0, return_index=True, return_inverse=True)
         faults = [self.faults[k] for k in seen]
-        representatives = [
-            functools.reduce(np.setxor1d, [bits[g] for g in faults[k].generators]) for k in first
-        ]
-        n = self.circuit.num_detectors
-        observables = np.zeros((len(first), self.circuit.num_observables), dtype=bool)
-        for k, flipped in enumerate(representatives):
-            observables[k, flipped[flipped >= n] - n] = True
-        return FaultTable(
-            symptom=symptom.ravel(),
-            detectors=[flipped[flipped < n] for flipped in representatives],
-            flips_observable=observables,
-            x=np.array([fault.x for fault in faults]),
-            parameter=np.array([fault.parameter for fault in faults]),
-            location=np.array([fault.location for fault in faults]),
-            site=np.array([fault.site for fault in faults]),
+        flipped = [_odd(np.concatenate([bits[g] for g in faults[k].generators])) for k in first]
+        row = np.repeat(np.arange(len(first)), [len(f) for f in flipped])
+        where = (row, np.concatenate(flipped))
+        symptoms = csr_array((np.ones(len(row), np.int64), where), shape=(len(first), total))
+        table = Faults(
+            mechanism=symptom.ravel(),
             parameter_names=tuple(self.parameters),
+            **{name: np.array([getattr(fault, name) for fault in faults]) for name in _PER_FAULT},
         )
+        return CircuitFaults(table, symptoms[:, :n], symptoms[:, n:].toarray() > 0)
 
     def _symptoms_of_generators(self) -> list[np.ndarray]:
         """For each generator the detectors, then num_detectors + observables, that it flips."""
@@ -267,7 +273,12 @@ def _pad_args(op: stim.CircuitInstruction) -> list[float]:
     return op.gate_args_copy() if op.name == "MPAD" else []
 
 
-def _odd(values: list[int]) -> np.ndarray:
+def symptom_words(bits: int) -> np.ndarray:
+    """uint64 (bits, 2): random words whose sums (XOR) over a symptom's bits identify it."""
+    return np.random.default_rng(0).integers(2**64, size=(bits, 2), dtype=np.uint64)
+
+
+def _odd(values: Sequence[int]) -> np.ndarray:
     which, count = np.unique(values, return_counts=True)
     return which[count % 2 == 1]
 
@@ -277,7 +288,7 @@ def _odd(values: list[int]) -> np.ndarray:
 _SINGLE = ["X", "Y", "Z"]
 _PAIRS = ["".join(pair) for pair in itertools.product("IXYZ", repeat=2)][1:]
 
-_CHANNELS = {
+CHANNELS = {
     "X_ERROR": lambda args: (["X"], args),
     "Y_ERROR": lambda args: (["Y"], args),
     "Z_ERROR": lambda args: (["Z"], args),

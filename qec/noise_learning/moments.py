@@ -16,6 +16,9 @@ from scipy.sparse import csr_array
 
 from qec.errors import QecError
 
+BLOCKS = 32
+"""Blocks of shots that an accumulator keeps apart."""
+
 _CHUNK = 1 << 16  # shots that are transposed at a time
 _WORDS = 1 << 22  # words of parities that are held at a time
 
@@ -48,6 +51,13 @@ class SubsetFamily:
     def __len__(self) -> int:
         return sum(len(s) for s in self.sets)
 
+    def as_sparse(self) -> csr_array:
+        """float64 (sets, num_detectors), 1 where the detector is in the set."""
+        size = np.concatenate([np.full(len(s), s.shape[1]) for s in self.sets])
+        row = np.repeat(np.arange(len(self)), size)
+        column = np.concatenate([s.ravel() for s in self.sets])
+        return csr_array((np.ones(len(row)), (row, column)), shape=(len(self), self.num_detectors))
+
     def find(self, group: np.ndarray) -> np.ndarray:
         """Index of each row of ``group``, (n, k) with ascending detectors, in the family."""
         k = group.shape[1]
@@ -79,22 +89,33 @@ class SubsetFamily:
 class MomentAccumulator:
     """Streams shots into parities of a family of detector sets.
 
+    Words of 64 shots are dealt out to ``BLOCKS`` blocks in turn, whose scatter gives the
+    statistical error.
+
     Attributes:
         family: the sets.
-        odd: float64 (sets,), weighted number of shots in which an odd number of the set fired.
-        weight: sum of the shots' weights: the number of shots without forgetting.
-        weight2: sum of their squares.
+        odd: float64 (BLOCKS, sets), weighted number of shots in which an odd number of the set
+            fired.
+        weight: float64 (BLOCKS,), sum of the shots' weights: their number without forgetting.
+        weight2: sum of the squares of all weights.
     """
 
     def __init__(self, family: SubsetFamily) -> None:
         self.family = family
-        self.odd = np.zeros(len(family))
-        self.weight = self.weight2 = 0.0
+        self.odd = np.zeros((BLOCKS, len(family)))
+        self.weight = np.zeros(BLOCKS)
+        self.weight2 = 0.0
+        self._next = 0  # the block that gets the next word
+
+    @property
+    def shots(self) -> float:
+        """Sum of the shots' weights."""
+        return float(self.weight.sum())
 
     @property
     def effective_shots(self) -> float:
         """Shots of weight one with the same statistical error (Kish)."""
-        return self.weight**2 / self.weight2 if self.weight2 else 0.0
+        return self.shots**2 / self.weight2 if self.weight2 else 0.0
 
     def update(self, packed: np.ndarray) -> MomentAccumulator:
         """Adds shots.
@@ -107,9 +128,14 @@ class MomentAccumulator:
         """
         check_packed(packed, self.family.num_detectors)
         for start in range(0, len(packed), _CHUNK):
-            words = _by_detector(packed[start : start + _CHUNK], self.family.num_detectors)
-            self.odd += _odd_shots(words, self.family)
-        self.weight += len(packed)
+            shots = packed[start : start + _CHUNK]
+            words = _by_detector(shots, self.family.num_detectors)
+            block = (self._next + np.arange(words.shape[1])) % BLOCKS
+            self.odd += _odd_shots(words, block, self.family)
+            filled = np.full(words.shape[1], 64)
+            filled[-1] -= -len(shots) % 64
+            self.weight += np.bincount(block, filled, minlength=BLOCKS)
+            self._next = int(block[-1] + 1) % BLOCKS
         self.weight2 += len(packed)
         return self
 
@@ -122,10 +148,11 @@ class MomentAccumulator:
 
     def merge(self, other: MomentAccumulator) -> MomentAccumulator:
         """Adds the shots of another accumulator of the same family."""
-        if len(other.odd) != len(self.odd) or any(
-            not np.array_equal(a, b)
+        same = len(self.family.sets) == len(other.family.sets) and all(
+            np.array_equal(a, b)
             for a, b in zip(self.family.sets, other.family.sets, strict=True)
-        ):
+        )
+        if not same:
             raise QecError("the accumulators have different detector sets: they cannot be merged.")
         self.odd += other.odd
         self.weight += other.weight
@@ -133,8 +160,19 @@ class MomentAccumulator:
         return self
 
     def parities(self) -> np.ndarray:
-        """float64 (sets,), the means of prod (-1)^{d_i}."""
-        return 1 - 2 * self.odd / self.weight
+        """float64 (sets,), the means of prod (-1)^{d_i}.
+
+        Raises:
+            QecError: there are no shots yet.
+        """
+        if not self.shots:
+            raise QecError("there are no detection events to learn from.")
+        return 1 - 2 * self.odd.sum(axis=0) / self.shots
+
+    def blocks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (b,) and odd counts (b, sets) of the blocks that have shots."""
+        used = self.weight > 0
+        return self.weight[used], self.odd[used]
 
 
 def check_packed(packed: np.ndarray, num_detectors: int) -> None:
@@ -155,14 +193,22 @@ def _by_detector(packed: np.ndarray, num_detectors: int) -> np.ndarray:
     return np.packbits(by_detector, axis=1, bitorder="little").view(np.uint64)
 
 
-def _odd_shots(words: np.ndarray, family: SubsetFamily) -> np.ndarray:
+def _odd_shots(words: np.ndarray, block: np.ndarray, family: SubsetFamily) -> np.ndarray:
+    """float64 (BLOCKS, sets), shots with odd parity by the block of their word."""
     at_a_time = max(1, _WORDS // words.shape[1])
-    counts = []
+    # Words in the order of their blocks, so that a block is a stretch that is summed at once.
+    words = words[:, np.argsort(block, kind="stable")]
+    used, starts = np.unique(np.sort(block), return_index=True)
+    counts = np.zeros((BLOCKS, len(family)))
+    column = 0
     for sets in family.sets:
         for start in range(0, len(sets), at_a_time):
             chunk = sets[start : start + at_a_time]
             parity = words[chunk[:, 0]]
-            for column in chunk.T[1:]:
-                parity ^= words[column]
-            counts.append(np.bitwise_count(parity).sum(axis=1, dtype=np.int64))
-    return np.concatenate(counts).astype(np.float64)
+            for detector in chunk.T[1:]:
+                parity ^= words[detector]
+            ones = np.bitwise_count(parity)
+            sums = np.add.reduceat(ones, starts, axis=1, dtype=np.int64)
+            counts[used, column : column + len(chunk)] = sums.T
+            column += len(chunk)
+    return counts

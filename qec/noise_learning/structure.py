@@ -12,7 +12,8 @@ from scipy.sparse import csr_array
 from qec.dem import Mechanisms
 from qec.errors import QecError
 from qec.lattice import detector_error_model
-from qec.noise_learning.faults import FaultTable
+from qec.noise_learning.classes import faults_by_shape
+from qec.noise_learning.faults import CircuitFaults, Faults, symptom_words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class ErrorStructure:
         line_mechanism: int64 (lines,), the mechanism of each ``error`` line of the model; -1 for
             one that no detector sees.
         line_share: float64 (lines,), the line's part of its mechanism's x.
-        faults: the faults of the circuit, their ``symptom`` being a mechanism; None for a model.
+        faults: what adds up to the mechanisms: the faults of a circuit; for a model, which knows
+            none, each mechanism is its own, of the parameter of its shape.
     """
 
     model: stim.DetectorErrorModel
@@ -39,14 +41,14 @@ class ErrorStructure:
     x: np.ndarray
     line_mechanism: np.ndarray
     line_share: np.ndarray
-    faults: FaultTable | None = None
+    faults: Faults
 
     @classmethod
     def of(cls, structure: ErrorStructure | stim.Circuit | stim.DetectorErrorModel) -> ErrorStructure:
         """The structure of a circuit (with its faults) or of a detector error model (without).
 
         Raises:
-            QecError: no mechanism, a rate of 1/2 or more, or as ``FaultTable.from_circuit``.
+            QecError: no mechanism, a rate of 1/2 or more, or as ``CircuitFaults.of``.
         """
         if isinstance(structure, ErrorStructure):
             return structure
@@ -54,7 +56,7 @@ class ErrorStructure:
             return cls._of_model(structure)
         if isinstance(structure, stim.Circuit):
             found = cls._of_model(detector_error_model(structure))
-            return dataclasses.replace(found, faults=_attach(structure, found))
+            return dataclasses.replace(found, faults=_faults_of(structure, found))
         raise QecError(f"structure must be a stim circuit or model, not {type(structure).__name__}.")
 
     @classmethod
@@ -69,7 +71,7 @@ class ErrorStructure:
         ones = np.ones(len(table.detector), dtype=np.int64)
         shape = (lines, table.num_detectors)
         by_line = csr_array((ones, (table.mechanism, table.detector)), shape=shape)
-        hashes = hash_sets(by_line, table.flips_observable)
+        hashes = _hashes(by_line, table.flips_observable)
         seen = np.bincount(table.mechanism, minlength=lines) > 0
         _, first, which = np.unique(
             hashes[seen], axis=0, return_index=True, return_inverse=True
@@ -83,13 +85,9 @@ class ErrorStructure:
         number = np.bincount(mechanism[seen])
         owner = np.maximum(mechanism, 0)
         share = np.where(x[owner] > 0, x_line / np.where(x[owner] > 0, x[owner], 1), 1 / number[owner])
-        return cls(
-            model=flat,
-            sets=sets[order],
-            x=x,
-            line_mechanism=mechanism,
-            line_share=share,
-        )
+        sets = sets[order]
+        faults = faults_by_shape(sets, x, detector_coordinates(flat))
+        return cls(flat, sets, x, mechanism, share, faults)
 
     @property
     def num_mechanisms(self) -> int:
@@ -103,14 +101,6 @@ class ErrorStructure:
     def size(self) -> np.ndarray:
         """int64 (m,), detectors that each mechanism flips."""
         return np.diff(self.sets.indptr)
-
-    @functools.cached_property
-    def coordinates(self) -> np.ndarray | None:
-        """float64 (num_detectors, 3), or None where a detector has none."""
-        found = self.model.get_detector_coordinates()
-        if any(len(found.get(k, ())) < 3 for k in range(self.num_detectors)):
-            return None
-        return np.array([found[k][:3] for k in range(self.num_detectors)])
 
     def members(self, mechanism: int) -> list[int]:
         """The detectors of one mechanism, ascending."""
@@ -155,9 +145,17 @@ def _lexical_order(sets: csr_array) -> np.ndarray:
     return np.lexsort([*padded.T[::-1], size])
 
 
-def hash_sets(sets: csr_array, flips_observable: np.ndarray) -> np.ndarray:
+def detector_coordinates(model: stim.DetectorErrorModel) -> np.ndarray | None:
+    """float64 (num_detectors, 3), x, y and t; None where a detector lacks one."""
+    found = model.get_detector_coordinates()
+    if any(len(found.get(k, ())) < 3 for k in range(model.num_detectors)):
+        return None
+    return np.array([found[k][:3] for k in range(model.num_detectors)])
+
+
+def _hashes(sets: csr_array, flips_observable: np.ndarray) -> np.ndarray:
     """uint64 (m, 2): equal for equal symptoms, and different for others but for 2^-128."""
-    words = np.random.default_rng(0).integers(2**64, size=(sets.shape[1] + 1, 2), dtype=np.uint64)
+    words = symptom_words(sets.shape[1] + 1)
     hashes = np.zeros((sets.shape[0], 2), dtype=np.uint64)
     row = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
     np.bitwise_xor.at(hashes, row, words[sets.indices])
@@ -165,35 +163,24 @@ def hash_sets(sets: csr_array, flips_observable: np.ndarray) -> np.ndarray:
     return hashes
 
 
-def _attach(circuit: stim.Circuit, structure: ErrorStructure) -> FaultTable:
-    """The circuit's faults, each pointing to its mechanism of the model.
+def _faults_of(circuit: stim.Circuit, structure: ErrorStructure) -> Faults:
+    """The circuit's faults, each pointing to its mechanism of the structure.
 
-    Faults of rate zero whose symptom the model lacks are dropped.
+    Faults of rate zero whose symptom the model lacks are dropped, and those that no detector sees.
     """
-    faults = FaultTable.from_circuit(circuit)
-    if faults.flips_observable.shape[1] != 1:
-        raise QecError("noise learning needs a circuit with exactly one observable.")
-    counts = [len(d) for d in faults.detectors]
-    columns = np.concatenate(faults.detectors)
-    rows = np.repeat(np.arange(len(counts)), counts)
-    shape = (len(counts), structure.num_detectors)
-    sets = csr_array((np.ones(len(rows), dtype=np.int64), (rows, columns)), shape=shape)
+    found = CircuitFaults.of(circuit)
     flips = Mechanisms.from_dem(structure.model).flips_observable
-    first = np.full(structure.num_mechanisms, -1)
-    seen = structure.line_mechanism >= 0
-    first[structure.line_mechanism[seen]] = np.flatnonzero(seen)
-    known = hash_sets(structure.sets, flips[first])
-    place = {tuple(h): k for k, h in enumerate(known.tolist())}
-    target = np.array(
-        [place.get(tuple(h), -1) for h in hash_sets(sets, faults.flips_observable[:, 0]).tolist()]
-    )
-    kept = (target[faults.symptom] >= 0) & np.array([c > 0 for c in counts])[faults.symptom]
-    fields = ("symptom", "x", "parameter", "location", "site")
-    cut = {name: getattr(faults, name)[kept] for name in fields}
-    cut["symptom"] = target[cut["symptom"]]
+    seen = np.flatnonzero(structure.line_mechanism >= 0)
+    of_mechanism = np.zeros(structure.num_mechanisms, dtype=bool)
+    of_mechanism[structure.line_mechanism[seen]] = flips[seen]
+    place = {tuple(h): k for k, h in enumerate(_hashes(structure.sets, of_mechanism).tolist())}
+    symptoms = _hashes(found.sets, found.flips_observable[:, 0])
+    mechanism = np.array([place.get(tuple(h), -1) for h in symptoms.tolist()])
+    mechanism = mechanism[found.faults.mechanism]
+    kept = mechanism >= 0
+    fields = ("x", "parameter", "location", "site")
     return dataclasses.replace(
-        faults,
-        detectors=[np.array(structure.members(k)) for k in range(structure.num_mechanisms)],
-        flips_observable=flips[first][:, None],
-        **cut,
+        found.faults,
+        mechanism=mechanism[kept],
+        **{name: getattr(found.faults, name)[kept] for name in fields},
     )

@@ -1,0 +1,346 @@
+"""What learned weights cost in logical errors, next to the weights of the true model.
+
+``python -m qec.noise_learning.benchmark [key=value ...]``, keys in conf/noise_benchmark.yaml.
+Every draw of noise is learned by every method from the same shots; then matching with the true
+model, with the uniform guess that the methods start from, and with each learned model decode the
+same fresh shots.  One row per draw, method and kind of matching goes to draws.csv as soon as the
+draw is done; a benchmark that was interrupted does what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import multiprocessing
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import stim
+from omegaconf import DictConfig, OmegaConf
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from qec.circuit import memory_circuit
+from qec.code import RotatedSurfaceCode
+from qec.config import distinct_values, load_config, positive_integer, required_path
+from qec.errors import QecError
+from qec.files import make_folder
+from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher, basis_split
+from qec.noise import CircuitNoise
+from qec.noise_learning.draws import KINDS, draw_channels, vary
+from qec.noise_learning.learn import METHODS, NoiseLearner
+from qec.noise_learning.structure import ErrorStructure
+from qec.paired import worker_count
+from qec.stats import Estimate, paired_ratio
+
+GUESS = "uniform guess"
+_BATCH = 20000
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One draw of noise."""
+
+    kind: str
+    distance: int
+    draw: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One method on one draw, one kind of matching.
+
+    Attributes:
+        kind, distance, draw: the draw; "channels", "location" or "site".
+        method, learned_from: how the model was learned, and from how many shots.
+        seconds: that took, moments included.
+        correlated: the kind of matching.
+        shots, errors, true_errors, both: of the evaluation: shots that matching with the learned
+            model, with the true one, with both decodes wrongly.
+    """
+
+    kind: str
+    distance: int
+    draw: int
+    method: str
+    learned_from: int
+    seconds: float
+    correlated: bool
+    shots: int
+    errors: int
+    true_errors: int
+    both: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """conf/noise_benchmark.yaml, checked."""
+
+    distance: tuple[int, ...]
+    kind: tuple[str, ...]
+    shots: tuple[int, ...]
+    methods: tuple[str, ...]
+    p: tuple[float, float]
+    basis: str
+    spread: float
+    draws: int
+    min_cost: float
+    target_errors: int
+    max_shots: int
+    seed: int
+    num_workers: int
+    out: Path
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> Settings:
+        """Raises QecError where a value makes no sense."""
+        values = OmegaConf.to_container(config)
+        for key in ("distance", "kind", "shots", "methods"):
+            values[key] = distinct_values(key, values[key])
+        for key, known in (("kind", KINDS), ("methods", METHODS)):
+            if unknown := set(values[key]) - set(known):
+                raise QecError(f"{key}={unknown.pop()!r} is unknown: use {', '.join(known)}.")
+        for key in ("draws", "target_errors", "max_shots"):
+            positive_integer(key, values[key])
+        if len(values["p"]) != 2:
+            raise QecError(f"p={values['p']} must be two numbers, the ends of a range.")
+        values["p"] = tuple(values["p"])
+        values["num_workers"] = worker_count(values["num_workers"])
+        values["out"] = required_path(config, "out")
+        return cls(**values)
+
+    def jobs(self) -> Iterator[Job]:
+        for kind in self.kind:
+            for distance in self.distance:
+                for draw in range(self.draws):
+                    yield Job(kind, distance, draw)
+
+
+# One draw ----------------------------------------------------------------------------------------
+
+
+def run(settings: Settings, job: Job) -> list[Record]:
+    """Learns and evaluates one draw; seeds depend on the job alone."""
+    guess = ErrorStructure.of(_guess(settings, job))
+    circuit, true = _draw(settings, job, guess)
+    models: dict[tuple[str, int], stim.DetectorErrorModel] = {(GUESS, 0): guess.model}
+    seconds = {(GUESS, 0): 0.0}
+    sampler = circuit.compile_detector_sampler(seed=_seed(settings, job, 1))
+    events = sampler.sample(max(settings.shots), bit_packed=True)
+    for shots in settings.shots:
+        for method in settings.methods:
+            start = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                estimate = NoiseLearner(guess).update(events[:shots]).estimate(method)
+            models[method, shots] = estimate.dem
+            seconds[method, shots] = time.perf_counter() - start
+    evaluation = _evaluate(circuit, true, models, settings, _seed(settings, job, 2))
+    return [
+        Record(
+            job.kind,
+            job.distance,
+            job.draw,
+            method,
+            shots,
+            round(seconds[method, shots], 3),
+            correlated,
+            *evaluation[method, shots, correlated],
+        )
+        for method, shots in models
+        for correlated in (False, True)
+    ]
+
+
+def _guess(settings: Settings, job: Job) -> stim.Circuit:
+    p = float(np.sqrt(settings.p[0] * settings.p[1]))
+    code = RotatedSurfaceCode(job.distance)
+    return memory_circuit(code, CircuitNoise.uniform(p), job.distance, settings.basis)
+
+
+def _draw(
+    settings: Settings, job: Job, guess: ErrorStructure
+) -> tuple[stim.Circuit, stim.DetectorErrorModel]:
+    """The first draw for which the guess costs enough with either kind of matching.
+
+    Draws without that have no power: any weights would do.
+    """
+    rng = np.random.default_rng(_seed(settings, job, 0))
+    few = dataclasses.replace(
+        settings, target_errors=400, max_shots=min(settings.max_shots, 200_000)
+    )
+    while True:
+        noise = draw_channels(float(np.exp(rng.uniform(*np.log(settings.p)))), rng)
+        code = RotatedSurfaceCode(job.distance)
+        circuit = memory_circuit(code, noise, job.distance, settings.basis)
+        if job.kind != "channels":
+            circuit = vary(circuit, settings.spread, rng, by=job.kind)
+        true = guess.to_dem(ErrorStructure.of(circuit).x)
+        counts = _evaluate(
+            circuit, true, {(GUESS, 0): guess.model}, few, int(rng.integers(2**62))
+        )
+        if all(
+            counts[GUESS, 0, correlated][1] > settings.min_cost * counts[GUESS, 0, correlated][2]
+            for correlated in (False, True)
+        ):
+            return circuit, true
+
+
+def _evaluate(
+    circuit: stim.Circuit,
+    true: stim.DetectorErrorModel,
+    models: dict[tuple[str, int], stim.DetectorErrorModel],
+    settings: Settings,
+    seed: int,
+) -> dict[tuple[str, int, bool], tuple[int, int, int, int]]:
+    """(shots, errors, true errors, both) by method, learned shots and kind of matching."""
+    named = {**models, None: true}
+    matchers = {
+        (key, correlated): Matcher(basis_split(SpaceTimeLattice.from_dem(model)), correlated)
+        for key, model in named.items()
+        for correlated in (False, True)
+    }
+    sampler = circuit.compile_detector_sampler(seed=seed)
+    totals: dict[tuple, np.ndarray] = {
+        (key, correlated): np.zeros(3, dtype=np.int64) for key in models for correlated in (False, True)
+    }
+    shots = 0
+    while shots < settings.max_shots:
+        events, flips = sampler.sample(_BATCH, separate_observables=True)
+        events, flips = events.view(np.uint8), flips[:, 0]
+        wrong = {key: m.decode_batch(events) != flips for key, m in matchers.items()}
+        for key, correlated in totals:
+            mine, truth = wrong[key, correlated], wrong[None, correlated]
+            totals[key, correlated] += [mine.sum(), truth.sum(), (mine & truth).sum()]
+        shots += _BATCH
+        if min(total[1] for total in totals.values()) >= settings.target_errors:
+            break
+    return {(*key, correlated): (shots, *t.tolist()) for (key, correlated), t in totals.items()}
+
+
+def _seed(settings: Settings, job: Job, what: int) -> int:
+    key = (settings.seed, KINDS.index(job.kind), job.distance, job.draw, what)
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 2)
+
+
+# All of them -------------------------------------------------------------------------------------
+
+
+def benchmark(settings: Settings) -> list[Record]:
+    """Runs the draws that draws.csv lacks, and prints the table of all."""
+    make_folder(settings.out)
+    path = settings.out / "draws.csv"
+    records = read_records(path)
+    wanted = {(GUESS, 0), *((m, s) for m in settings.methods for s in settings.shots)}
+    have: dict[Job, set] = {}
+    for r in records:
+        have.setdefault(Job(r.kind, r.distance, r.draw), set()).add((r.method, r.learned_from))
+    missing = [job for job in settings.jobs() if not wanted <= have.get(job, set())]
+    with multiprocessing.get_context("spawn").Pool(settings.num_workers) as pool:
+        work = pool.imap_unordered(_Run(settings), missing)
+        for new in track(work, "draws", len(missing), console=Console(stderr=True), transient=True):
+            _append(path, new)
+            records += new
+    jobs = set(settings.jobs())
+    records = [r for r in records if Job(r.kind, r.distance, r.draw) in jobs]
+    print_table(records)
+    return records
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    settings: Settings
+
+    def __call__(self, job: Job) -> list[Record]:
+        return run(self.settings, job)
+
+
+_FIELDS = dataclasses.fields(Record)
+_TYPES = {"int": int, "float": float, "str": str, "bool": lambda text: text == "True"}
+
+
+def read_records(path: Path) -> list[Record]:
+    """Rows of an earlier run; an unfinished last line is left out.
+
+    Raises:
+        QecError: the file is of another kind.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text()
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    header = [f.name for f in _FIELDS]
+    rows = list(csv.reader(lines))
+    if rows and rows[0] != header:
+        raise QecError(f"{path} is no file of this benchmark: delete it, or choose another out=.")
+    return [
+        Record(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True))) for row in rows[1:]
+    ]
+
+
+def _append(path: Path, records: list[Record]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow([f.name for f in _FIELDS])
+        writer.writerows(dataclasses.astuple(r) for r in records)
+
+
+def pooled(records: list[Record]) -> Estimate:
+    """Ratio of the errors of all draws together to those of the true models."""
+    sums = (sum(getattr(r, name) for r in records) for name in ("errors", "true_errors", "both"))
+    return paired_ratio(*sums)
+
+
+def print_table(records: list[Record]) -> None:
+    """Logical errors over those of the true model: all draws together, and the worst draw."""
+    table = Table(
+        title="logical error rate over that of matching with the true model", box=box.SIMPLE
+    )
+    for name in ("noise", "d", "method", "learned from", "matching", "draws", "shots", "errors"):
+        table.add_column(name, justify="right" if name in ("d", "draws", "shots") else "left")
+    for name in ("ratio, 95 % interval", "worst draw", "seconds"):
+        table.add_column(name)
+    groups: dict[tuple, list[Record]] = {}
+    for r in sorted(records, key=lambda r: (r.kind, r.distance, r.correlated, r.learned_from)):
+        key = (r.kind, r.distance, r.method, r.learned_from, r.correlated)
+        groups.setdefault(key, []).append(r)
+    for (kind, d, method, learned, correlated), members in groups.items():
+        ratio = pooled(members)
+        worst = max(pooled([r]).value for r in members)
+        table.add_row(
+            kind,
+            str(d),
+            method,
+            f"{learned:g}",
+            "correlated" if correlated else "uncorrelated",
+            str(len(members)),
+            str(sum(r.shots for r in members)),
+            f"{sum(r.errors for r in members)}, {sum(r.true_errors for r in members)}",
+            f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})",
+            f"{worst:.3f}",
+            f"{np.median([r.seconds for r in members]):.2f}",
+        )
+    Console(width=170).print(table)
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit status."""
+    try:
+        benchmark(Settings.from_config(load_config("noise_benchmark", arguments)))
+    except QecError as error:
+        print(f"qec.noise_learning.benchmark: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
