@@ -10,6 +10,7 @@ _HOME = {
     "QecError": "qec.errors",
     "RotatedSurfaceCode": "qec.code",
     "SpaceTimeLattice": "qec.lattice",
+    "learn_noise": "qec.noise_learning.learn",
     "load_predecoder": "qec.predecoder.checkpoint",
     "memory_circuit": "qec.circuit",
 }

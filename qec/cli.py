@@ -54,6 +54,12 @@ def _decode(config: DictConfig, _: Sequence[str]) -> None:
     decode(config)
 
 
+def _learn_noise(config: DictConfig, command: Sequence[str]) -> None:
+    from qec.noise_learning.command import learn
+
+    learn(config, command)
+
+
 COMMANDS = {
     "sweep": Command(
         "logical error rates of several decoders, paired on the same shots",
@@ -72,6 +78,17 @@ COMMANDS = {
         ("qec evaluate predecoder=fast distance=5,9 p=0.006 noise=uniform precision=0.1",),
         "the shots so far are in collected.csv: run the same command again to resume",
         _evaluate,
+    ),
+    "learn-noise": Command(
+        "learn the weights of matching from detection events alone",
+        (
+            "stim gen --code surface_code --task rotated_memory_x --distance 5 --rounds 5 "
+            "--after_clifford_depolarization 0.006 > memory.stim",
+            "stim detect --shots 100000 --in memory.stim --out events.b8 --out_format b8",
+            "qec learn-noise structure=memory.stim dets=events.b8 out=out/learned",
+        ),
+        "run the same command again",
+        _learn_noise,
     ),
     "decode": Command(
         "predict the logical flips of recorded detection events",
@@ -132,7 +149,7 @@ def _run(arguments: Sequence[str]) -> int:
 def _help() -> str:
     lines = ["usage: qec COMMAND [key=value ...]", "", "Surface-code decoding.  Commands:", ""]
     for name, command in COMMANDS.items():
-        lines += [f"  {name:<10}{command.summary}", f"{'':12}{command.examples[-1]}", ""]
+        lines += [f"  {name:<13}{command.summary}", f"{'':15}{command.examples[-1]}", ""]
     return "\n".join(
         [
             *lines,

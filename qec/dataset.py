@@ -43,9 +43,14 @@ def load_dem(path: str | Path) -> stim.DetectorErrorModel:
     Raises:
         QecError: the file is missing or is neither, or has no detectors or not one observable.
     """
-    kinds = {".stim": [stim.Circuit], ".dem": [stim.DetectorErrorModel]}
-    model = _model(path, *kinds.get(Path(path).suffix, _KINDS))
+    model = load_structure(path)
     return detector_error_model(model) if isinstance(model, stim.Circuit) else model
+
+
+def load_structure(path: str | Path) -> stim.Circuit | stim.DetectorErrorModel:
+    """Reads a circuit or a detector error model, as what it is; raises as ``load_dem``."""
+    kinds = {".stim": [stim.Circuit], ".dem": [stim.DetectorErrorModel]}
+    return _model(path, *kinds.get(Path(path).suffix, _KINDS))
 
 
 def load_noise(path: str | Path) -> CircuitNoise:
@@ -147,7 +152,7 @@ def decode(config: DictConfig) -> None:
     dem = load_dem(required_path(config, "circuit"))
     out = required_path(config, "out")
     out_format = shot_format(out, config.out_format)
-    shots, truth = _shots(config, dem.num_detectors)
+    shots, truth = read_shots_and_flips(config, dem.num_detectors)
     if out_format == "ptb64" and len(shots) % 64:
         raise QecError(f"format ptb64 needs a multiple of 64 shots, but there are {len(shots)}.")
     decoder = named_decoder(str(config.decoder), dem, predecoder=str(config.predecoder))
@@ -173,8 +178,18 @@ def decode(config: DictConfig) -> None:
         )
 
 
-def _shots(config: DictConfig, detectors: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Detection events, uint8 (B, ceil(detectors / 8)), and true flips if given, uint8 (B,)."""
+def read_shots_and_flips(
+    config: DictConfig, detectors: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Detection events, uint8 (B, ceil(detectors / 8)), and true flips if given, uint8 (B,).
+
+    Args:
+        config: has the keys dets, dets_format, append_observables, obs and obs_format.
+        detectors: number of detectors.
+
+    Raises:
+        QecError: files that are missing, empty, truncated or that do not fit each other.
+    """
     path, appended = required_path(config, "dets"), config.append_observables
     if not isinstance(appended, bool):
         raise QecError(f"append_observables={appended!r} is not supported: use true or false.")

@@ -1,0 +1,9 @@
+"""Noise learning: the rates of a detector error model from detection events alone.
+
+circuit -> faults -> error structure -> parities of detection events -> rates of all mechanisms ->
+channel fit -> local rates -> weighted detector error model
+"""
+
+from qec.noise_learning.learn import NoiseEstimate, NoiseLearner, learn_noise
+
+__all__ = ["NoiseEstimate", "NoiseLearner", "learn_noise"]

@@ -71,6 +71,17 @@ class CircuitFaults:
         return _Collector(circuit.flattened()).collect()
 
 
+def parameter_rates(circuit: stim.Circuit) -> dict[str, float]:
+    """x = -ln(1 - 2 q) of each noise parameter of a circuit, of its first fault where they differ.
+
+    Raises:
+        QecError: as ``CircuitFaults.of``.
+    """
+    collector = _Collector(circuit.flattened())
+    names = list(collector.parameters)
+    return {names[f.parameter]: f.x for f in reversed(collector.faults)}
+
+
 @dataclasses.dataclass
 class _Fault:
     generators: tuple[int, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable
 
 import numpy as np
 import stim
@@ -12,6 +11,7 @@ import stim
 from qec.errors import QecError
 from qec.noise_learning.classes import formula_classes
 from qec.noise_learning.channels import ChannelFit, fit_channels
+from qec.noise_learning.faults import Faults
 from qec.noise_learning.inversion import Inversion
 from qec.noise_learning.local import KINDS, Deviations
 from qec.noise_learning.moments import MomentAccumulator
@@ -29,9 +29,11 @@ class NoiseEstimate:
         method: the method that was used; for "auto" the one that was chosen.
         x: float64 (m,), -ln(1 - 2 p) of every mechanism.
         standard_error: float64 (m,), of ``x``.
+        shots: effective number of shots.
+        faults: the structure's faults with the learned strengths of their parameters; as they came
+            for methods that have no parameters.
         spread: standard deviation of sites, locations and mechanisms around the channel fit, as
             parts of the rates; None for methods that do not estimate it.
-        shots: effective number of shots.
     """
 
     structure: ErrorStructure
@@ -39,12 +41,26 @@ class NoiseEstimate:
     x: np.ndarray
     standard_error: np.ndarray
     shots: float
+    faults: Faults
     spread: dict[str, float] | None = None
 
     @property
     def probability(self) -> np.ndarray:
         """float64 (m,), probability of every mechanism."""
         return -np.expm1(-self.x) / 2
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """Learned over prior strength of each noise parameter (those of rate 0 are left out)."""
+        names = self.structure.faults.parameter_names
+        before = np.bincount(self.structure.faults.parameter, self.structure.faults.x)
+        after = np.bincount(self.faults.parameter, self.faults.x)
+        return {n: float(a / b) for n, a, b in zip(names, after, before, strict=True) if b > 0}
+
+    @property
+    def event_rates(self) -> np.ndarray:
+        """float64 (num_detectors,), probability that each detector fires."""
+        return -np.expm1(-(self.structure.sets.T @ self.x)) / 2
 
     @property
     def dem(self) -> stim.DetectorErrorModel:
@@ -87,6 +103,10 @@ def learn_noise(
     return learner.update(detection_events).estimate(method, prior).dem
 
 
+NETWORK_SHOTS = 100_000
+"""Shots that are kept for the method "network"."""
+
+
 class NoiseLearner:
     """Accumulates detection events and estimates the noise behind them, again and again.
 
@@ -100,10 +120,15 @@ class NoiseLearner:
         self.structure = ErrorStructure.of(structure)
         self.inversion = Inversion(self.structure)
         self.moments = self.inversion.accumulator()
+        self._recent: list[np.ndarray] = []
 
-    def update(self, detection_events: np.ndarray | Iterable[np.ndarray]) -> NoiseLearner:
+    def update(self, detection_events: np.ndarray) -> NoiseLearner:
         """Adds shots, bit-packed or one byte per detector."""
-        self.moments.update(self.packed(detection_events))
+        packed = self.packed(detection_events)
+        self.moments.update(packed)
+        self._recent.append(packed)
+        while sum(map(len, self._recent[1:])) >= NETWORK_SHOTS:
+            self._recent.pop(0)
         return self
 
     def packed(self, events: np.ndarray) -> np.ndarray:
@@ -127,6 +152,8 @@ class NoiseLearner:
                 detectors; "correlation-pooled": the mean of that over mechanisms that are the same
                 function of the noise parameters; "channels": one strength per noise parameter; "local": rates that
                 differ from place to place, drawn towards the channels as far as the data allow;
+                "network": one strength per parameter, from the amortised network (circuits of
+                ``qec.memory_circuit`` only; the last ``NETWORK_SHOTS`` shots);
                 "auto": "local" where the data show that places differ, else "channels".
             prior: an estimate or a model whose probabilities take the place of the structure's.
 
@@ -135,7 +162,10 @@ class NoiseLearner:
         """
         if method not in METHODS:
             raise QecError(f"method={method!r} is unknown: use one of {', '.join(METHODS)}.")
-        return Estimator(self.structure, self.inversion, self.moments, prior).run(method)
+        estimator = Estimator(self.structure, self.inversion, self.moments, prior)
+        if method == "network":
+            return estimator.from_network(np.concatenate(self._recent)[-NETWORK_SHOTS:])
+        return estimator.run(method)
 
 
 class Estimator:
@@ -162,8 +192,22 @@ class Estimator:
         if method == "auto":
             method = "local" if score > 4 else "channels"
         if method == "channels":
-            return self._made(method, fit.x, np.sqrt(self._fit_variance(fit)))
+            return self._made(method, fit.x, np.sqrt(self._fit_variance(fit)), fit.faults)
         return self._local(fit, deviations, spread)
+
+    def from_network(self, packed: np.ndarray) -> NoiseEstimate:
+        """One strength per noise parameter, from the amortised network."""
+        from qec.noise_learning.network import network_rates  # torch only where needed
+
+        of_parameter = network_rates(self.structure, packed)
+        faults = self.structure.faults
+        before = np.zeros(len(of_parameter))
+        before[faults.parameter] = faults.x
+        ratio = of_parameter / before
+        faults = dataclasses.replace(faults, x=faults.x * ratio[faults.parameter])
+        x = np.bincount(faults.mechanism, faults.x, minlength=self.structure.num_mechanisms)
+        # The network gives no error; that of the estimates of single mechanisms bounds it.
+        return self._made("network", x, np.sqrt(self.inversion.variance(x, self.moments)), faults)
 
     def _channels(self) -> tuple[ChannelFit, Deviations, np.ndarray, float]:
         """The channel fit and, from its residuals, the deviations around it."""
@@ -189,7 +233,8 @@ class Estimator:
         before = deviations.variance(spread)
         after = np.where(self.known, before * variance / (before + variance), before)
         named = dict(zip(KINDS, np.sqrt(spread).tolist(), strict=True))
-        return self._made("local", x, np.sqrt(after + self._fit_variance(fit)), named)
+        error = np.sqrt(after + self._fit_variance(fit))
+        return self._made("local", x, error, fit.faults, named)
 
     def _fit_variance(self, fit: ChannelFit) -> np.ndarray:
         variance = self.inversion.variance(fit.x, self.moments)
@@ -220,7 +265,7 @@ class Estimator:
                 x[same] = np.maximum(x[same], np.minimum(floor, prior[same]))
         x = np.where(self.known, x, prior)
         name = "correlation-pooled" if pooled else "correlation"
-        return self._made(name, np.maximum(x, 1e-9), np.sqrt(variance))
+        return self._made(name, np.maximum(x, 1e-9), np.sqrt(variance), self.faults)
 
     def _prior(self) -> np.ndarray:
         """The prior rates at the scale that the data have; float64 (m,)."""
@@ -230,43 +275,64 @@ class Estimator:
         return x * max(scale, 1e-3)
 
     def _made(
-        self, method: str, x: np.ndarray, error: np.ndarray, spread: dict[str, float] | None = None
+        self,
+        method: str,
+        x: np.ndarray,
+        error: np.ndarray,
+        faults: Faults,
+        spread: dict[str, float] | None = None,
     ) -> NoiseEstimate:
         shots = self.moments.effective_shots
-        return NoiseEstimate(self.structure, method, x, error, shots, spread)
+        estimate = NoiseEstimate(self.structure, method, x, error, shots, faults, spread)
+        self._warn_of_misfit(estimate)
+        return estimate
+
+    def _fires(self) -> np.ndarray:
+        """float64 (num_detectors,), observed rate of each detector."""
+        return (1 - self.moments.parities()[: self.structure.num_detectors]) / 2
+
+    def _warn_of_misfit(self, estimate: NoiseEstimate) -> None:
+        """Warns of detectors that fire at another rate than any rates of the structure give."""
+        fires, learned = self._fires(), estimate.event_rates
+        chance = np.sqrt(learned * (1 - learned) / self.moments.effective_shots)
+        off = np.abs(fires - learned) > np.maximum(6 * chance, 0.3 * np.maximum(fires, learned))
+        off &= (fires > 0) & (fires < 0.49)  # those have a warning of their own
+        _warn(
+            fires,
+            np.flatnonzero(off),
+            "fire at a rate that the structure cannot explain: do the events belong to it, and "
+            "does it have all their error mechanisms?",
+        )
 
     def _warn_of_useless_detectors(self) -> None:
-        fires = self.moments.odd[:, : self.structure.num_detectors].sum(axis=0) / self.moments.shots
-        m = self.structure.num_mechanisms
-        prior = np.bincount(self.faults.mechanism, self.faults.x, minlength=m)
-        expected = -np.expm1(-(self.structure.sets.T @ prior)) / 2
-        silent = (fires == 0) & (expected * self.moments.shots > 30)
-        _warn("never fire, as if dead", np.flatnonzero(silent), fires)
-        _warn("fire half of the time or more", np.flatnonzero(fires >= 0.49), fires)
+        fires = self._fires()
+        expected = -np.expm1(-(self.structure.sets.T @ self._prior())) / 2
+        silent = (fires == 0) & (expected * self.moments.effective_shots > 30)
+        kept = "mechanisms that flip them keep their prior rates. Check the readout."
+        _warn(fires, np.flatnonzero(silent), f"never fire, as if dead; {kept}")
+        _warn(fires, np.flatnonzero(fires >= 0.49), f"fire half of the time or more; {kept}")
 
 
-def _warn(what: str, detectors: np.ndarray, fires: np.ndarray) -> None:
+def _warn(fires: np.ndarray, detectors: np.ndarray, what: str) -> None:
     if len(detectors):
         names = ", ".join(f"D{k} ({fires[k]:.3g})" for k in detectors[:8])
         more = f" and {len(detectors) - 8} more" if len(detectors) > 8 else ""
-        warnings.warn(
-            f"the detectors {names}{more} {what}: mechanisms that flip them keep their prior "
-            "rates. Check the readout, and that the events belong to this structure.",
-            stacklevel=4,
-        )
+        warnings.warn(f"detectors {names}{more} {what}", stacklevel=5)
 
 
 def _with_rates(
     structure: ErrorStructure, prior: NoiseEstimate | stim.DetectorErrorModel
-) -> object:
-    """The structure's faults scaled so that they add up to the prior's rates."""
-    if isinstance(prior, stim.DetectorErrorModel):
-        other = ErrorStructure.of(prior)
-        same, x = other.sets, other.x
+) -> Faults:
+    """The structure's faults, scaled so that they add up to the prior's rates."""
+    if isinstance(prior, NoiseEstimate):
+        other, faults, x = prior.structure, prior.faults, prior.x
     else:
-        same, x = prior.structure.sets, prior.x
-    if same.shape != structure.sets.shape or (same != structure.sets).nnz:
+        other = ErrorStructure.of(prior)
+        faults, x = structure.faults, other.x
+    if other.sets.shape != structure.sets.shape or (other.sets != structure.sets).nnz:
         raise QecError("the prior has other error mechanisms than the structure.")
-    faults = structure.faults
-    ratio = x / np.where(structure.x > 0, structure.x, 1)
+    if faults.parameter_names != structure.faults.parameter_names:
+        faults = structure.faults
+    total = np.bincount(faults.mechanism, faults.x, minlength=len(x))
+    ratio = x / np.where(total > 0, total, 1)
     return dataclasses.replace(faults, x=faults.x * ratio[faults.mechanism])

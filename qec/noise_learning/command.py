@@ -1,0 +1,222 @@
+"""`qec learn-noise`: files in; a weighted model, tables and plots out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from qec.config import distinct_values, positive_integer, required_path
+from qec.dataset import load_dem, load_structure, read_shots_and_flips
+from qec.decoder import DECODER_NAMES
+from qec.errors import QecError
+from qec.files import atomic_path, make_folder
+from qec.google import GoogleExperiment
+from qec.noise_learning.crossfit import Score, cross_fit, decode_halves, score, scores
+from qec.noise_learning.learn import METHODS, NoiseEstimate, NoiseLearner
+from qec.noise_learning.structure import ErrorStructure
+from qec.noise_learning.tracking import DriftTracker, Look
+from qec.plots import plot_drift, plot_rates
+
+GUESS, LEARNED, PIJ, TRUE = "structure's own", "learned", "Google's pij", "reference"
+
+
+def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -> None:
+    """Learns as configured by conf/learn-noise.yaml.
+
+    Raises:
+        QecError: a value that makes no sense, files that do not fit each other, a folder that
+            cannot be written to.
+    """
+    started = time.monotonic()
+    if config.method not in METHODS:
+        raise QecError(f"method={config.method!r} is unknown: use one of {', '.join(METHODS)}.")
+    for name in (decoders := distinct_values("decoders", list(config.decoders))):
+        if name not in DECODER_NAMES:
+            raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
+    out = required_path(config, "out")
+    if config.google is not None:
+        folders = config.google if isinstance(config.google, str) else list(config.google)
+        _google(distinct_values("google", folders), config.method, decoders, out)
+    else:
+        _files(config, decoders, out)
+    print(f"{time.monotonic() - started:.1f} s in all; to repeat: {shlex.join(command)}")
+
+
+def _files(config: DictConfig, decoders: Sequence[str], out: Path) -> None:
+    structure = ErrorStructure.of(load_structure(required_path(config, "structure")))
+    events, flips = read_shots_and_flips(config, structure.num_detectors)
+    if config.shots is not None:
+        kept = positive_integer("shots", config.shots)
+        events, flips = events[:kept], flips if flips is None else flips[:kept]
+    reference = None
+    if config.reference is not None:
+        reference = ErrorStructure.of(load_dem(str(config.reference)))
+        if (reference.sets.shape != structure.sets.shape) or (reference.sets != structure.sets).nnz:
+            raise QecError(f"{config.reference} has other error mechanisms than the structure.")
+    make_folder(out)
+    if config.half_life is None:
+        estimate = NoiseLearner(structure).update(events).estimate(config.method)
+    else:
+        looks = _track(structure, events, config)
+        write_drift(looks, out)
+        estimate = looks[-1].estimate
+    write_estimate(estimate, out, reference)
+    print_estimate(estimate)
+    if flips is not None:
+        models = {GUESS: (structure.model,) * 2}
+        models[LEARNED] = cross_fit(structure, events, config.method)
+        if reference is not None:
+            models[TRUE] = (structure.to_dem(reference.x),) * 2
+        print_scores({"": scores(models, events, flips, decoders, GUESS)})
+    print(f"files: {out}/learned.dem rates.csv parameters.csv rates.png rates.svg")
+
+
+def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) -> list[Look]:
+    if isinstance(config.half_life, bool) or not isinstance(config.half_life, int | float):
+        raise QecError(f"half_life={config.half_life!r} is not supported: use a number of shots.")
+    tracker = DriftTracker(structure, config.half_life, config.method)
+    step = positive_integer("look", config.look)
+    starts = range(0, len(events), step)
+    bar = track(starts, "tracking", console=Console(stderr=True), transient=True)
+    return [tracker.push(events[k : k + step]) for k in bar]
+
+
+def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: Path) -> None:
+    make_folder(out)
+    by_experiment: dict[str, list[Score]] = {}
+    bar = track(folders, "experiments", console=Console(stderr=True), transient=True)
+    for folder in bar:
+        experiment = GoogleExperiment.load(folder)
+        structure = ErrorStructure.of(experiment.circuit)
+        estimate = NoiseLearner(structure).update(experiment.events).estimate(method)
+        make_folder(out / experiment.name)
+        write_estimate(estimate, out / experiment.name, None)
+        by_experiment[experiment.name] = google_scores(experiment, structure, method, decoders)
+        with atomic_path(out / "ler.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["experiment", *(f.name for f in dataclasses.fields(Score))])
+            for name, rows in by_experiment.items():
+                writer.writerows([name, *dataclasses.astuple(row)] for row in rows)
+    print_scores(by_experiment)
+    print(f"files: {out}/ler.csv, and a folder per experiment with learned.dem and more")
+
+
+def google_scores(
+    experiment: GoogleExperiment, structure: ErrorStructure, method: str, decoders: Sequence[str]
+) -> list[Score]:
+    """Their models, ours and their published predictions, against their pij models where given."""
+    models = {GUESS: (experiment.model,) * 2}
+    if experiment.inferred is not None:
+        models[PIJ] = experiment.inferred
+    models[LEARNED] = cross_fit(structure, experiment.events, method)
+    baseline = PIJ if PIJ in models else GUESS
+    rows = scores(models, experiment.events, experiment.flips, decoders, baseline)
+    strongest = decoders[-1]
+    wrong = decode_halves(models[baseline], experiment.events, strongest) != experiment.flips
+    for name, predicted in experiment.predictions.items():
+        published = predicted != experiment.flips
+        rows.append(score("published", name, f"{baseline}, {strongest}", published, wrong))
+    return rows
+
+
+# Output ------------------------------------------------------------------------------------------
+
+
+def write_estimate(estimate: NoiseEstimate, out: Path, reference: ErrorStructure | None) -> None:
+    """Writes learned.dem, rates.csv, parameters.csv and rates.png/.svg to the folder."""
+    with atomic_path(out / "learned.dem") as temporary:
+        estimate.dem.to_file(temporary)
+    structure = estimate.structure
+    guess = -np.expm1(-structure.x) / 2
+    error = estimate.standard_error / 2 * np.exp(-estimate.x)  # dp = dx (1 - 2 p) / 2
+    true = None if reference is None else -np.expm1(-reference.x) / 2
+    header = ["detectors", "prior", "learned", "standard_error", *(["reference"] if reference else [])]
+    columns = [guess, estimate.probability, error, *([true] if reference else [])]
+    names = (" ".join(f"D{d}" for d in structure.members(k)) for k in range(len(guess)))
+    with atomic_path(out / "rates.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(
+            [name, *(f"{v:.6g}" for v in row)]
+            for name, row in zip(names, np.column_stack(columns).tolist(), strict=True)
+        )
+    with atomic_path(out / "parameters.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["parameter", "learned_over_prior"])
+        writer.writerows([name, f"{v:.6g}"] for name, v in estimate.parameters.items())
+    plot_rates(estimate, guess if true is None else true, reference is not None, out)
+
+
+def write_drift(looks: Sequence[Look], out: Path) -> None:
+    """Writes drift.csv and drift.png/.svg."""
+    with atomic_path(out / "drift.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["shots", "event_rate", "score", "alarm", *looks[0].estimate.parameters])
+        for look in looks:
+            changed = " ".join(f"D{k}" for k in look.changed)
+            strengths = (f"{v:.6g}" for v in look.estimate.parameters.values())
+            writer.writerow(
+                [look.shots, f"{look.event_rate:.6g}", f"{look.score:.3g}", changed, *strengths]
+            )
+    plot_drift(looks, out)
+    for look in looks:
+        if len(look.changed):
+            print(
+                f"ALARM at {look.shots} shots: the rates of {len(look.changed)} detectors changed, "
+                f"first D{look.changed[0]} ({look.score:.0f} standard deviations)"
+            )
+
+
+def print_estimate(estimate: NoiseEstimate) -> None:
+    """A table of the noise parameters, or of the mechanisms' sizes where there are very many."""
+    table = Table(title=f"noise learned by {estimate.method!r}", box=box.SIMPLE)
+    table.add_column("detectors per mechanism", justify="right")
+    for name in ("mechanisms", "prior, mean", "learned, mean", "standard error, median"):
+        table.add_column(name, justify="right")
+    structure = estimate.structure
+    for size in np.unique(structure.size):
+        same = structure.size == size
+        prior, learned = -np.expm1(-structure.x[same]) / 2, estimate.probability[same]
+        error = np.median(estimate.standard_error[same]) / 2
+        numbers = (f"{v:.3e}" for v in (prior.mean(), learned.mean(), error))
+        table.add_row(str(size), str(int(same.sum())), *numbers)
+    Console(width=120).print(table)
+    print(f"{estimate.shots:.0f} effective shots")
+    if estimate.spread is not None:
+        parts = ", ".join(f"{kind} {value:.0%}" for kind, value in estimate.spread.items())
+        print(f"rates vary around the channels' (standard deviations): {parts}")
+
+
+def print_scores(by_experiment: dict[str, list[Score]]) -> None:
+    """Logical error rates, and their ratios to the baseline on the same shots."""
+    table = Table(title="logical error rate per shot, cross-fitted", box=box.SIMPLE)
+    for name in ("experiment", "decoder", "model"):
+        table.add_column(name)
+    for name in ("shots", "errors", "rate, 95 % interval", "over the baseline's", "baseline"):
+        table.add_column(name, justify="right")
+    for name, rows in by_experiment.items():
+        for s in rows:
+            rate, ratio = s.rate, s.ratio
+            table.add_row(
+                name,
+                s.decoder,
+                s.model,
+                str(s.shots),
+                str(s.errors),
+                f"{rate.value:.4f} ({rate.low:.4f}-{rate.high:.4f})",
+                f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})",
+                s.baseline,
+            )
+    Console(width=180).print(table)
+

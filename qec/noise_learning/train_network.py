@@ -1,0 +1,225 @@
+"""Trains the noise network: ``python -m qec.noise_learning.train_network [key=value ...]``.
+
+Every example is a fresh draw of channels, in logarithms wider than what it is to be used on, and
+detection events simulated with them.  The loss is in the rates of mechanisms, not in the parameters,
+which are not all determined by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from qec.circuit import memory_circuit
+from qec.code import RotatedSurfaceCode
+from qec.config import load_config, required_path
+from qec.errors import QecError
+from qec.files import atomic_path, make_folder
+from qec.noise import CircuitNoise
+from qec.noise_learning.classes import formula_classes
+from qec.noise_learning.draws import draw_channels
+from qec.noise_learning.faults import parameter_rates
+from qec.noise_learning.network import Patches, NoiseNetwork, save_network
+from qec.noise_learning.structure import ErrorStructure
+from qec.predecoder.precision import autocast, network_dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """conf/noise_network.yaml."""
+
+    out: Path
+    steps: int
+    shots_per_step: int
+    shots: tuple[int, ...]
+    distances: tuple[int, ...]
+    p: tuple[float, float]
+    lr: float
+    width: int
+    ema: float
+    seed: int
+    workers: int
+    save_every: float
+
+
+class Setting:
+    """What is the same for all draws of one distance and basis.
+
+    Attributes:
+        patches: where detectors stand.
+        classes: float32 (classes, parameters): x of a mechanism class = classes @ x of parameters.
+        members: float32 (classes,), mechanisms in each.
+    """
+
+    def __init__(self, distance: int, basis: str) -> None:
+        self.distance, self.basis = distance, basis
+        structure = ErrorStructure.of(self.circuit(CircuitNoise.uniform(0.005)))
+        faults = structure.faults
+        self.names = faults.parameter_names
+        label = formula_classes(faults, structure.num_mechanisms)
+        first = np.unique(label, return_index=True)[1]
+        counts = np.zeros((structure.num_mechanisms, len(self.names)), dtype=np.float32)
+        np.add.at(counts, (faults.mechanism, faults.parameter), 1)
+        self.classes = torch.from_numpy(counts[first])
+        self.members = torch.from_numpy(np.bincount(label).astype(np.float32))
+        self.patches = Patches.of(structure)
+
+    def circuit(self, noise: CircuitNoise) -> object:
+        code = RotatedSurfaceCode(self.distance)
+        return memory_circuit(code, noise, self.distance, self.basis)
+
+
+class Examples(torch.utils.data.IterableDataset):
+    """Endless (distance, basis, x of the parameters, shots, events of all draws of a step)."""
+
+    def __init__(self, settings: Settings, first_step: int, names: tuple[str, ...]) -> None:
+        self.settings, self.first_step, self.names = settings, first_step, names
+
+    def __iter__(self) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
+        worker = torch.utils.data.get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in range(self.first_step + offset, self.settings.steps, stride):
+            yield self.example(step)
+
+    def example(self, step: int) -> tuple[int, str, np.ndarray, np.ndarray]:
+        s = self.settings
+        rng = np.random.default_rng((s.seed, step))
+        distance, basis = int(rng.choice(s.distances)), str(rng.choice(["X", "Z"]))
+        shots = int(rng.choice(s.shots))
+        code = RotatedSurfaceCode(distance)
+        rates, events = [], []
+        for _ in range(max(1, s.shots_per_step // shots)):
+            noise = draw_channels(float(np.exp(rng.uniform(*np.log(s.p)))), rng)
+            circuit = memory_circuit(code, noise, distance, basis)
+            sampler = circuit.compile_detector_sampler(seed=int(rng.integers(2**62)))
+            events.append(sampler.sample(shots).view(np.uint8))
+            found = parameter_rates(memory_circuit(RotatedSurfaceCode(3), noise, 2, basis))
+            rates.append([found[name] for name in self.names])
+        return distance, basis, np.array(rates, dtype=np.float32), np.stack(events)
+
+
+def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.Tensor:
+    """Squared error of ln x of the mechanisms, the frequent ones weighing more."""
+    true = rates.clamp(min=1e-9) @ setting.classes.T
+    learned = logs.exp() @ setting.classes.T
+    weight = setting.members * true.sqrt()
+    error = (learned / true).log() ** 2
+    return ((weight * error).sum(dim=1) / weight.sum(dim=1)).mean()
+
+
+def train(settings: Settings) -> Path:
+    """Trains, or goes on where state.safetensors in the output folder stands."""
+    make_folder(settings.out)
+    torch.manual_seed(settings.seed)
+    known = {(d, b): Setting(d, b) for d in set(settings.distances) for b in "XZ"}
+    names = known[settings.distances[0], "X"].names
+    if any(set(setting.names) != set(names) for setting in known.values()):
+        raise QecError("the distances do not all have the same noise parameters.")
+    for setting in known.values():
+        setting.classes = setting.classes[:, [setting.names.index(name) for name in names]]
+    network = NoiseNetwork(len(names), settings.width)
+    average = AveragedModel(
+        network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True
+    )
+    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=0.0)
+    run = _Run(settings, network, average, optimiser, names)
+    step = run.resume()
+    loader = torch.utils.data.DataLoader(
+        Examples(settings, step, names), batch_size=None, num_workers=settings.workers
+    )
+    cpu, recent, saved = torch.device("cpu"), [], time.monotonic()
+    dtype = network_dtype(cpu)
+    bar = track(loader, "training", settings.steps - step, console=Console(stderr=True))
+    for distance, basis, rates, events in bar:
+        for group in optimiser.param_groups:
+            warm = min(1.0, (step + 1) / 100)
+            group["lr"] = settings.lr * warm * (1 - step / settings.steps)
+        setting = known[distance, str(basis)]
+        rates, events = torch.as_tensor(rates), np.asarray(events)
+        with autocast(cpu):
+            features = torch.stack(
+                [network.features(setting.patches.tensor(e, dtype)) for e in events]
+            )
+        network.observe(features.detach(), decay=max(0.99, 1 - 1 / (step + 1)))
+        shots = torch.full((len(events),), float(events.shape[1]))
+        loss = loss_of(network.rates(features, shots, distance), rates, setting)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        average.update_parameters(network)
+        step += 1
+        recent.append(loss.item())
+        if step % 100 == 0:
+            print(f"step {step} loss {np.mean(recent[-100:]):.4f}", flush=True)
+        if time.monotonic() - saved > settings.save_every:
+            run.save(step)
+            saved = time.monotonic()
+    run.save(step)
+    path = settings.out / "network.safetensors"
+    save_network(path, average.module, names, {"steps": step, "settings": repr(settings)})
+    return path
+
+
+@dataclasses.dataclass
+class _Run:
+    settings: Settings
+    network: NoiseNetwork
+    average: AveragedModel
+    optimiser: torch.optim.Optimizer
+    names: tuple[str, ...]
+
+    def _state(self) -> Path:
+        return self.settings.out / "state.safetensors"
+
+    def save(self, step: int) -> None:
+        tensors = {"step": torch.tensor(step)}
+        tensors |= {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for k, p in enumerate(self.network.parameters()):
+            for name, value in self.optimiser.state.get(p, {}).items():
+                tensors[f"optimiser.{k}.{name}"] = value
+        with atomic_path(self._state()) as temporary:
+            save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary)
+
+    def resume(self) -> int:
+        if not self._state().exists():
+            return 0
+        tensors = load_file(self._state())
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.network.load_state_dict(part("network."))
+        self.average.load_state_dict(part("average."))
+        for k, p in enumerate(self.network.parameters()):
+            self.optimiser.state[p] = part(f"optimiser.{k}.")
+        return int(tensors["step"])
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit status."""
+    try:
+        config = load_config("noise_network", arguments)
+        values = {**config, "out": required_path(config, "out")}
+        for key in ("shots", "distances", "p"):
+            values[key] = tuple(values[key])
+        print(train(Settings(**values)))
+    except QecError as error:
+        print(f"qec.noise_learning.train_network: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
