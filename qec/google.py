@@ -75,5 +75,7 @@ class GoogleExperiment:
 def _flips(path: Path, shots: int) -> np.ndarray:
     flips = read_shots(path, "01", 0, 1)[:, 0]
     if len(flips) != shots:
-        raise QecError(f"{path} holds {len(flips)} shots, but there are {shots} of detection events.")
+        raise QecError(
+            f"{path} holds {len(flips)} shots, but there are {shots} of detection events."
+        )
     return flips

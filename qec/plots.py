@@ -290,7 +290,10 @@ def plot_drift(looks: Sequence[Look], folder: Path) -> list[Path]:
     for look in looks:
         if len(look.changed):
             rate.axvline(look.shots, color="C3", linestyle=":", linewidth=1)
-    table = {name: [look.estimate.parameters[name] for look in looks] for name in looks[0].estimate.parameters}
+    table = {
+        name: [look.estimate.parameters[name] for look in looks]
+        for name in looks[0].estimate.parameters
+    }
     logs = {name: np.log(values) for name, values in table.items()}
     most = sorted(logs, key=lambda name: -np.ptp(logs[name]))[:_MOST_LINES]
     for name in most:

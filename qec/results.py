@@ -156,11 +156,13 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def point_title(metadata: dict) -> str:
     """What was sampled, in words: distance, rounds, noise, or the circuit file."""
+    weights = f", weights of {metadata['weights']}" if "weights" in metadata else ""
     if "circuit" in metadata:
-        return "{circuit} (d={d} R={r})".format(**metadata)
+        return "{circuit} (d={d} R={r})".format(**metadata) + weights
     strength = f" p={metadata['p']:g}" if "p" in metadata else ""
     perfect = ", perfect final round" if metadata.get("perfect_final_round") else ""
-    return "d={d} R={r}{} basis {b}, {noise} noise, {o}{}".format(strength, perfect, **metadata)
+    title = "d={d} R={r}{} basis {b}, {noise} noise, {o}{}".format(strength, perfect, **metadata)
+    return title + weights
 
 
 def short(x: float) -> str:

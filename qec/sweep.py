@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import sinter
 from omegaconf import DictConfig, OmegaConf
 
 from qec.config import distinct_values, positive_integer, required_path
-from qec.dataset import load_circuit
+from qec.dataset import load_circuit, load_dem
 from qec.decoder import DECODER_NAMES
 from qec.errors import QecError
 from qec.files import make_folder
@@ -65,6 +66,7 @@ class Settings:
 
     grid: Grid
     circuit: tuple[str, ...]
+    weights: str | None
     decoders: tuple[str, ...]
     predecoder: str
     max_shots: int
@@ -92,6 +94,7 @@ class Settings:
         return cls(
             grid=grid,
             circuit=tuple(str(path) for path in circuit if path is not None),
+            weights=None if values["weights"] is None else str(values["weights"]),
             decoders=decoders,
             predecoder=str(values["predecoder"]),
             out=required_path(config, "out"),
@@ -107,9 +110,26 @@ class Settings:
 def tasks(settings: Settings) -> Iterator[sinter.Task]:
     """One sinter task per grid point or circuit file; QecError where one cannot be made."""
     points = _circuit_files(settings) if settings.circuit else settings.grid.points()
+    if settings.weights is not None:
+        points = _with_weights(points, settings.weights)
     return settings.sampler().tasks(
         points, max_shots=settings.max_shots, max_errors=settings.max_errors
     )
+
+
+def _with_weights(points: Iterable[Point], path: str) -> Iterator[Point]:
+    """The points, to be decoded with the model in a file: a learned one, say."""
+    model = load_dem(path)
+    label = f"{Path(path).name}@{hashlib.sha256(str(model).encode()).hexdigest()[:8]}"
+    where = model.get_detector_coordinates()
+    for circuit, own, metadata in points:
+        if own.get_detector_coordinates() != where:
+            raise QecError(
+                f"weights={path} is the model of another experiment: it has "
+                f"{model.num_detectors} detectors, the circuit {own.num_detectors}, and they must "
+                "have the same coordinates."
+            )
+        yield circuit, model, {**metadata, "weights": label}
 
 
 def _circuit_files(settings: Settings) -> Iterator[Point]:

@@ -174,7 +174,7 @@ def _draw(
     """
     rng = np.random.default_rng(_seed(settings, job, 0))
     few = dataclasses.replace(
-        settings, target_errors=400, max_shots=min(settings.max_shots, 200_000)
+        settings, target_errors=400, max_shots=min(settings.max_shots, 60_000)
     )
     while True:
         noise = draw_channels(float(np.exp(rng.uniform(*np.log(settings.p)))), rng)
@@ -183,9 +183,7 @@ def _draw(
         if job.kind != "channels":
             circuit = vary(circuit, settings.spread, rng, by=job.kind)
         true = guess.to_dem(ErrorStructure.of(circuit).x)
-        counts = _evaluate(
-            circuit, true, {(GUESS, 0): guess.model}, few, int(rng.integers(2**62))
-        )
+        counts = _evaluate(circuit, true, {(GUESS, 0): guess.model}, few, int(rng.integers(2**62)))
         if all(
             counts[GUESS, 0, correlated][1] > settings.min_cost * counts[GUESS, 0, correlated][2]
             for correlated in (False, True)
@@ -209,7 +207,9 @@ def _evaluate(
     }
     sampler = circuit.compile_detector_sampler(seed=seed)
     totals: dict[tuple, np.ndarray] = {
-        (key, correlated): np.zeros(3, dtype=np.int64) for key in models for correlated in (False, True)
+        (key, correlated): np.zeros(3, dtype=np.int64)
+        for key in models
+        for correlated in (False, True)
     }
     shots = 0
     while shots < settings.max_shots:

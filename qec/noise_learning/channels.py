@@ -1,7 +1,7 @@
 """The strengths of a few noise parameters, fitted to the estimated rates of all mechanisms.
 
-In x = -ln(1 - 2 p) the model is linear, x_mechanism = C theta with theta >= 0, so the fit is a convex
-one: weighted non-negative least squares.
+In x = -ln(1 - 2 p) the model is linear, x_mechanism = C theta with theta >= 0, so the fit is
+convex: weighted non-negative least squares.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def fit_channels(
 ) -> ChannelFit:
     """Fits one factor per noise parameter.
 
-    The prior is weak: all parameters together are as strong as the data say, each one within
-    +- ``PRIOR_SPREAD`` of that.  It decides only what the data cannot tell apart.
+    The prior is weak: all parameters together as the structure has them, within a factor of two,
+    and each one within +- ``PRIOR_SPREAD`` of what the data say of all together.  It decides only
+    what the data cannot tell apart.
 
     Args:
         faults: with their prior x.
@@ -72,7 +73,7 @@ def fit_channels(
     weighted = design.toarray() * weight[:, None]
     target = np.where(known, estimate, 0.0) * weight
     total = weighted.sum(axis=1)
-    scale = max(total @ target / max(total @ total, 1e-300), SMALLEST)
+    scale = max((1 + total @ target) / (1 + total @ total), SMALLEST)
     # Strengths in units of the scale; the prior is an observation of 1 for each of them.
     normal = np.eye(parameters) / PRIOR_SPREAD**2 + scale**2 * weighted.T @ weighted
     right = np.full(parameters, 1 / PRIOR_SPREAD**2) + scale * weighted.T @ target

@@ -1,4 +1,4 @@
-"""Mechanisms of the same shape: what a model without a circuit tells about shared noise parameters."""
+"""Mechanisms of the same shape, or of the same formula: those that may share their rates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shapes_and_sites(sets: csr_array, coordinates: np.ndarray) -> tuple[np.ndarr
     Two mechanisms have the same shape if a translation in space and time that keeps the
     checkerboard of check types maps the detectors of one onto those of the other.
     """
-    kind = _checkerboard(coordinates)
+    kind = checkerboard(coordinates)
     row = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
     where = coordinates[sets.indices]
     # Detectors of a mechanism in the order of time and place; the first is the origin.
@@ -63,7 +63,7 @@ def formula_classes(faults: Faults, mechanisms: int) -> np.ndarray:
     return np.unique(digits, axis=0, return_inverse=True)[1].ravel()
 
 
-def _checkerboard(coordinates: np.ndarray) -> np.ndarray:
+def checkerboard(coordinates: np.ndarray) -> np.ndarray:
     """0 or 1 for the two colours of checks, from (x, y): neighbours along the axes differ.
 
     Works on the two frames in use, Stim's and that of Google's devices, whose checks are spaced

@@ -141,12 +141,13 @@ def write_estimate(estimate: NoiseEstimate, out: Path, reference: ErrorStructure
     guess = -np.expm1(-structure.x) / 2
     error = estimate.standard_error / 2 * np.exp(-estimate.x)  # dp = dx (1 - 2 p) / 2
     true = None if reference is None else -np.expm1(-reference.x) / 2
-    header = ["detectors", "prior", "learned", "standard_error", *(["reference"] if reference else [])]
-    columns = [guess, estimate.probability, error, *([true] if reference else [])]
+    header, columns = ["prior", "learned", "standard_error"], [guess, estimate.probability, error]
+    if true is not None:
+        header, columns = [*header, "reference"], [*columns, true]
     names = (" ".join(f"D{d}" for d in structure.members(k)) for k in range(len(guess)))
     with atomic_path(out / "rates.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
+        writer.writerow(["detectors", *header])
         writer.writerows(
             [name, *(f"{v:.6g}" for v in row)]
             for name, row in zip(names, np.column_stack(columns).tolist(), strict=True)
@@ -219,4 +220,3 @@ def print_scores(by_experiment: dict[str, list[Score]]) -> None:
                 s.baseline,
             )
     Console(width=180).print(table)
-

@@ -1,4 +1,4 @@
-"""Logical error rates with learned weights on recorded shots, without decoding what was learned from.
+"""Logical error rates with learned weights, never on the shots that they were learned from.
 
 As Google Quantum AI did: what is learned from the even shots (0, 2, ...) decodes the odd ones, and
 the other way round.
@@ -52,9 +52,7 @@ class Score:
 
 def cross_fit(structure: ErrorStructure, events: np.ndarray, method: str) -> Halves:
     """Models learned from the even and from the odd shots; events bit-packed."""
-    even, odd = (
-        NoiseLearner(structure).update(events[k::2]).estimate(method).dem for k in (0, 1)
-    )
+    even, odd = (NoiseLearner(structure).update(events[k::2]).estimate(method).dem for k in (0, 1))
     return even, odd
 
 

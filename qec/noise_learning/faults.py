@@ -4,12 +4,13 @@ A Pauli channel is, exactly, a product of independent Pauli flips: with the eige
 lambda_Q = 1 - 2 sum_{P anticommutes with Q} p_P of the channel, -ln lambda_Q = sum_{P anticommutes
 with Q} x_P, where x_P = -ln(1 - 2 q_P) belongs to the independent flip P of probability q_P.
 Solving that for x turns every channel into *faults*.  The x of all faults with the same symptom add
-up to that of an error mechanism of the detector error model, so x_mechanism is linear in the faults'
-and in the parameters that they share.
+up to that of an error mechanism of the detector error model, so x_mechanism is linear in the x of
+the faults, and in the parameters that they share.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -112,29 +113,26 @@ class _Collector:
         self._list_faults()
 
     def _list_faults(self) -> None:
-        gates_on: dict[int, int] = {}
+        gates_on: dict[int, int] = collections.Counter()
         measured = 0
         for k, op in enumerate(self.circuit):
+            data = stim.gate_data(op.name)
             if op.name in CHANNELS:
                 self._channel(k, op, gates_on)
-                continue
-            if op.name in ("E", "CORRELATED_ERROR"):
+            elif op.name in ("E", "CORRELATED_ERROR"):
                 self._correlated(k, op, gates_on)
-                continue
-            data = stim.gate_data(op.name)
-            if data.is_noisy_gate and not data.produces_measurements:
+            elif data.is_noisy_gate and (op.name in _HERALDED or not data.produces_measurements):
                 raise QecError(
                     f"the circuit has the noise instruction {op.name}, which is no Pauli channel: "
                     "noise learning needs X_ERROR, DEPOLARIZE1, PAULI_CHANNEL_2 and the like."
                 )
-            if data.produces_measurements:
-                groups = op.target_groups()
-                if op.gate_args_copy() and op.gate_args_copy()[0] > 0:
-                    self._record_flips(k, op, measured)
-                measured += len(groups) if op.name != "MPAD" else len(op.targets_copy())
-            for target in op.targets_copy():
-                if target.qubit_value is not None:
-                    gates_on[target.qubit_value] = gates_on.get(target.qubit_value, 0) + 1
+            else:
+                if op.num_measurements and any(op.gate_args_copy()):
+                    self._record_flips(op, measured)
+                measured += op.num_measurements
+                gates_on.update(
+                    t.qubit_value for t in op.targets_copy() if t.qubit_value is not None
+                )
         if not self.faults:
             raise QecError("the circuit has no noise: there is nothing to learn about it.")
 
@@ -153,8 +151,8 @@ class _Collector:
         x = independent_flips([pauli], op.gate_args_copy())
         self._location(k, self.roles.of(k, op, qubits), qubits, [pauli], x, gates_on)
 
-    def _record_flips(self, k: int, op: stim.CircuitInstruction, measured: int) -> None:
-        x = independent_flips(["X"], op.gate_args_copy())[0]
+    def _record_flips(self, op: stim.CircuitInstruction, measured: int) -> None:
+        x = float(independent_flips(["X"], op.gate_args_copy())[0])
         for n, group in enumerate(op.target_groups()):
             qubits = tuple(t.value for t in group)
             generator = self.generators.setdefault(("record", measured + n), len(self.generators))
@@ -195,8 +193,8 @@ class _Collector:
 
     def collect(self) -> CircuitFaults:
         bits = self._symptoms_of_generators()
-        # Symptoms are told apart by a linear 128-bit hash: that of a fault is the sum (XOR) of those
-        # of its generators, so that no fault's symptom has to be written out.
+        # Symptoms are told apart by a linear 128-bit hash: that of a fault is the sum (XOR) of
+        # those of its generators, so that no fault's symptom has to be written out.
         n, total = self.circuit.num_detectors, self.circuit.num_detectors + self.observables
         words = symptom_words(total)
         hashes = np.array([np.bitwise_xor.reduce(words[b], axis=0) for b in bits])
@@ -207,7 +205,9 @@ class _Collector:
         hashes = np.concatenate([hashes, np.zeros((1, 2), np.uint64)])
         of_fault = np.bitwise_xor.reduce(hashes[padded], axis=1)
         seen = np.flatnonzero(of_fault.any(axis=1))
-        _, first, symptom = np.unique(of_fault[seen], axis=0, return_index=True, return_inverse=True)
+        _, first, symptom = np.unique(
+            of_fault[seen], axis=0, return_index=True, return_inverse=True
+        )
         faults = [self.faults[k] for k in seen]
         flipped = [_odd(np.concatenate([bits[g] for g in faults[k].generators])) for k in first]
         row = np.repeat(np.arange(len(first)), [len(f) for f in flipped])
@@ -247,10 +247,9 @@ class _Collector:
         for k, op in enumerate(self.circuit):
             for instance, pauli, qubit in at.get(k, ()):
                 sim.set_pauli_flip(pauli, qubit_index=qubit, instance_index=instance)
-            data = stim.gate_data(op.name)
-            if data.produces_measurements:
-                sim.do(stim.CircuitInstruction(op.name, op.targets_copy(), _pad_args(op)))
-            elif not data.is_noisy_gate:
+            if op.num_measurements:
+                sim.do(stim.CircuitInstruction(op.name, op.targets_copy()))  # without its noise
+            elif not stim.gate_data(op.name).is_noisy_gate:
                 sim.do(op)
         *_, detectors, observables = sim.to_numpy(
             output_detector_flips=True, output_observable_flips=True
@@ -280,10 +279,6 @@ class _Collector:
         return {m: _odd(which) for m, which in seen.items()}
 
 
-def _pad_args(op: stim.CircuitInstruction) -> list[float]:
-    return op.gate_args_copy() if op.name == "MPAD" else []
-
-
 def symptom_words(bits: int) -> np.ndarray:
     """uint64 (bits, 2): random words whose sums (XOR) over a symptom's bits identify it."""
     return np.random.default_rng(0).integers(2**64, size=(bits, 2), dtype=np.uint64)
@@ -296,6 +291,7 @@ def _odd(values: Sequence[int]) -> np.ndarray:
 
 # Channels ----------------------------------------------------------------------------------------
 
+_HERALDED = ("HERALDED_ERASE", "HERALDED_PAULI_CHANNEL_1")
 _SINGLE = ["X", "Y", "Z"]
 _PAIRS = ["".join(pair) for pair in itertools.product("IXYZ", repeat=2)][1:]
 

@@ -86,14 +86,11 @@ class Inversion:
 
         Returns:
             float64 (m,) and bool (m,): False where a parity that the rate needs is not positive
-            (a detector that fires half of the time or more) or where a detector never fired.
+            (a detector that fires half of the time or more).
         """
         parity = moments.parities()
         positive = parity > _SMALLEST_PARITY
-        fires = parity[: self.family.num_detectors] < 1
-        uses = abs(self.from_moments)
-        blocked = uses @ (~positive).astype(np.float64) > 0
-        blocked |= self.structure.sets @ (~fires).astype(np.int64) > 0
+        blocked = abs(self.from_moments) @ (~positive).astype(np.float64) > 0
         x = self.from_moments @ -np.log(np.maximum(parity, _SMALLEST_PARITY))
         return x, self.learnable & ~blocked
 

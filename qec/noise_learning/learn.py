@@ -9,8 +9,8 @@ import numpy as np
 import stim
 
 from qec.errors import QecError
-from qec.noise_learning.classes import formula_classes
 from qec.noise_learning.channels import ChannelFit, fit_channels
+from qec.noise_learning.classes import formula_classes
 from qec.noise_learning.faults import Faults
 from qec.noise_learning.inversion import Inversion
 from qec.noise_learning.local import KINDS, Deviations
@@ -114,9 +114,7 @@ class NoiseLearner:
         structure: as in ``learn_noise``.
     """
 
-    def __init__(
-        self, structure: stim.Circuit | stim.DetectorErrorModel | ErrorStructure
-    ) -> None:
+    def __init__(self, structure: stim.Circuit | stim.DetectorErrorModel | ErrorStructure) -> None:
         self.structure = ErrorStructure.of(structure)
         self.inversion = Inversion(self.structure)
         self.moments = self.inversion.accumulator()
@@ -150,8 +148,9 @@ class NoiseLearner:
         Args:
             method: "correlation": every mechanism by itself, from the coincidences of its
                 detectors; "correlation-pooled": the mean of that over mechanisms that are the same
-                function of the noise parameters; "channels": one strength per noise parameter; "local": rates that
-                differ from place to place, drawn towards the channels as far as the data allow;
+                function of the noise parameters; "channels": one strength per noise parameter;
+                "local": rates that differ from place to place, drawn towards the channels as far
+                as the data allow;
                 "network": one strength per parameter, from the amortised network (circuits of
                 ``qec.memory_circuit`` only; the last ``NETWORK_SHOTS`` shots);
                 "auto": "local" where the data show that places differ, else "channels".
@@ -183,7 +182,7 @@ class Estimator:
         if prior is not None:
             self.faults = _with_rates(structure, prior)
         self.rates, self.known = inversion.rates(moments)
-        self._warn_of_useless_detectors()
+        self._leave_out_useless_detectors()
 
     def run(self, method: str) -> NoiseEstimate:
         if method in ("correlation", "correlation-pooled"):
@@ -223,9 +222,7 @@ class Estimator:
             x, extra = fit.x, deviations.variance(spread)
         return fit, deviations, spread, score
 
-    def _local(
-        self, fit: ChannelFit, deviations: Deviations, spread: np.ndarray
-    ) -> NoiseEstimate:
+    def _local(self, fit: ChannelFit, deviations: Deviations, spread: np.ndarray) -> NoiseEstimate:
         x = fit.x
         for _ in range(2):  # the statistical error depends on the local rates, too
             variance = self.inversion.variance(x, self.moments)
@@ -250,9 +247,12 @@ class Estimator:
         variance = self.inversion.variance(prior, self.moments)
         if pooled:
             group = formula_classes(self.faults, len(x))
-            count = np.maximum(np.bincount(group, self.known), 1)
-            variance = (np.bincount(group, variance * self.known) / count**2)[group]
-            x = (np.bincount(group, x * self.known) / count)[group]
+            count = np.bincount(group, self.known)[group]
+            known = count > 0
+            count = np.maximum(count, 1)
+            variance = np.bincount(group, variance * self.known)[group] / count**2
+            x = np.bincount(group, x * self.known)[group] / count
+            variance, x = np.where(known, variance, prior**2), np.where(known, x, prior)
             x = np.maximum(x, np.minimum(np.sqrt(variance) / 10, prior))
         else:
             containment = self.inversion.containment
@@ -263,7 +263,6 @@ class Estimator:
                 x[same] = np.where(self.known[same], own, prior[same])
                 floor = np.sqrt(variance[same]) / 10
                 x[same] = np.maximum(x[same], np.minimum(floor, prior[same]))
-        x = np.where(self.known, x, prior)
         name = "correlation-pooled" if pooled else "correlation"
         return self._made(name, np.maximum(x, 1e-9), np.sqrt(variance), self.faults)
 
@@ -271,7 +270,8 @@ class Estimator:
         """The prior rates at the scale that the data have; float64 (m,)."""
         m = self.structure.num_mechanisms
         x = np.bincount(self.faults.mechanism, self.faults.x, minlength=m)
-        scale = self.rates[self.known].sum() / max(x[self.known].sum(), 1e-300)
+        events = self.moments.effective_shots / 2  # expected for a mechanism of x = 1
+        scale = (1 + events * self.rates[self.known].sum()) / (1 + events * x[self.known].sum())
         return x * max(scale, 1e-3)
 
     def _made(
@@ -304,10 +304,11 @@ class Estimator:
             "does it have all their error mechanisms?",
         )
 
-    def _warn_of_useless_detectors(self) -> None:
+    def _leave_out_useless_detectors(self) -> None:
         fires = self._fires()
         expected = -np.expm1(-(self.structure.sets.T @ self._prior())) / 2
         silent = (fires == 0) & (expected * self.moments.effective_shots > 30)
+        self.known &= self.structure.sets @ silent.astype(np.int64) == 0
         kept = "mechanisms that flip them keep their prior rates. Check the readout."
         _warn(fires, np.flatnonzero(silent), f"never fire, as if dead; {kept}")
         _warn(fires, np.flatnonzero(fires >= 0.49), f"fire half of the time or more; {kept}")

@@ -1,12 +1,12 @@
 """Rates that differ from place to place: a hierarchical prior around the channel fit.
 
-A mechanism's rate is x_e = sum_f x_f (1 + s_site(f) + l_location(f) + k_e) over its faults f, with x_f
-from the channel fit and independent random deviations of three kinds: of a *site* (the same qubits,
-at all times), of a *location* (one application of a channel), and of the mechanism itself (anything
-that the circuit does not know of).  How much each kind varies is estimated first, by matching the
-scatter of the estimates around the fit (Haseman-Elston regression, a non-iterative REML); then the
-rates are the best linear prediction from the data.  Where nothing varies this is the channel fit;
-with many shots it follows the data.
+A mechanism's rate is x_e = sum_f x_f (1 + s_site(f) + l_location(f) + k_e) over its faults f, with
+x_f from the channel fit and independent random deviations of three kinds: of a *site* (the same
+qubits, at all times), of a *location* (one application of a channel), and of the mechanism itself
+(anything that the circuit does not know of).  How much each kind varies is estimated first, by
+matching the scatter of the estimates around the fit (Haseman-Elston regression, Behavior Genetics
+2, 3, 1972); then the rates are the best linear prediction from the data.  Where nothing varies this
+is the channel fit; with many shots it follows the data.
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class Deviations:
             scaled = [load * weight[:, None] for load in self.loads]
             noise = np.array([(g.multiply(g) @ np.ones(g.shape[1])) @ variance for g in scaled])
             forms = np.array([np.sum((g.T @ residual) ** 2) for g in scaled]) - noise
-            overlap = np.array(
-                [[((a.T @ b).power(2)).sum() for b in self.loads] for a in scaled]
-            )
+            overlap = np.array([[((a.T @ b).power(2)).sum() for b in self.loads] for a in scaled])
             if iteration == 0:
                 null = np.sqrt([2 * ((g * variance[:, None]).T @ g).power(2).sum() for g in scaled])
                 score = float((forms / np.maximum(null, 1e-300)).max())

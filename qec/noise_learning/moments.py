@@ -149,8 +149,7 @@ class MomentAccumulator:
     def merge(self, other: MomentAccumulator) -> MomentAccumulator:
         """Adds the shots of another accumulator of the same family."""
         same = len(self.family.sets) == len(other.family.sets) and all(
-            np.array_equal(a, b)
-            for a, b in zip(self.family.sets, other.family.sets, strict=True)
+            np.array_equal(a, b) for a, b in zip(self.family.sets, other.family.sets, strict=True)
         )
         if not same:
             raise QecError("the accumulators have different detector sets: they cannot be merged.")

@@ -2,9 +2,9 @@
 
 After arXiv:2604.12841: two consecutive bulk rounds are an image of detection events, a 2D CNN looks
 at it, its features are averaged over the patch, and the noise parameters come out between bounds,
-in logarithms.  Two things differ from the paper.  Features, not logits, are averaged over rounds and
-shots, so that what follows can be any function of the statistics; and the number of shots is an
-input, so that few shots give cautious answers.  Learned for ``qec.memory_circuit`` of orientation ZV
+in logarithms.  Two things differ from the paper.  Features, not logits, are averaged over rounds
+and shots, so that what follows can be any function of the statistics; and the number of shots is an
+input, so that few shots give cautious answers.  It knows ``qec.memory_circuit`` of orientation ZV
 (Stim's layout).
 """
 
@@ -33,7 +33,7 @@ FORMAT = "qec-noise-network-1"
 LOWEST, HIGHEST = 1e-6, 5e-2
 """Bounds of x = -ln(1 - 2 p) of a parameter."""
 
-MOST_SHOTS = 2e3
+MOST_SHOTS = 512
 """Number of shots that the network was shown at most; more are announced to it as this many."""
 
 _SMALL = 1e-4
@@ -63,7 +63,7 @@ class NoiseNetwork(nn.Module):
         self.register_buffer("variance", torch.ones(2 * width))
 
     def observe(self, features: torch.Tensor, decay: float) -> None:
-        """Follows mean and variance of the logarithms of features, (draws, 2 width), in training."""
+        """Follows the logarithms of features, (draws, 2 width), in training."""
         logs = torch.log(features + _SMALL)
         self.mean.lerp_(logs.mean(dim=0), 1 - decay)
         self.variance.lerp_(((logs - self.mean) ** 2).mean(dim=0), 1 - decay)
@@ -138,7 +138,9 @@ def _neighbourhoods(images: np.ndarray) -> np.ndarray:
     return windows.transpose(0, 2, 3, 1, 4, 5)
 
 
-def network_rates(structure: ErrorStructure, packed: np.ndarray, path: Path | None = None) -> np.ndarray:
+def network_rates(
+    structure: ErrorStructure, packed: np.ndarray, path: Path | None = None
+) -> np.ndarray:
     """x of the structure's noise parameters as the network sees them, float64 (parameters,).
 
     Args:
@@ -149,7 +151,8 @@ def network_rates(structure: ErrorStructure, packed: np.ndarray, path: Path | No
     Raises:
         QecError: another structure, or a checkpoint that cannot be read.
     """
-    network, names = load_network(path or resource_dir("data") / "noise_learning/network.safetensors")
+    shipped = resource_dir("data") / "noise_learning" / "network.safetensors"
+    network, names = load_network(path or shipped)
     if set(structure.faults.parameter_names) != set(names):
         raise QecError(
             "the noise network knows only circuits with the 25 parameters of qec.memory_circuit "
@@ -162,9 +165,7 @@ def network_rates(structure: ErrorStructure, packed: np.ndarray, path: Path | No
     with torch.inference_mode(), autocast(cpu):
         for start in range(0, len(packed), at_a_time):
             chunk = packed[start : start + at_a_time]
-            events = np.unpackbits(
-                chunk, axis=1, count=structure.num_detectors, bitorder="little"
-            )
+            events = np.unpackbits(chunk, axis=1, count=structure.num_detectors, bitorder="little")
             total += len(chunk) * network.features(patches.tensor(events, network_dtype(cpu)))
     with torch.inference_mode():
         shots = torch.tensor([float(len(packed))])

@@ -1,4 +1,4 @@
-"""What is known of an experiment's errors before looking at data: the mechanisms, not their rates."""
+"""What is known of an experiment's errors before looking at data: mechanisms, and a first guess."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ErrorStructure:
 
     Rates are kept as x = -ln(1 - 2 p), in which independent causes of one symptom add up.
 
-    Mechanisms are in a canonical order, by size and then by detectors, the same for every model with
-    the same mechanisms.
+    Mechanisms are in a canonical order, by size and then by detectors, the same for every model
+    with the same mechanisms.
 
     Attributes:
         model: the flattened model that the structure came from or was derived to.
@@ -44,7 +44,9 @@ class ErrorStructure:
     faults: Faults
 
     @classmethod
-    def of(cls, structure: ErrorStructure | stim.Circuit | stim.DetectorErrorModel) -> ErrorStructure:
+    def of(
+        cls, structure: ErrorStructure | stim.Circuit | stim.DetectorErrorModel
+    ) -> ErrorStructure:
         """The structure of a circuit (with its faults) or of a detector error model (without).
 
         Raises:
@@ -57,7 +59,7 @@ class ErrorStructure:
         if isinstance(structure, stim.Circuit):
             found = cls._of_model(detector_error_model(structure))
             return dataclasses.replace(found, faults=_faults_of(structure, found))
-        raise QecError(f"structure must be a stim circuit or model, not {type(structure).__name__}.")
+        raise QecError(f"structure is a {type(structure).__name__}: give a stim circuit or model.")
 
     @classmethod
     def _of_model(cls, dem: stim.DetectorErrorModel) -> ErrorStructure:
@@ -73,9 +75,7 @@ class ErrorStructure:
         by_line = csr_array((ones, (table.mechanism, table.detector)), shape=shape)
         hashes = _hashes(by_line, table.flips_observable)
         seen = np.bincount(table.mechanism, minlength=lines) > 0
-        _, first, which = np.unique(
-            hashes[seen], axis=0, return_index=True, return_inverse=True
-        )
+        _, first, which = np.unique(hashes[seen], axis=0, return_index=True, return_inverse=True)
         sets = by_line[np.flatnonzero(seen)[first]]
         order = _lexical_order(sets)
         mechanism = np.full(lines, -1)
@@ -84,7 +84,8 @@ class ErrorStructure:
         x = np.bincount(mechanism[seen], x_line[seen], minlength=len(first))
         number = np.bincount(mechanism[seen])
         owner = np.maximum(mechanism, 0)
-        share = np.where(x[owner] > 0, x_line / np.where(x[owner] > 0, x[owner], 1), 1 / number[owner])
+        total = x[owner]
+        share = np.where(total > 0, x_line / np.where(total > 0, total, 1), 1 / number[owner])
         sets = sets[order]
         faults = faults_by_shape(sets, x, detector_coordinates(flat))
         return cls(flat, sets, x, mechanism, share, faults)
@@ -118,9 +119,7 @@ class ErrorStructure:
         """
         if x.shape != self.x.shape or not np.isfinite(x).all() or (x < 0).any():
             raise QecError("learned rates must be finite and non-negative, one per mechanism.")
-        line_x = np.where(
-            self.line_mechanism >= 0, x[np.maximum(self.line_mechanism, 0)] * self.line_share, np.nan
-        )
+        line_x = x[np.maximum(self.line_mechanism, 0)] * self.line_share
         probability = -np.expm1(-line_x) / 2
         learned, k = stim.DetectorErrorModel(), 0
         for instruction in self.model:

@@ -38,10 +38,10 @@ class Look:
 class DriftTracker:
     """Follows the noise through a stream of detection events.
 
-    The weight of a shot halves every ``half_life`` shots.  Each piece of data is first compared with
-    what came before: a detector whose rate of events moved by more than chance allows raises the
-    alarm (two-sided, Bonferroni over the detectors, ``FALSE_ALARM`` per look), and the past is then
-    forgotten but for a tenth of its weight.
+    The weight of a shot halves every ``half_life`` shots.  Each piece of data is first compared
+    with what came before: a detector whose rate of events moved by more than chance allows raises
+    the alarm (two-sided, Bonferroni over the detectors, ``FALSE_ALARM`` per look), and the past is
+    then forgotten but for a tenth of its weight.
 
     Args:
         structure: as for ``learn_noise``.

@@ -1,8 +1,7 @@
 """Trains the noise network: ``python -m qec.noise_learning.train_network [key=value ...]``.
 
-Every example is a fresh draw of channels, in logarithms wider than what it is to be used on, and
-detection events simulated with them.  The loss is in the rates of mechanisms, not in the parameters,
-which are not all determined by them.
+Every example is a fresh draw of channels and detection events simulated with them.  The loss is in
+the rates of mechanisms, not in the parameters, which are not all determined by them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from qec.noise import CircuitNoise
 from qec.noise_learning.classes import formula_classes
 from qec.noise_learning.draws import draw_channels
 from qec.noise_learning.faults import parameter_rates
-from qec.noise_learning.network import Patches, NoiseNetwork, save_network
+from qec.noise_learning.network import NoiseNetwork, Patches, save_network
 from qec.noise_learning.structure import ErrorStructure
 from qec.predecoder.precision import autocast, network_dtype
 
@@ -150,7 +149,7 @@ def train(settings: Settings) -> Path:
             features = torch.stack(
                 [network.features(setting.patches.tensor(e, dtype)) for e in events]
             )
-        network.observe(features.detach(), decay=max(0.99, 1 - 1 / (step + 1)))
+        network.observe(features.detach(), decay=min(0.99, 1 - 1 / (step + 1)))
         shots = torch.full((len(events),), float(events.shape[1]))
         loss = loss_of(network.rates(features, shots, distance), rates, setting)
         optimiser.zero_grad()
