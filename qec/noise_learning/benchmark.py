@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import multiprocessing
 import sys
 import time
@@ -30,7 +31,7 @@ from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, load_config, positive_integer, required_path
 from qec.errors import QecError
-from qec.files import make_folder
+from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
 from qec.noise import CircuitNoise
@@ -109,7 +110,7 @@ class Settings:
                 raise QecError(f"{key}={unknown.pop()!r} is unknown: use {', '.join(known)}.")
         for key in ("draws", "target_errors", "max_shots"):
             positive_integer(key, values[key])
-        if len(values["p"]) != 2:
+        if not isinstance(values["p"], list) or len(values["p"]) != 2:
             raise QecError(f"p={values['p']} must be two numbers, the ends of a range.")
         values["p"] = tuple(values["p"])
         values["num_workers"] = worker_count(values["num_workers"])
@@ -238,16 +239,20 @@ def benchmark(settings: Settings) -> list[Record]:
     make_folder(settings.out)
     path = settings.out / "draws.csv"
     records = read_records(path)
-    wanted = {(GUESS, 0), *((m, s) for m in settings.methods for s in settings.shots)}
+    learned = itertools.product(settings.methods, settings.shots)
+    wanted = set(itertools.product([(GUESS, 0), *learned], (False, True)))
     have: dict[Job, set] = {}
     for r in records:
-        have.setdefault(Job(r.kind, r.distance, r.draw), set()).add((r.method, r.learned_from))
+        found = ((r.method, r.learned_from), r.correlated)
+        have.setdefault(Job(r.kind, r.distance, r.draw), set()).add(found)
     missing = [job for job in settings.jobs() if not wanted <= have.get(job, set())]
+    again = set(missing)  # rows of a draw that was not finished
+    records = [r for r in records if Job(r.kind, r.distance, r.draw) not in again]
     with multiprocessing.get_context("spawn").Pool(settings.num_workers) as pool:
         work = pool.imap_unordered(_Run(settings), missing)
         for new in track(work, "draws", len(missing), console=Console(stderr=True), transient=True):
-            _append(path, new)
             records += new
+            _write(path, records)
     jobs = set(settings.jobs())
     records = [r for r in records if Job(r.kind, r.distance, r.draw) in jobs]
     print_table(records)
@@ -267,30 +272,26 @@ _TYPES = {"int": int, "float": float, "str": str, "bool": lambda text: text == "
 
 
 def read_records(path: Path) -> list[Record]:
-    """Rows of an earlier run; an unfinished last line is left out.
+    """Rows of an earlier run.
 
     Raises:
         QecError: the file is of another kind.
     """
     if not path.exists():
         return []
-    text = path.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
+    rows = list(csv.reader(path.read_text().splitlines()))
     header = [f.name for f in _FIELDS]
-    rows = list(csv.reader(lines))
-    if rows and rows[0] != header:
+    if not rows or rows[0] != header:
         raise QecError(f"{path} is no file of this benchmark: delete it, or choose another out=.")
     return [
         Record(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True))) for row in rows[1:]
     ]
 
 
-def _append(path: Path, records: list[Record]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
+def _write(path: Path, records: list[Record]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
-        if new:
-            writer.writerow([f.name for f in _FIELDS])
+        writer.writerow([f.name for f in _FIELDS])
         writer.writerows(dataclasses.astuple(r) for r in records)
 
 
@@ -302,33 +303,26 @@ def pooled(records: list[Record]) -> Estimate:
 
 def print_table(records: list[Record]) -> None:
     """Logical errors over those of the true model: all draws together, and the worst draw."""
-    table = Table(
-        title="logical error rate over that of matching with the true model", box=box.SIMPLE
-    )
-    for name in ("noise", "d", "method", "learned from", "matching", "draws", "shots", "errors"):
-        table.add_column(name, justify="right" if name in ("d", "draws", "shots") else "left")
-    for name in ("ratio, 95 % interval", "worst draw", "seconds"):
-        table.add_column(name)
-    groups: dict[tuple, list[Record]] = {}
-    for r in sorted(records, key=lambda r: (r.kind, r.distance, r.correlated, r.learned_from)):
-        key = (r.kind, r.distance, r.method, r.learned_from, r.correlated)
-        groups.setdefault(key, []).append(r)
-    for (kind, d, method, learned, correlated), members in groups.items():
-        ratio = pooled(members)
-        worst = max(pooled([r]).value for r in members)
-        table.add_row(
-            kind,
-            str(d),
-            method,
-            f"{learned:g}",
-            "correlated" if correlated else "uncorrelated",
-            str(len(members)),
-            str(sum(r.shots for r in members)),
-            f"{sum(r.errors for r in members)}, {sum(r.true_errors for r in members)}",
-            f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})",
-            f"{worst:.3f}",
-            f"{np.median([r.seconds for r in members]):.2f}",
-        )
+    title = "logical error rate over that of matching with the true model, 95 % interval"
+    table = Table(title=title, box=box.SIMPLE)
+    for name in ("noise", "d", "method", "learned from", "draws", "shots"):
+        table.add_column(name, justify="left" if name in ("noise", "method") else "right")
+    for matching in ("uncorrelated", "correlated"):
+        for name in ("errors, true model's", matching, "worst draw"):
+            table.add_column(name, justify="right")
+    table.add_column("seconds", justify="right")
+    groups: dict[tuple, tuple[list[Record], list[Record]]] = {}
+    for r in sorted(records, key=lambda r: (KINDS.index(r.kind), r.distance, r.learned_from)):
+        key = (r.kind, str(r.distance), r.method, f"{r.learned_from:g}")
+        groups.setdefault(key, ([], []))[r.correlated].append(r)
+    for key, both in groups.items():
+        cells = [str(len(both[0])), str(sum(r.shots for r in both[0]))]
+        for members in both:
+            ratio = pooled(members)
+            cells.append(f"{sum(r.errors for r in members)}, {sum(r.true_errors for r in members)}")
+            cells.append(f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})")
+            cells.append(f"{max(pooled([r]).value for r in members):.3f}")
+        table.add_row(*key, *cells, f"{np.median([r.seconds for r in both[0]]):.2f}")
     Console(width=170).print(table)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import shlex
+import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,11 +47,15 @@ def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -
         if name not in DECODER_NAMES:
             raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
     out = required_path(config, "out")
-    if config.google is not None:
-        folders = config.google if isinstance(config.google, str) else list(config.google)
-        _google(distinct_values("google", folders), config.method, decoders, out)
-    else:
-        _files(config, decoders, out)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        if config.google is not None:
+            folders = config.google if isinstance(config.google, str) else list(config.google)
+            _google(distinct_values("google", folders), config.method, decoders, out)
+        else:
+            _files(config, decoders, out)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        print(f"qec: warning: {message}", file=sys.stderr)
     print(f"{time.monotonic() - started:.1f} s in all; to repeat: {shlex.join(command)}")
 
 
@@ -95,9 +101,9 @@ def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) ->
 def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: Path) -> None:
     make_folder(out)
     by_experiment: dict[str, list[Score]] = {}
-    bar = track(folders, "experiments", console=Console(stderr=True), transient=True)
-    for folder in bar:
-        experiment = GoogleExperiment.load(folder)
+    experiments = [GoogleExperiment.load(folder) for folder in folders]
+    console = Console(stderr=True)
+    for experiment in track(experiments, "experiments", console=console, transient=True):
         structure = ErrorStructure.of(experiment.circuit)
         estimate = NoiseLearner(structure).update(experiment.events).estimate(method)
         make_folder(out / experiment.name)

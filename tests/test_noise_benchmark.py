@@ -1,0 +1,57 @@
+"""The benchmark of learned weights, small, with resumption."""
+
+import pytest
+
+from qec.noise_learning.benchmark import Record, main, pooled, read_records
+
+SMALL = [
+    *("distance=3", "kind=channels,site", "draws=1", "shots=500", "methods=channels"),
+    *("target_errors=50", "max_shots=20000", "num_workers=1", "p=[0.006,0.01]"),
+]
+
+
+def test_it_learns_evaluates_and_resumes(tmp_path, capsys):
+    assert main([*SMALL, f"out={tmp_path}"]) == 0
+    first = read_records(tmp_path / "draws.csv")
+    assert {(r.kind, r.method, r.learned_from, r.correlated) for r in first} == {
+        (kind, *method, correlated)
+        for kind in ("channels", "site")
+        for method in (("uniform guess", 0), ("channels", 500))
+        for correlated in (False, True)
+    }
+    for r in first:
+        assert r.shots == 20000
+        assert r.both <= min(r.errors, r.true_errors)
+    assert "uniform guess" in capsys.readouterr().out
+
+    # Only what is missing is done again: here the second draw, of which a row is lost.
+    path = tmp_path / "draws.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    assert main([*SMALL, f"out={tmp_path}"]) == 0
+    again = read_records(path)
+    assert [(r.kind, r.errors, r.true_errors, r.both) for r in again] == [
+        (r.kind, r.errors, r.true_errors, r.both) for r in first
+    ]
+
+
+def test_draws_are_pooled_by_their_errors():
+    records = [
+        Record("site", 5, k, "auto", 1000, 0.1, True, 10_000, errors, true, both)
+        for k, (errors, true, both) in enumerate([(110, 100, 90), (310, 300, 290)])
+    ]
+    assert pooled(records).value == pytest.approx(420 / 400)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("kind=qubit", "kind='qubit' is unknown"),
+        ("methods=magic", "methods='magic' is unknown"),
+        ("p=0.003", "two numbers"),
+        ("draws=0", "draws=0"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, capsys, override, message):
+    assert main([*SMALL, override, f"out={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
