@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from qec.accuracy import Accuracy
-    from qec.noise_learning.learn import NoiseEstimate
+    from qec.noise_learning.estimator import NoiseEstimate
     from qec.noise_learning.tracking import Look
     from qec.reliability import Reliability
     from qec.results import Row

@@ -12,7 +12,9 @@ from qec.cli import COMMANDS
 from qec.config import load_config
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-COMMAND = re.compile(r"^ {4}.*\bqec (\w+)((?: \S+=\S+)*)\s*$|`qec (\w+)((?: \S+=\S+)*)`", re.M)
+COMMAND = re.compile(
+    r"^ {4}.*\bqec ([\w-]+)((?: \S+=\S+)*)\s*$|`qec ([\w-]+)((?: \S+=\S+)*)`", re.M
+)
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))

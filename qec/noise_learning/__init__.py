@@ -4,6 +4,7 @@ circuit -> faults -> error structure -> parities of detection events -> rates of
 channel fit -> local rates -> weighted detector error model
 """
 
-from qec.noise_learning.learn import NoiseEstimate, NoiseLearner, learn_noise
+from qec.noise_learning.estimator import NoiseEstimate
+from qec.noise_learning.learn import NoiseLearner, learn_noise
 
 __all__ = ["NoiseEstimate", "NoiseLearner", "learn_noise"]

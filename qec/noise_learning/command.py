@@ -25,7 +25,8 @@ from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.google import GoogleExperiment
 from qec.noise_learning.crossfit import Score, cross_fit, decode_halves, score, scores
-from qec.noise_learning.learn import METHODS, NoiseEstimate, NoiseLearner
+from qec.noise_learning.estimator import NoiseEstimate
+from qec.noise_learning.learn import METHODS, NoiseLearner
 from qec.noise_learning.structure import ErrorStructure
 from qec.noise_learning.tracking import DriftTracker, Look
 from qec.plots import plot_drift, plot_rates

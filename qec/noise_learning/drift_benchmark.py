@@ -1,9 +1,9 @@
 """Logical errors with tracked weights while the noise drifts.
 
 ``python -m qec.noise_learning.drift_benchmark [key=value ...]``, keys in conf/drift_benchmark.yaml.
-Some of the circuit's rates oscillate by a factor up and down.  Every ``look`` shots the tracker gets
-shots with the noise of the moment; at some looks fresh shots, with the same noise, are decoded with
-the tracked weights, with weights that were learned once at the start, and with the true ones.
+Some of the circuit's rates oscillate by a factor up and down.  Every ``look`` shots the tracker
+gets shots with the noise of the moment; at some looks fresh shots, with the same noise, are decoded
+with the tracked weights, with weights that were learned once at the start, and with the true ones.
 """
 
 from __future__ import annotations

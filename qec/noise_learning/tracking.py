@@ -9,7 +9,8 @@ import stim
 from scipy.stats import norm
 
 from qec.errors import QecError
-from qec.noise_learning.learn import Estimator, NoiseEstimate, NoiseLearner
+from qec.noise_learning.estimator import Estimator, NoiseEstimate
+from qec.noise_learning.learn import NoiseLearner
 from qec.noise_learning.structure import ErrorStructure
 
 FALSE_ALARM = 1e-6
