@@ -178,14 +178,19 @@ def test_lines_of_one_symptom_share_their_rate():
         error(0.02) D0
         error(0.02) D1
         error(0.1) L0
+        error(0.03) D0 D1
     """)
     structure = ErrorStructure.of(dem)
     assert structure.num_mechanisms == 3
     doubled = structure.to_dem(2 * structure.x)
     x = [-np.log1p(-2 * line.args_copy()[0]) for line in doubled if line.type == "error"]
-    assert x[0] + x[1] == pytest.approx(2 * structure.x[2])
+    # Also those that differ in the observable, which detection events do not tell apart.
+    assert x[0] + x[1] + x[5] == pytest.approx(2 * structure.x[2])
     assert x[1] / x[0] == pytest.approx(np.log1p(-0.06) / np.log1p(-0.02))
+    assert x[5] == pytest.approx(x[1])
     assert doubled[4] == dem[4]  # no detector sees it
+    learned = learn_noise(dem, np.packbits(np.eye(3, 2, dtype=bool), axis=1, bitorder="little"))
+    assert learned.num_errors == 6
     with pytest.raises(QecError, match="finite"):
         structure.to_dem(np.full(3, np.nan))
 

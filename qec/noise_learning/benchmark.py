@@ -323,7 +323,7 @@ def print_table(records: list[Record]) -> None:
             cells.append(f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})")
             cells.append(f"{max(pooled([r]).value for r in members):.3f}")
         table.add_row(*key, *cells, f"{np.median([r.seconds for r in both[0]]):.2f}")
-    Console(width=170).print(table)
+    Console(width=200).print(table)
 
 
 def main(arguments: list[str]) -> int:

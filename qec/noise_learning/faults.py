@@ -109,7 +109,6 @@ class _Collector:
         self.parameters: dict[str, int] = {}
         self.sites: dict[tuple, int] = {}
         self.locations = 0
-        self.observables = circuit.num_observables
         self._list_faults()
 
     def _list_faults(self) -> None:
@@ -195,7 +194,8 @@ class _Collector:
         bits = self._symptoms_of_generators()
         # Symptoms are told apart by a linear 128-bit hash: that of a fault is the sum (XOR) of
         # those of its generators, so that no fault's symptom has to be written out.
-        n, total = self.circuit.num_detectors, self.circuit.num_detectors + self.observables
+        n = self.circuit.num_detectors
+        total = n + self.circuit.num_observables
         words = symptom_words(total)
         hashes = np.array([np.bitwise_xor.reduce(words[b], axis=0) for b in bits])
         widest = max(len(fault.generators) for fault in self.faults)
@@ -261,14 +261,13 @@ class _Collector:
         seen: dict[int, list[int]] = {}
         measured = detectors = 0
         for op in self.circuit:
-            if any(t.is_measurement_record_target for t in op.targets_copy()) and op.name not in (
-                *("DETECTOR", "OBSERVABLE_INCLUDE"),
-            ):
+            annotates = op.name in ("DETECTOR", "OBSERVABLE_INCLUDE")
+            if not annotates and any(t.is_measurement_record_target for t in op.targets_copy()):
                 raise QecError(
                     "the circuit has both noisy measurements, M(p), and feedback from the record; "
                     "write the measurement noise as X_ERROR(p) before M instead."
                 )
-            if op.name in ("DETECTOR", "OBSERVABLE_INCLUDE"):
+            if annotates:
                 what = detectors
                 if op.name == "OBSERVABLE_INCLUDE":
                     what = self.circuit.num_detectors + int(op.gate_args_copy()[0])

@@ -82,7 +82,7 @@ class Deviations:
                 null = np.sqrt([2 * ((g * variance[:, None]).T @ g).power(2).sum() for g in scaled])
                 score = float((forms / np.maximum(null, 1e-300)).max())
             # Rows in units of their own size, so that no kind dominates the least squares.
-            size = overlap.diagonal()
+            size = np.maximum(overlap.diagonal(), 1e-300)  # 0 where nothing is known
             spread, _ = nnls(overlap / size[:, None], forms / size)
             spread = np.minimum(spread, 4.0)
         return spread, score

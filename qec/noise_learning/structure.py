@@ -18,16 +18,16 @@ from qec.noise_learning.faults import CircuitFaults, Faults, symptom_words
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ErrorStructure:
-    """Error mechanisms with distinct symptoms, and the model that they are written back to.
+    """Error mechanisms, and the model that their rates are written back to.
 
-    Rates are kept as x = -ln(1 - 2 p), in which independent causes of one symptom add up.
-
-    Mechanisms are in a canonical order, by size and then by detectors, the same for every model
-    with the same mechanisms.
+    A mechanism is a set of detectors: what flips the same detectors is the same to detection
+    events, whatever it does to the observable, and keeps its share of the mechanism.  Rates are
+    kept as x = -ln(1 - 2 p), in which independent causes add up.  Mechanisms are in a canonical
+    order, by size and then by detectors, the same for every model with the same mechanisms.
 
     Attributes:
         model: the flattened model that the structure came from or was derived to.
-        sets: bool sparse (m, num_detectors), the detectors that each mechanism flips.
+        sets: int64 sparse (m, num_detectors), 1 for the detectors that each mechanism flips.
         x: float64 (m,), the mechanisms' rates in the model.
         line_mechanism: int64 (lines,), the mechanism of each ``error`` line of the model; -1 for
             one that no detector sees.
@@ -73,7 +73,7 @@ class ErrorStructure:
         ones = np.ones(len(table.detector), dtype=np.int64)
         shape = (lines, table.num_detectors)
         by_line = csr_array((ones, (table.mechanism, table.detector)), shape=shape)
-        hashes = _hashes(by_line, table.flips_observable)
+        hashes = _hashes(by_line)
         seen = np.bincount(table.mechanism, minlength=lines) > 0
         _, first, which = np.unique(hashes[seen], axis=0, return_index=True, return_inverse=True)
         sets = by_line[np.flatnonzero(seen)[first]]
@@ -152,13 +152,12 @@ def detector_coordinates(model: stim.DetectorErrorModel) -> np.ndarray | None:
     return np.array([found[k][:3] for k in range(model.num_detectors)])
 
 
-def _hashes(sets: csr_array, flips_observable: np.ndarray) -> np.ndarray:
-    """uint64 (m, 2): equal for equal symptoms, and different for others but for 2^-128."""
-    words = symptom_words(sets.shape[1] + 1)
+def _hashes(sets: csr_array) -> np.ndarray:
+    """uint64 (m, 2): equal for equal sets, and different for others but for 2^-128."""
+    words = symptom_words(sets.shape[1])
     hashes = np.zeros((sets.shape[0], 2), dtype=np.uint64)
     row = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
     np.bitwise_xor.at(hashes, row, words[sets.indices])
-    hashes[flips_observable] ^= words[-1]
     return hashes
 
 
@@ -168,13 +167,8 @@ def _faults_of(circuit: stim.Circuit, structure: ErrorStructure) -> Faults:
     Faults of rate zero whose symptom the model lacks are dropped, and those that no detector sees.
     """
     found = CircuitFaults.of(circuit)
-    flips = Mechanisms.from_dem(structure.model).flips_observable
-    seen = np.flatnonzero(structure.line_mechanism >= 0)
-    of_mechanism = np.zeros(structure.num_mechanisms, dtype=bool)
-    of_mechanism[structure.line_mechanism[seen]] = flips[seen]
-    place = {tuple(h): k for k, h in enumerate(_hashes(structure.sets, of_mechanism).tolist())}
-    symptoms = _hashes(found.sets, found.flips_observable[:, 0])
-    mechanism = np.array([place.get(tuple(h), -1) for h in symptoms.tolist()])
+    place = {tuple(h): k for k, h in enumerate(_hashes(structure.sets).tolist())}
+    mechanism = np.array([place.get(tuple(h), -1) for h in _hashes(found.sets).tolist()])
     mechanism = mechanism[found.faults.mechanism]
     kept = mechanism >= 0
     fields = ("x", "parameter", "location", "site")
