@@ -160,7 +160,7 @@ def network_rates(
         )
     patches = Patches.of(structure)
     cpu = torch.device("cpu")
-    total = torch.zeros(network.last.in_features // 2)
+    total = torch.zeros_like(network.mean)
     at_a_time = max(1, _PATCHES // len(patches.detectors))
     with torch.inference_mode(), autocast(cpu):
         for start in range(0, len(packed), at_a_time):
