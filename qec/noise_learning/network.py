@@ -111,7 +111,9 @@ class Patches:
                 exists[k, y // 2, x // 2] = 1
                 here = np.flatnonzero((place == (x, y)).all(axis=1))
                 images[lattice.layer[here], k, y // 2, x // 2] = here
-        if np.count_nonzero(images < n) != n:
+        if np.count_nonzero(images < n) != n or not _x_checks(structure) <= set(
+            images[:, 0].ravel().tolist()
+        ):
             raise QecError(
                 "the noise network knows only qec.memory_circuit of orientation ZV: use another "
                 "method."
@@ -130,6 +132,13 @@ class Patches:
         fired = torch.from_numpy(padded[:, self.detectors]).to(dtype)
         masks = torch.from_numpy(self.exists).to(dtype).expand(len(events), -1, -1)
         return torch.cat([fired, masks], dim=2).flatten(0, 1)
+
+
+def _x_checks(structure: ErrorStructure) -> set[int]:
+    """Detectors of X checks: those that a wrong result of an X measurement flips."""
+    faults = structure.faults
+    found = faults.mechanism[faults.parameter == faults.parameter_names.index("flip before MX.Z")]
+    return set(structure.sets[np.unique(found)].indices.tolist())
 
 
 def _neighbourhoods(images: np.ndarray) -> np.ndarray:
