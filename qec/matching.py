@@ -123,7 +123,11 @@ class Matcher:
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
-        return self.graph.decode_batch(detectors, enable_correlations=self.correlated)[:, 0]
+        return self.decode_all(detectors)[:, 0]
+
+    def decode_all(self, detectors: np.ndarray) -> np.ndarray:
+        """uint8 (B, num_detectors) -> uint8 (B, observables), flips of all observables."""
+        return self.graph.decode_batch(detectors, enable_correlations=self.correlated)
 
 
 def matching_model(

@@ -1,0 +1,240 @@
+"""Matching in windows of rounds, for experiments that are too long to be matched as a whole.
+
+A window decodes some layers of detectors and *commits* the corrections that touch its core; the
+layers around, the buffer, only lend their events.  Committed corrections that reach beyond the core
+flip detectors there: these artificial defects are added to the events that later windows see.
+
+Sliding windows (Dennis et al., J. Math. Phys. 43, 4452, 2002) follow one another.  In parallel
+windows (Skoric et al., Nature Communications 14, 7040, 2023; Tan et al., PRX Quantum 4, 040344,
+2023) those of layer A, with a buffer on either side, all run at once, and those of layer B then
+fill the gaps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import stim
+
+from qec.dem import Mechanisms
+from qec.errors import QecError
+from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.matching import Matcher, basis_split
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Layers [start, end) of detectors, of which [core_start, core_end) are committed."""
+
+    start: int
+    end: int
+    core_start: int
+    core_end: int
+
+
+def sliding_windows(layers: int, commit: int, buffer: int) -> list[list[Window]]:
+    """Stages of one window each: ``commit`` layers, and ``buffer`` layers ahead.
+
+    Raises:
+        QecError: commit or buffer below 1.
+    """
+    _check(commit, buffer, least_buffer=1)
+    stages, start = [], 0
+    while True:
+        end = min(start + commit + buffer, layers)
+        core_end = layers if end == layers else start + commit
+        stages.append([Window(start, end, start, core_end)])
+        if core_end == layers:
+            return stages
+        start = core_end
+
+
+def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]]:
+    """Layer A, cores of ``commit`` layers with ``buffer`` layers around; layer B, the gaps.
+
+    The gaps between the cores are ``buffer`` layers.
+
+    Raises:
+        QecError: commit below 1, or buffer below 2 (corrections would join two cores of layer A).
+    """
+    _check(commit, buffer, least_buffer=2)
+    ahead, gaps, start = [], [], 0
+    while True:
+        end = start + commit
+        if end + buffer >= layers:  # too little is left for a gap and another core
+            end = layers
+        ahead.append(Window(max(start - buffer, 0), min(end + buffer, layers), start, end))
+        if end == layers:
+            return [ahead, gaps] if gaps else [ahead]
+        gaps.append(Window(end, end + buffer, end, end + buffer))
+        start = end + buffer
+
+
+def _check(commit: int, buffer: int, least_buffer: int) -> None:
+    for name, value, least in (("commit", commit, 1), ("buffer", buffer, least_buffer)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise QecError(f"{name}={value!r} is not supported: use an integer >= {least}.")
+
+
+class WindowDecoder:
+    """Decodes whole shots window by window, with the arguments of ``qec.Decoder``.
+
+    Args:
+        dem: detector error model of a rotated surface-code memory experiment.
+        commit, buffer: layers, see ``sliding_windows`` and ``parallel_windows``.
+        parallel: which of the two.
+        correlated: use PyMatching's correlated matching in the windows.
+
+    Raises:
+        QecError: as ``SpaceTimeLattice.from_dem``, or windows that make no sense.
+
+    >>> import stim
+    >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=30,
+    ...                                  after_clifford_depolarization=0.003)
+    >>> decoder = WindowDecoder(circuit.detector_error_model(decompose_errors=True), 3, 3)
+    >>> decoder.decode_batch(circuit.compile_detector_sampler(seed=1).sample(5)).shape
+    (5, 1)
+    """
+
+    def __init__(
+        self,
+        dem: stim.DetectorErrorModel,
+        commit: int,
+        buffer: int,
+        *,
+        parallel: bool = False,
+        correlated: bool = False,
+    ) -> None:
+        lattice = SpaceTimeLattice.from_dem(dem)
+        self.num_detectors = lattice.num_detectors
+        schedule = parallel_windows if parallel else sliding_windows
+        self.stages = schedule(lattice.rounds + 1, commit, buffer)
+        pieces = _Pieces.of(lattice)
+        matchers: dict[str, Matcher] = {}
+        done = np.zeros(lattice.rounds + 1, dtype=bool)
+        self._compiled: list[list[_CompiledWindow]] = []
+        for stage in self.stages:
+            compiled = [pieces.window(w, done) for w in stage]
+            for window in compiled:  # windows of the bulk are all alike
+                if window.text not in matchers:
+                    model = stim.DetectorErrorModel(window.text)
+                    matchers[window.text] = Matcher(model, correlated)
+                window.matcher = matchers[window.text]
+            self._compiled.append(compiled)
+            for w in stage:
+                done[w.core_start : w.core_end] = True
+
+    def decode_batch(self, shots: np.ndarray, *, bit_packed_shots: bool = False) -> np.ndarray:
+        """bool or uint8 (B, num_detectors), or bit-packed -> uint8 (B, 1), predicted flips.
+
+        Raises:
+            QecError: ``shots`` has the wrong shape or dtype.
+        """
+        shots = np.asarray(shots)
+        width = -(-self.num_detectors // 8) if bit_packed_shots else self.num_detectors
+        if shots.ndim != 2 or shots.shape[1] != width or shots.dtype not in (np.uint8, np.bool_):
+            raise QecError(
+                f"shots have shape {shots.shape} and dtype {shots.dtype}: give uint8 or bool of "
+                f"shape (B, {width})."
+            )
+        if bit_packed_shots:
+            events = np.unpackbits(shots, axis=1, count=self.num_detectors, bitorder="little")
+        else:
+            events = shots.astype(np.uint8)
+        flips = np.zeros(len(events), dtype=np.uint8)
+        for stage in self._compiled:
+            committed = [w.matcher.decode_all(events[:, w.detectors]) for w in stage]
+            for window, found in zip(stage, committed, strict=True):
+                flips ^= found[:, 0]
+                events[:, window.seam] ^= found[:, 1:]
+        return flips[:, None]
+
+
+@dataclasses.dataclass
+class _CompiledWindow:
+    """A window ready to be matched.
+
+    Attributes:
+        detectors: int64, those whose events it sees.
+        seam: int64, those that its committed corrections may flip beyond its core.
+        text: its detector error model; observable 0 is that of the experiment, as far as committed,
+            observable 1 + k a flip of seam[k], so that one batch call returns both.
+    """
+
+    detectors: np.ndarray
+    seam: np.ndarray
+    text: str
+    matcher: Matcher | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Pieces:
+    """The edges that the mechanisms of a basis-split model consist of.
+
+    Attributes:
+        layer: int64 (num_detectors,).
+        probability: float64 (mechanisms,).
+        mechanism: int64 (pieces,), ascending.
+        ends: int64 (pieces, 2), detectors; -1 where a piece ends on the boundary.
+        flips: bool (pieces,), whether it flips the observable.
+    """
+
+    layer: np.ndarray
+    probability: np.ndarray
+    mechanism: np.ndarray
+    ends: np.ndarray
+    flips: np.ndarray
+
+    @classmethod
+    def of(cls, lattice: SpaceTimeLattice) -> _Pieces:
+        table = Mechanisms.from_dem(basis_split(lattice))
+        mechanism = table.mechanism.astype(np.int64)
+        key = mechanism * (int(table.component.max()) + 1) + table.component
+        _, first, piece = np.unique(key, return_index=True, return_inverse=True)
+        ends = np.full((len(first), 2), -1)
+        order = np.argsort(piece, kind="stable")
+        piece, detector = piece[order], table.detector[order]
+        second = np.concatenate([[False], piece[1:] == piece[:-1]])
+        ends[piece[~second], 0] = detector[~second]
+        ends[piece[second], 1] = detector[second]
+        owner = mechanism[first]
+        # The observable goes with the first memory piece of its mechanism, as in basis_split.
+        memory = lattice.sector[ends[:, 0]] == MEMORY
+        flips = np.zeros(len(first), dtype=bool)
+        lead = np.unique(owner[memory], return_index=True)[1]
+        flips[np.flatnonzero(memory)[lead]] = table.flips_observable[owner[memory][lead]]
+        return cls(lattice.layer, table.probability, owner, ends, flips)
+
+    def window(self, window: Window, done: np.ndarray) -> _CompiledWindow:
+        """The model of a window; ``done`` bool (layers,), what earlier stages have committed."""
+        exists = self.ends >= 0
+        layer = np.where(exists, self.layer[self.ends], -1)
+        inside = exists & (layer >= window.start) & (layer < window.end)
+        core = exists & (layer >= window.core_start) & (layer < window.core_end)
+        committed = core.any(axis=1)
+        kept = np.flatnonzero(inside.any(axis=1) & ~(exists & done[layer]).any(axis=1))
+        detectors = np.flatnonzero(
+            (self.layer >= window.start) & (self.layer < window.end) & ~done[self.layer]
+        )
+        beyond = exists & ~core & committed[:, None]
+        seam = np.unique(self.ends[kept][beyond[kept]])
+        number = np.full(len(self.layer), -1)
+        number[detectors] = np.arange(len(detectors))
+        crossing = np.full(len(self.layer), -1)
+        crossing[seam] = np.arange(1, len(seam) + 1)
+        lines: list[str] = []
+        last = -1
+        for k, (a, b) in zip(kept.tolist(), self.ends[kept].tolist(), strict=True):
+            words = [f"D{number[e]}" for e, i in zip((a, b), inside[k], strict=True) if i]
+            if committed[k] and self.flips[k]:
+                words.append("L0")
+            words += [f"L{crossing[e]}" for e, far in zip((a, b), beyond[k], strict=True) if far]
+            text = " ".join(words)
+            if self.mechanism[k] == last:
+                lines[-1] += f" ^ {text}"
+            else:
+                lines.append(f"error({float(self.probability[self.mechanism[k]])!r}) {text}")
+            last = self.mechanism[k]
+        lines += [f"detector D{len(detectors) - 1}", f"logical_observable L{len(seam)}"]
+        return _CompiledWindow(detectors, seam, "\n".join(lines))

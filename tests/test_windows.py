@@ -1,0 +1,100 @@
+"""Windows of rounds: schedules, seams, and what they cost against decoding the whole history."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qec.decoder import Decoder
+from qec.dem import Mechanisms
+from qec.errors import QecError
+from qec.lattice import detector_error_model
+from qec.windows import WindowDecoder, parallel_windows, sliding_windows
+
+
+@given(st.integers(2, 200), st.integers(1, 30), st.integers(2, 30), st.booleans())
+def test_every_layer_is_committed_once(layers, commit, buffer, parallel):
+    schedule = parallel_windows if parallel else sliding_windows
+    stages = schedule(layers, commit, buffer)
+    committed = []
+    for stage in stages:
+        for w in stage:
+            assert 0 <= w.start <= w.core_start < w.core_end <= w.end <= layers
+            committed += range(w.core_start, w.core_end)
+    assert sorted(committed) == list(range(layers))
+    if parallel:
+        assert len(stages) <= 2
+        for one, two in itertools.pairwise(stages[0]):
+            assert two.core_start - one.core_end == buffer
+            assert one.end >= one.core_end + buffer
+            assert two.start <= two.core_start - buffer
+    else:
+        for (one,), (two,) in itertools.pairwise(stages):
+            assert one.end == one.core_end + buffer
+            assert two.start == one.core_end
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_a_window_over_everything_is_plain_matching(our_circuit, correlated):
+    circuit = our_circuit(5, 5, "X", 0.008)
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=1).sample(3000)
+    whole = Decoder.from_dem(dem, correlated=correlated).decode_batch(shots)
+    windows = WindowDecoder(dem, 9, 9, correlated=correlated)
+    assert len(windows.stages) == 1
+    assert np.mean(windows.decode_batch(shots) != whole) < 0.002  # but for ties
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize(("orientation", "basis"), [("ZV", "X"), ("XH", "Z")])
+def test_single_mechanisms_are_decoded_as_in_the_whole_history(
+    our_circuit, orientation, basis, parallel, correlated
+):
+    dem = detector_error_model(our_circuit(3, 14, basis, 0.003, orientation))
+    table = Mechanisms.from_dem(dem)
+    shots = np.zeros((len(table.probability), table.num_detectors), dtype=np.uint8)
+    shots[table.mechanism, table.detector] = 1
+    decoder = WindowDecoder(dem, 3, 3, parallel=parallel, correlated=correlated)
+    assert len(decoder.stages) == (2 if parallel else 4)
+    found = decoder.decode_batch(shots)
+    # Correlated matching gets some single mechanisms at d = 3 wrong, whole or in windows.
+    assert (found == Decoder.from_dem(dem, correlated=correlated).decode_batch(shots)).all()
+    if not correlated:
+        assert (found[:, 0] == table.flips_observable).all()
+    packed = np.packbits(shots, axis=1, bitorder="little")
+    assert (decoder.decode_batch(packed, bit_packed_shots=True) == found).all()
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_windows_with_a_full_buffer_cost_next_to_nothing(our_circuit, parallel):
+    # d = 3, 30 rounds, paired on 20,000 shots, seeded: about 4400 errors, of which windows with a
+    # buffer of d change some 1 %.  5 % more would be ten standard deviations.
+    circuit = our_circuit(3, 30, "Z", 0.004)
+    dem = detector_error_model(circuit)
+    shots, flips = circuit.compile_detector_sampler(seed=7).sample(
+        20_000, separate_observables=True
+    )
+    whole = np.count_nonzero(Decoder.from_dem(dem).decode_batch(shots) != flips)
+    windows = WindowDecoder(dem, 3, 3, parallel=parallel)
+    errors = np.count_nonzero(windows.decode_batch(shots) != flips)
+    assert whole > 1000
+    assert errors < 1.05 * whole
+
+
+def test_windows_of_the_bulk_share_their_graph(our_circuit):
+    decoder = WindowDecoder(detector_error_model(our_circuit(3, 60, "X")), 3, 3)
+    compiled = [w for stage in decoder._compiled for w in stage]
+    assert len(compiled) > 15
+    assert len({id(w.matcher) for w in compiled}) < 8
+
+
+def test_bad_windows_and_shots_are_refused(our_circuit):
+    dem = detector_error_model(our_circuit(3, 6, "X"))
+    for commit, buffer, parallel in ((0, 3, False), (3, 0, False), (3, 1, True), (2.5, 3, False)):
+        with pytest.raises(QecError, match="use an integer"):
+            WindowDecoder(dem, commit, buffer, parallel=parallel)
+    with pytest.raises(QecError, match="shots have shape"):
+        WindowDecoder(dem, 3, 3).decode_batch(np.zeros((2, 7), np.uint8))
