@@ -110,16 +110,15 @@ class WindowDecoder:
         self.num_detectors = lattice.num_detectors
         schedule = parallel_windows if parallel else sliding_windows
         self.stages = schedule(lattice.rounds + 1, commit, buffer)
-        pieces = _Pieces.of(lattice)
+        pieces = Pieces.of(lattice)
         matchers: dict[str, Matcher] = {}
         done = np.zeros(lattice.rounds + 1, dtype=bool)
-        self._compiled: list[list[_CompiledWindow]] = []
+        self._compiled: list[list[CompiledWindow]] = []
         for stage in self.stages:
             compiled = [pieces.window(w, done) for w in stage]
             for window in compiled:  # windows of the bulk are all alike
                 if window.text not in matchers:
-                    model = stim.DetectorErrorModel(window.text)
-                    matchers[window.text] = Matcher(model, correlated)
+                    matchers[window.text] = window.build(correlated).matcher
                 window.matcher = matchers[window.text]
             self._compiled.append(compiled)
             for w in stage:
@@ -152,7 +151,7 @@ class WindowDecoder:
 
 
 @dataclasses.dataclass
-class _CompiledWindow:
+class CompiledWindow:
     """A window ready to be matched.
 
     Attributes:
@@ -167,9 +166,14 @@ class _CompiledWindow:
     text: str
     matcher: Matcher | None = None
 
+    def build(self, correlated: bool) -> CompiledWindow:
+        """Makes the matcher of the window's model."""
+        self.matcher = Matcher(stim.DetectorErrorModel(self.text), correlated)
+        return self
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Pieces:
+class Pieces:
     """The edges that the mechanisms of a basis-split model consist of.
 
     Attributes:
@@ -187,7 +191,7 @@ class _Pieces:
     flips: np.ndarray
 
     @classmethod
-    def of(cls, lattice: SpaceTimeLattice) -> _Pieces:
+    def of(cls, lattice: SpaceTimeLattice) -> Pieces:
         table = Mechanisms.from_dem(basis_split(lattice))
         mechanism = table.mechanism.astype(np.int64)
         key = mechanism * (int(table.component.max()) + 1) + table.component
@@ -206,7 +210,7 @@ class _Pieces:
         flips[np.flatnonzero(memory)[lead]] = table.flips_observable[owner[memory][lead]]
         return cls(lattice.layer, table.probability, owner, ends, flips)
 
-    def window(self, window: Window, done: np.ndarray) -> _CompiledWindow:
+    def window(self, window: Window, done: np.ndarray) -> CompiledWindow:
         """The model of a window; ``done`` bool (layers,), what earlier stages have committed."""
         exists = self.ends >= 0
         layer = np.where(exists, self.layer[self.ends], -1)
@@ -237,4 +241,4 @@ class _Pieces:
                 lines.append(f"error({float(self.probability[self.mechanism[k]])!r}) {text}")
             last = self.mechanism[k]
         lines += [f"detector D{len(detectors) - 1}", f"logical_observable L{len(seam)}"]
-        return _CompiledWindow(detectors, seam, "\n".join(lines))
+        return CompiledWindow(detectors, seam, "\n".join(lines))

@@ -1,0 +1,84 @@
+"""Detection events round by round: the same answers as windows over the whole record."""
+
+import numpy as np
+import pytest
+
+from qec.decoder import Decoder
+from qec.dem import Mechanisms
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.streaming import StreamingDecoder
+
+
+def layers_of(dem, shots):
+    layer = SpaceTimeLattice.from_dem(dem).layer
+    return [shots[:, layer == k] for k in range(layer.max() + 1)]
+
+
+def stream(decoder, dem, shots):
+    decoder.reset(len(shots))
+    *rounds, readout = layers_of(dem, shots)
+    for events in rounds:
+        decoder.push(events)
+    return decoder.flush(readout)
+
+
+@pytest.mark.parametrize("rounds", [14, 15, 16, 31])
+@pytest.mark.parametrize("basis", ["X", "Z"])
+def test_single_mechanisms_of_streams_of_any_length_are_corrected(our_circuit, basis, rounds):
+    reference = detector_error_model(our_circuit(3, 14, basis, 0.003))
+    decoder = StreamingDecoder(reference, 3, 3)
+    dem = detector_error_model(our_circuit(3, rounds, basis, 0.003))
+    table = Mechanisms.from_dem(dem)
+    shots = np.zeros((len(table.probability), table.num_detectors), dtype=np.uint8)
+    shots[table.mechanism, table.detector] = 1
+    assert (stream(decoder, dem, shots) == table.flips_observable).all()
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_a_stream_decodes_as_well_as_the_whole_history(our_circuit, correlated):
+    # Paired on 10,000 shots, seeded: more than 5 % more errors would be ten standard deviations.
+    circuit = our_circuit(3, 40, "X", 0.004)
+    dem = detector_error_model(circuit)
+    shots, flips = circuit.compile_detector_sampler(seed=3).sample(
+        10_000, separate_observables=True
+    )
+    predicted = Decoder.from_dem(dem, correlated=correlated).decode_batch(shots)
+    whole = np.count_nonzero(predicted != flips)
+    reference = detector_error_model(our_circuit(3, 14, "X", 0.004))
+    decoder = StreamingDecoder(reference, 3, 3, correlated=correlated)
+    errors = np.count_nonzero(stream(decoder, dem, shots) != flips[:, 0])
+    assert whole > 1000
+    assert errors < 1.05 * whole
+
+
+def test_memory_and_commits_over_a_long_stream(our_circuit):
+    circuit = our_circuit(3, 300, "Z", 0.002)
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=3).sample(4)
+    decoder = StreamingDecoder(detector_error_model(our_circuit(3, 14, "Z", 0.002)), 2, 3, batch=4)
+    *rounds, readout = layers_of(dem, shots)
+    for k, events in enumerate(rounds, start=1):
+        frame = decoder.push(events)
+        assert frame.shape == (4,)
+        assert decoder.rounds_seen == k
+        assert k - decoder.rounds_committed <= 2 + 3
+        assert len(decoder._waiting) < 2 + 3
+    assert decoder.flush(readout).shape == (4,)
+    assert decoder.rounds_seen == 0
+
+
+def test_bad_streams_are_refused(our_circuit):
+    dem = detector_error_model(our_circuit(3, 14, "X", 0.003))
+    with pytest.raises(QecError, match="too short for windows of 4"):
+        StreamingDecoder(dem, 4, 3)
+    with pytest.raises(QecError, match="buffer=0"):
+        StreamingDecoder(dem, 3, 0)
+    decoder = StreamingDecoder(dem, 3, 3)
+    first, second, *_ = layers_of(dem, np.zeros((1, dem.num_detectors), np.uint8))
+    decoder.push(first)
+    with pytest.raises(QecError, match=r"shape \(1, 8\)"):
+        decoder.push(first)
+    decoder.push(second)
+    with pytest.raises(QecError, match="within its first window"):
+        decoder.flush(first)
