@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import stim
 
+from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched
 from qec.lattice import SpaceTimeLattice, detector_error_model
@@ -25,6 +26,7 @@ _NAMED: dict[str, dict[str, object]] = {
     "pymatching-correlated": {"decomposition": "stim", "correlated": True},
     "pymatching-css": {},
     "pymatching-correlated-css": {"correlated": True},
+    "pymatching-ensemble-css": {"correlated": True, "members": 31},
     "predecoder+pymatching": {},
     "predecoder+pymatching-correlated": {"correlated": True},
     "predecoder+pymatching-nofallback": {"fallback": False},
@@ -51,7 +53,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | Fallback,
+        matcher: Matcher | EnsembleMatcher | Fallback,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Decoder:
         correlated: bool = False,
         decomposition: str = "css",
         fallback: bool = True,
+        members: int = 1,
         device: str = "cpu",
     ) -> Decoder:
         """Builds a decoder from a detector error model.
@@ -84,11 +87,14 @@ class Decoder:
             fallback: whether shots whose residual decides the observable narrowly are matched
                 anew, as a whole and correlated.  How narrowly is part of the checkpoint's commit
                 rule, one value for each of ``correlated``.
+            members: without a pre-decoder, how many perturbed correlated matchings vote, an odd
+                number (``qec.ensemble``; all of them only where the first three disagree).
             device: where the network runs, "cpu" or "cuda".
 
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
-                one observable; the checkpoint cannot be loaded; the device is not there.
+                one observable; the checkpoint cannot be loaded; the device is not there;
+                ``members`` where they cannot vote.
         """
         if dem.num_observables != 1:
             raise QecError(
@@ -107,6 +113,10 @@ class Decoder:
             rule = predecoder.rules.correlated if correlated else predecoder.rules.uncorrelated
         if fallback and rule is not None and rule.gap > 0:
             return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
+        if members > 1:
+            if not correlated or lattice is None or predecoder is not None:
+                raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
+            return cls(dem.num_detectors, EnsembleMatcher(lattice, members))
         model = matching_model(dem, lattice, decomposition)
         return cls(dem.num_detectors, Matcher(model, correlated), bound, rule)
 

@@ -239,6 +239,13 @@ def test_unknown_decoder(our_circuit):
         named_decoder("mwpm", dem_of(our_circuit(3, 1, "X")))
 
 
+def test_an_ensemble_is_of_correlated_matchings(stim_circuit):
+    dem = stim_circuit(3, 3, "X", 0.01).detector_error_model(decompose_errors=True)
+    for options in ({"correlated": False}, {"correlated": True, "predecoder": "fast"}):
+        with pytest.raises(QecError, match="members > 1 needs"):
+            Decoder.from_dem(dem, members=3, fallback=False, **options)
+
+
 @pytest.mark.parametrize("name", DECODER_NAMES)
 def test_each_named_decoder_beats_guessing(stim_circuit, name):
     """About 0.8 % of these shots are expected to fail; 2 % of 4000 has a probability below 1e-6."""
