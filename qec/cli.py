@@ -60,6 +60,12 @@ def _learn_noise(config: DictConfig, command: Sequence[str]) -> None:
     learn(config, command)
 
 
+def _realtime(config: DictConfig, command: Sequence[str]) -> None:
+    from qec.realtime.command import realtime
+
+    realtime(config, command)
+
+
 COMMANDS = {
     "sweep": Command(
         "logical error rates of several decoders, paired on the same shots",
@@ -89,6 +95,12 @@ COMMANDS = {
         ),
         "run the same command again",
         _learn_noise,
+    ),
+    "realtime": Command(
+        "benchmark of decoding while detection events arrive, in parallel windows",
+        ("qec realtime distance=5 p=0.003 period_us=0,200",),
+        "nothing was written: run the same command again",
+        _realtime,
     ),
     "decode": Command(
         "predict the logical flips of recorded detection events",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qec.accuracy import Accuracy
     from qec.noise_learning.estimator import NoiseEstimate
     from qec.noise_learning.tracking import Look
+    from qec.realtime.report import Report
     from qec.reliability import Reliability
     from qec.results import Row
     from qec.stats import Estimate
@@ -303,3 +304,48 @@ def plot_drift(looks: Sequence[Look], folder: Path) -> list[Path]:
     for axes in (rate, strength):
         axes.grid(True, linewidth=0.3)
     return _save(figure, folder, "drift")
+
+
+# Real time ---------------------------------------------------------------------------------------
+
+
+def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
+    """Writes latency.png and latency.svg: histograms of the windows' latencies.
+
+    Raises:
+        QecError: the folder cannot be written to.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for r in reports:
+        values = r.latencies_us[r.latencies_us > 0]
+        if len(values):
+            bins = np.geomspace(values.min(), values.max() * 1.01, 60)
+            label = f"{r.decoder}, {r.period_us:g} us"
+            axes.hist(values, bins=bins, histtype="step", label=label)
+    axes.set(xscale="log", xlabel="latency from a window's last event to its decision, us")
+    axes.set_ylabel("windows")
+    _legend_of_runs(axes)
+    return _save(figure, folder, "latency")
+
+
+def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
+    """Writes backlog.png and backlog.svg: rounds that wait to be decided, over time.
+
+    Raises:
+        QecError: the folder cannot be written to.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for r in reports:
+        if r.period_us > 0 and len(r.backlog):
+            axes.plot(*r.backlog.T, linewidth=1, label=f"{r.decoder}, {r.period_us:g} us")
+    axes.set(xlabel="seconds", ylabel="rounds that arrived and are not decided")
+    axes.grid(True, linewidth=0.3)
+    _legend_of_runs(axes)
+    return _save(figure, folder, "backlog")
+
+
+def _legend_of_runs(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize="small", title="decoder, period of the rounds")

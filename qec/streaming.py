@@ -63,7 +63,7 @@ class StreamingDecoder:
                 "layers: give one of the same experiment with "
                 f"{2 * (commit + buffer) + 2} rounds or more."
             )
-        self._by_layer = _detectors_by_layer(self._lattice)
+        self._by_layer = detectors_by_layer(self._lattice)
         self._pieces = Pieces.of(self._lattice)
         self._first = self._compile(0, commit + buffer, commit)
         self._bulk = self._compile(commit, 2 * commit + buffer, 2 * commit)
@@ -153,7 +153,7 @@ class StreamingDecoder:
             events[:, place] ^= found[:, 1 + here]
 
 
-def _detectors_by_layer(lattice: SpaceTimeLattice) -> list[np.ndarray]:
+def detectors_by_layer(lattice: SpaceTimeLattice) -> list[np.ndarray]:
     """Detectors of every layer, ascending; QecError unless those of the bulk are alike."""
     layers = [np.flatnonzero(lattice.layer == k) for k in range(lattice.rounds + 1)]
     place = np.stack([lattice.row, lattice.col], axis=1)

@@ -1,0 +1,153 @@
+"""The real-time benchmark: real processes, and what becomes of overload and of a dead worker."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from qec.cli import main
+from qec.config import load_config
+from qec.errors import QecError
+from qec.lattice import detector_error_model
+from qec.realtime import command
+from qec.realtime.plan import Plan, rounds_needed
+from qec.realtime.report import is_stable
+from qec.realtime.shared import Layout, SharedRun
+from qec.windows import WindowDecoder
+
+SMALL = ["distance=3", "rounds=40", "shots=6", "p=0.004", "seed=3"]
+
+
+def decode_in_order(plan, shot):
+    """What the processes do, one window after the other."""
+    layers = plan.split(shot)
+    found = {}
+    for gap in (False, True):
+        for k, slot in enumerate(plan.slots):
+            if slot.gap == gap:
+                window = layers[slot.window.start : slot.window.end].copy()
+                if gap:
+                    window[0] ^= found[k - 1][1][1]
+                    window[-1] ^= found[k + 1][1][0]
+                found[k] = plan.decode(slot, window)
+    return sum(flip for flip, _ in found.values()) % 2
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize(("rounds", "commit", "buffer"), [(40, 3, 3), (41, 2, 4), (43, 5, 2)])
+def test_windows_cut_from_a_short_experiment_are_those_of_the_long_one(
+    our_circuit, rounds, commit, buffer, correlated
+):
+    circuit = our_circuit(3, rounds, "X", 0.006)
+    shots = circuit.compile_detector_sampler(seed=2).sample(150).view(np.uint8)
+    reference = detector_error_model(our_circuit(3, rounds_needed(commit, buffer), "X", 0.006))
+    plan = Plan(reference, rounds, commit, buffer, correlated)
+    assert len(plan.slots) > 5
+    whole = WindowDecoder(
+        detector_error_model(circuit), commit, buffer, parallel=True, correlated=correlated
+    )
+    found = [decode_in_order(plan, shot) for shot in shots]
+    assert found == whole.decode_batch(shots)[:, 0].tolist()
+
+
+def test_it_decodes_a_stream_and_reports(tmp_path, capsys):
+    overrides = [*SMALL, "period_us=0,200", "workers=2", f"out={tmp_path}"]
+    assert main(["realtime", *overrides]) == 0
+    text = capsys.readouterr().out
+    assert "2 worker processes on" in text
+    assert "logical answers wrong" in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("backlog.png", "backlog.svg", "latency.png", "latency.svg", "report.json")
+    ]
+    runs = json.loads((tmp_path / "report.json").read_text())["runs"]
+    assert [(r["decoder"], r["period_us"]) for r in runs] == [
+        (name, period) for name in command.CORRELATED for period in (0, 200)
+    ]
+    for run in runs:
+        assert run["decided"] == run["windows"] == 6 * 13
+        assert run["busy_us_per_round"] > 0
+        p50, *_, most = run["latency_us"]["A"]
+        assert 0 < p50 <= most
+        if run["period_us"]:
+            assert run["us_per_round"] >= 199  # no faster than the rounds come
+
+
+def test_the_answers_are_those_of_the_windows_whatever_the_processes_do(tmp_path, capsys):
+    overrides = [*SMALL, "period_us=0,50", "decoders=[pymatching-css]", f"out={tmp_path}"]
+    config = load_config("realtime", [*overrides, "workers=3"])
+    settings = command.Settings.from_config(config)
+    reports = command.realtime(config)
+    capsys.readouterr()
+    circuit = settings.circuit(settings.rounds)
+    shots = circuit.compile_detector_sampler(seed=3).sample(6)
+    want = WindowDecoder(detector_error_model(circuit), 3, 3, parallel=True).decode_batch(shots)
+    for found in reports:
+        np.testing.assert_array_equal(found.answers, want[:, 0])
+
+
+def dies_at_work(name, layout, arguments, index):
+    """A worker that is killed when the first layer arrives."""
+    del arguments
+    with SharedRun(layout, name) as run:
+        run.ready[index] = 1
+        while not run.arrived[0]:
+            time.sleep(1e-4)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "work", dies_at_work)
+    start = time.monotonic()
+    assert main(["realtime", *SMALL, "period_us=100", f"out={tmp_path}"]) == 2
+    assert time.monotonic() - start < 60
+    done = capsys.readouterr()
+    assert "died (exit code -9) after 0 of 78 windows" in done.err
+    assert "0 of 78" in done.out
+    assert (tmp_path / "report.json").is_file()
+
+
+def test_overload_is_called_unstable():
+    seconds = np.linspace(0, 1, 80)
+    assert not is_stable(np.stack([seconds, 100 * seconds], axis=1), 1000)
+    assert is_stable(np.stack([seconds, 30 + 5 * np.sin(40 * seconds)], axis=1), 1000)
+    assert is_stable(np.zeros((0, 2)), 1000)
+
+
+def test_a_run_that_takes_too_long_is_stopped(tmp_path, capsys):
+    overrides = [*SMALL, "period_us=1000000", "timeout=4", f"out={tmp_path}"]
+    assert main(["realtime", *overrides, "decoders=[pymatching-css]"]) == 2
+    assert "timeout=4" in capsys.readouterr().err
+
+
+def test_shared_arrays_are_seen_by_both_sides():
+    layout = Layout(layers=5, width=3, slots=7, workers=2)
+    with SharedRun(layout) as one, SharedRun(layout, one.name) as two:
+        one.events[4, 2] = 1
+        two.done[6] = 2**40
+        assert two.events.sum() == two.events[4, 2] == 1
+        assert one.done.tolist() == [0] * 6 + [2**40]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("decoders=[pymatching]", "does not run in windows"),
+        ("period_us=-1", "period_us=-1"),
+        ("workers=0", "workers=0"),
+        ("buffer=1", "buffer=1"),
+        ("rounds=0", "rounds=0"),
+        ("noise=white", "noise='white'"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, capsys, override, message):
+    assert main(["realtime", *SMALL, override, f"out={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_models_that_are_too_short_are_refused(our_circuit):
+    dem = detector_error_model(our_circuit(3, 9, "X"))
+    with pytest.raises(QecError, match="27 are needed"):
+        Plan(dem, 40, 3, 3, False)
