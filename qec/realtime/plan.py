@@ -9,8 +9,9 @@ import stim
 
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher
 from qec.streaming import detectors_by_layer
-from qec.windows import CompiledWindow, Pieces, Window, parallel_windows
+from qec.windows import Pieces, Window, parallel_windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Plan:
         self.width = max(len(d) for d in self._by_layer)
         self._pieces = Pieces.of(self._lattice)
         self._correlated = correlated
-        self._templates: dict[str, tuple[Window, CompiledWindow]] = {}
+        self._templates: dict[str, _Template] = {}
         self.slots: list[Slot] = []
         for k, window in enumerate(ahead):
             self.slots.append(Slot(window, self._template(window, rounds + 1, commit), False))
@@ -101,9 +102,16 @@ class Plan:
         return "gap"
 
     def _compile(self, kind: str, place: Window, done: np.ndarray) -> None:
-        if kind not in self._templates:
-            window = self._pieces.window(place, done).build(self._correlated)
-            self._templates[kind] = (place, window)
+        if kind in self._templates:
+            return
+        window = self._pieces.window(place, done).build(self._correlated)
+        layer = self._lattice.layer
+        column = np.concatenate([np.arange(len(d)) for d in self._by_layer])
+        column = column[np.argsort(np.concatenate(self._by_layer))]
+        gather = (layer[window.detectors] - place.start) * self.width + column[window.detectors]
+        after = layer[window.seam] >= place.core_end  # else just before the core
+        scatter = after * self.width + column[window.seam]
+        self._templates[kind] = _Template(window.matcher, gather, scatter)
 
     def split(self, events: np.ndarray) -> np.ndarray:
         """One shot as layers: uint8 (num_detectors,) -> (rounds + 1, width), padded with zeros.
@@ -133,17 +141,26 @@ class Plan:
             the logical flip that it commits, and the artificial defects, uint8 (2, width): in the
             layer before its core and in the layer after.
         """
-        place, window = self._templates[slot.kind]
-        sizes = [len(self._by_layer[place.start + k]) for k in range(len(layers))]
-        events = np.concatenate([layer[:n] for layer, n in zip(layers, sizes, strict=True)])
-        found = window.matcher.decode_all(events[None])[0]
+        template = self._templates[slot.kind]
+        found = template.matcher.decode_all(layers.reshape(1, -1)[:, template.gather])[0]
         defects = np.zeros((2, self.width), dtype=np.uint8)
-        for side, layer in enumerate((place.core_start - 1, place.core_end)):
-            here = np.flatnonzero(self._lattice.layer[window.seam] == layer)
-            if len(here):
-                which = np.searchsorted(self._by_layer[layer], window.seam[here])
-                defects[side, which] = found[1 + here]
+        defects.reshape(-1)[template.scatter] = found[1:]
         return int(found[0]), defects
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Template:
+    """A kind of window, ready for the hot path.
+
+    Attributes:
+        matcher: of its model.
+        gather: int64, where its detectors stand in its layers, flattened.
+        scatter: int64, where its artificial defects go in (2, width), flattened.
+    """
+
+    matcher: Matcher
+    gather: np.ndarray
+    scatter: np.ndarray
 
 
 def rounds_needed(commit: int, buffer: int) -> int:
