@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import time
 from pathlib import Path
@@ -72,16 +73,16 @@ def work(name: str, layout: Layout, arguments: PlanArguments, index: int) -> Non
     ]
     ahead = [p for p in places if not p[2].gap]
     mine = {k for k, _, _ in ahead[index :: layout.workers]}
-    windows = [p for p in ahead if p[0] in mine]
-    gaps = [p for p in places if p[2].gap and p[0] - 1 in mine]
+    windows = collections.deque(p for p in ahead if p[0] in mine)
+    gaps = collections.deque(p for p in places if p[2].gap and p[0] - 1 in mine)
     warm_up(plan)
     with SharedRun(layout, name) as run:
         run.ready[index] = time.monotonic_ns()
         while (windows or gaps) and not run.stop[0]:
             if gaps and run.done[gaps[0][0] - 1] and run.done[gaps[0][0] + 1]:
-                _decide(run, plan, *gaps.pop(0))
+                _decide(run, plan, *gaps.popleft())
             elif windows and run.arrived[windows[0][1] + windows[0][2].window.end - 1]:
-                _decide(run, plan, *windows.pop(0))
+                _decide(run, plan, *windows.popleft())
             else:
                 time.sleep(_NAP)
 
