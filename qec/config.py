@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -115,3 +116,15 @@ def positive_integer(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise QecError(f"{key}={value!r} is not supported: use an integer >= 1.")
     return value
+
+
+def module_main(
+    module: str, name: str, arguments: Sequence[str], run: Callable[[DictConfig], object]
+) -> int:
+    """``python -m module key=value ...``: runs on conf/<name>.yaml; returns the exit status."""
+    try:
+        run(load_config(name, arguments))
+    except QecError as error:
+        print(f"{module}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

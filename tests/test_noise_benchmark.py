@@ -2,6 +2,7 @@
 
 import pytest
 
+from qec.noise_learning import drift_benchmark
 from qec.noise_learning.benchmark import Record, main, pooled, read_records
 
 SMALL = [
@@ -55,3 +56,16 @@ def test_draws_are_pooled_by_their_errors():
 def test_bad_settings_are_refused(tmp_path, capsys, override, message):
     assert main([*SMALL, override, f"out={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tracked_weights_follow_a_drift(tmp_path, capsys):
+    small = [
+        *("distance=3", "shots=40000", "period=40000", "look=5000", "half_life=5000"),
+        *("every=4", "decoded=2000", f"out={tmp_path}"),
+    ]
+    assert drift_benchmark.main(small) == 0
+    text = capsys.readouterr().out
+    assert text.count("tracked") == text.count("static") == 2
+    assert (tmp_path / "drift.png").is_file()
+    assert drift_benchmark.main([*small, "rates=[gate]"]) == 2
+    assert "rates='gate' is unknown" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.config import distinct_values, load_config, positive_integer, required_path
+from qec.config import distinct_values, module_main, positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice
@@ -328,12 +328,11 @@ def print_table(records: list[Record]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Returns the exit status."""
-    try:
-        benchmark(Settings.from_config(load_config("noise_benchmark", arguments)))
-    except QecError as error:
-        print(f"qec.noise_learning.benchmark: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def run_config(config: DictConfig) -> None:
+        benchmark(Settings.from_config(config))
+
+    return module_main("qec.noise_learning.benchmark", "noise_benchmark", arguments, run_config)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import stim
+from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.progress import track
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.config import distinct_values, load_config, required_path
+from qec.config import distinct_values, module_main, required_path
 from qec.errors import QecError
 from qec.files import make_folder
 from qec.lattice import SpaceTimeLattice
@@ -130,22 +131,24 @@ def print_table(counts: dict[tuple[str, bool], np.ndarray]) -> None:
     Console(width=110).print(table)
 
 
+def drift(config: DictConfig) -> None:
+    """Runs the benchmark as configured by conf/drift_benchmark.yaml, and prints its table.
+
+    Raises:
+        QecError: an unknown rate, an unwritable folder.
+    """
+    rates = distinct_values("rates", list(config.rates))
+    known = [field.name for field in dataclasses.fields(CircuitNoise)]
+    if unknown := set(rates) - set(known):
+        raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
+    settings = Settings(**{**config, "rates": rates, "out": required_path(config, "out")})
+    print_table(run(settings))
+    print(f"files: {settings.out}/drift.csv drift.png drift.svg")
+
+
 def main(arguments: list[str]) -> int:
     """Returns the exit status."""
-    try:
-        config = load_config("drift_benchmark", arguments)
-        rates = distinct_values("rates", list(config.rates))
-        known = [field.name for field in dataclasses.fields(CircuitNoise)]
-        if unknown := set(rates) - set(known):
-            raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
-        values = {**config, "rates": rates, "out": required_path(config, "out")}
-        settings = Settings(**values)
-        print_table(run(settings))
-        print(f"files: {settings.out}/drift.csv drift.png drift.svg")
-    except QecError as error:
-        print(f"qec.noise_learning.drift_benchmark: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return module_main("qec.noise_learning.drift_benchmark", "drift_benchmark", arguments, drift)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.config import load_config, required_path, value_list
+from qec.config import module_main, required_path, value_list
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.noise import CircuitNoise
@@ -207,19 +207,18 @@ class _Run:
         return int(tensors["step"])
 
 
+def train_from(config: DictConfig) -> None:
+    """Trains as configured by conf/noise_network.yaml, and prints the checkpoint's path."""
+    values = OmegaConf.to_container(config)
+    for key in ("shots", "distances", "p"):
+        values[key] = value_list(key, values[key])
+    values["out"] = required_path(config, "out")
+    print(train(Settings(**values)))
+
+
 def main(arguments: list[str]) -> int:
     """Returns the exit status."""
-    try:
-        config = load_config("noise_network", arguments)
-        values = OmegaConf.to_container(config)
-        for key in ("shots", "distances", "p"):
-            values[key] = value_list(key, values[key])
-        values["out"] = required_path(config, "out")
-        print(train(Settings(**values)))
-    except QecError as error:
-        print(f"qec.noise_learning.train_network: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return module_main("qec.noise_learning.train_network", "noise_network", arguments, train_from)
 
 
 if __name__ == "__main__":
