@@ -65,7 +65,7 @@ def test_tracked_weights_follow_a_drift(tmp_path, capsys):
     ]
     assert drift_benchmark.main(small) == 0
     text = capsys.readouterr().out
-    assert text.count("tracked") == text.count("static") == 2
+    assert text.count(" tracked ") == text.count(" static ") == 2
     assert (tmp_path / "drift.png").is_file()
     assert drift_benchmark.main([*small, "rates=[gate]"]) == 2
     assert "rates='gate' is unknown" in capsys.readouterr().err
