@@ -111,10 +111,10 @@ def distinct_values(key: str, value: object) -> tuple:
     return tuple(dict.fromkeys(value_list(key, value)))
 
 
-def positive_integer(key: str, value: object) -> int:
-    """``value`` if it is an integer >= 1, else QecError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise QecError(f"{key}={value!r} is not supported: use an integer >= 1.")
+def positive_integer(key: str, value: object, least: int = 1) -> int:
+    """``value`` if it is an integer >= ``least``, else QecError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise QecError(f"{key}={value!r} is not supported: use an integer >= {least}.")
     return value
 
 

@@ -20,9 +20,6 @@ from qec.stats import error_rate
 
 FORMATS = ("01", "b8", "r8", "ptb64", "hits", "dets")
 
-_CHUNK = 4096  # shots that are decoded at a time
-
-
 _KINDS = {stim.Circuit: "a Stim circuit", stim.DetectorErrorModel: "a detector error model"}
 
 
@@ -158,12 +155,7 @@ def decode(config: DictConfig) -> None:
     decoder = named_decoder(str(config.decoder), dem, predecoder=str(config.predecoder))
     make_folder(out.parent)  # after all that can be refused, before the work
 
-    predictions = np.concatenate(
-        [
-            decoder.decode_batch(shots[k : k + _CHUNK], bit_packed_shots=True)
-            for k in range(0, len(shots), _CHUNK)
-        ]
-    )
+    predictions = decoder.decode_recorded(shots)
     with atomic_path(out) as temporary:
         stim.write_shot_data_file(
             data=predictions.astype(bool), path=temporary, format=out_format, num_observables=1

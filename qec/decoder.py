@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PREDECODER = "fast"
 
+_CHUNK = 4096  # recorded shots that are decoded at a time
+
 _NAMED: dict[str, dict[str, object]] = {
     "pymatching": {"decomposition": "stim"},
     "pymatching-correlated": {"decomposition": "stim", "correlated": True},
@@ -143,7 +145,7 @@ class Decoder:
 
         They may differ in their commit rule; the network runs once.
         """
-        detectors = self._unpacked(np.asarray(detectors), packed=False)
+        detectors = unpacked(np.asarray(detectors), self.num_detectors, packed=False)
         decoders = (self, *others)
         if self._predecoder is None:
             return [Predecoded(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders]
@@ -188,20 +190,39 @@ class Decoder:
             QecError: ``shots`` has the wrong shape or dtype.
         """
         del bit_packed_predictions  # one observable: one byte a shot either way
-        detectors = self._unpacked(np.asarray(shots), bit_packed_shots)
+        detectors = unpacked(np.asarray(shots), self.num_detectors, bit_packed_shots)
         return self.match(detectors, self.predecode(detectors)).flips[:, None]
 
-    def _unpacked(self, shots: np.ndarray, packed: bool) -> np.ndarray:
-        width = -(-self.num_detectors // 8) if packed else self.num_detectors
-        if shots.ndim != 2 or shots.shape[1] != width or shots.dtype not in (np.uint8, np.bool_):
-            raise QecError(
-                f"shots have shape {shots.shape} and dtype {shots.dtype}; the model has "
-                f"{self.num_detectors} detectors, so give uint8 or bool of shape (B, {width})"
-                f"{' (bit-packed)' if packed else ''}."
-            )
-        if packed:
-            return np.unpackbits(shots, axis=1, count=self.num_detectors, bitorder="little")
-        return np.ascontiguousarray(shots).view(np.uint8)
+    def decode_recorded(self, shots: np.ndarray) -> np.ndarray:
+        """Bit-packed shots of any number, some thousands at a time, so that memory does not grow.
+
+        Args:
+            shots: uint8 (B, ceil(num_detectors / 8)), little-endian.
+
+        Returns:
+            uint8 (B, 1), as ``decode_batch``.
+        """
+        starts = range(0, len(shots), _CHUNK)
+        parts = [self.decode_batch(shots[k : k + _CHUNK], bit_packed_shots=True) for k in starts]
+        return np.concatenate([np.empty((0, 1), dtype=np.uint8), *parts])
+
+
+def unpacked(shots: np.ndarray, num_detectors: int, packed: bool) -> np.ndarray:
+    """Shots as uint8 (B, num_detectors); the array itself where it is that already.
+
+    Raises:
+        QecError: the wrong shape or dtype.
+    """
+    width = -(-num_detectors // 8) if packed else num_detectors
+    if shots.ndim != 2 or shots.shape[1] != width or shots.dtype not in (np.uint8, np.bool_):
+        raise QecError(
+            f"shots have shape {shots.shape} and dtype {shots.dtype}; the model has "
+            f"{num_detectors} detectors, so give uint8 or bool of shape (B, {width})"
+            f"{' (bit-packed)' if packed else ''}."
+        )
+    if packed:
+        return np.unpackbits(shots, axis=1, count=num_detectors, bitorder="little")
+    return np.ascontiguousarray(shots).view(np.uint8)
 
 
 def has_predecoder(name: str) -> bool:

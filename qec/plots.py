@@ -291,10 +291,8 @@ def plot_drift(looks: Sequence[Look], folder: Path) -> list[Path]:
     for look in looks:
         if len(look.changed):
             rate.axvline(look.shots, color="C3", linestyle=":", linewidth=1)
-    table = {
-        name: [look.estimate.parameters[name] for look in looks]
-        for name in looks[0].estimate.parameters
-    }
+    parameters = [look.estimate.parameters for look in looks]
+    table = {name: [found[name] for found in parameters] for name in parameters[0]}
     logs = {name: np.log(values) for name, values in table.items()}
     most = sorted(logs, key=lambda name: -np.ptp(logs[name]))[:_MOST_LINES]
     for name in most:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import stim
 
+from qec.config import positive_integer
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.windows import CompiledWindow, Pieces, Window
@@ -52,8 +53,7 @@ class StreamingDecoder:
         batch: int = 1,
     ) -> None:
         for name, value in (("commit", commit), ("buffer", buffer), ("batch", batch)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise QecError(f"{name}={value!r} is not supported: use an integer >= 1.")
+            positive_integer(name, value)
         self.commit, self.buffer, self.correlated = commit, buffer, correlated
         self._lattice = SpaceTimeLattice.from_dem(dem)
         self._rounds = self._lattice.rounds

@@ -17,8 +17,9 @@ import dataclasses
 import numpy as np
 import stim
 
+from qec.config import positive_integer
+from qec.decoder import unpacked
 from qec.dem import Mechanisms
-from qec.errors import QecError
 from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.matching import Matcher, basis_split
 
@@ -39,7 +40,8 @@ def sliding_windows(layers: int, commit: int, buffer: int) -> list[list[Window]]
     Raises:
         QecError: commit or buffer below 1.
     """
-    _check(commit, buffer, least_buffer=1)
+    positive_integer("commit", commit)
+    positive_integer("buffer", buffer)
     stages, start = [], 0
     while True:
         end = min(start + commit + buffer, layers)
@@ -58,7 +60,8 @@ def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]
     Raises:
         QecError: commit below 1, or buffer below 2 (corrections would join two cores of layer A).
     """
-    _check(commit, buffer, least_buffer=2)
+    positive_integer("commit", commit)
+    positive_integer("buffer", buffer, least=2)
     ahead, gaps, start = [], [], 0
     while True:
         end = start + commit
@@ -69,12 +72,6 @@ def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]
             return [ahead, gaps] if gaps else [ahead]
         gaps.append(Window(end, end + buffer, end, end + buffer))
         start = end + buffer
-
-
-def _check(commit: int, buffer: int, least_buffer: int) -> None:
-    for name, value, least in (("commit", commit, 1), ("buffer", buffer, least_buffer)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise QecError(f"{name}={value!r} is not supported: use an integer >= {least}.")
 
 
 class WindowDecoder:
@@ -130,17 +127,7 @@ class WindowDecoder:
         Raises:
             QecError: ``shots`` has the wrong shape or dtype.
         """
-        shots = np.asarray(shots)
-        width = -(-self.num_detectors // 8) if bit_packed_shots else self.num_detectors
-        if shots.ndim != 2 or shots.shape[1] != width or shots.dtype not in (np.uint8, np.bool_):
-            raise QecError(
-                f"shots have shape {shots.shape} and dtype {shots.dtype}: give uint8 or bool of "
-                f"shape (B, {width})."
-            )
-        if bit_packed_shots:
-            events = np.unpackbits(shots, axis=1, count=self.num_detectors, bitorder="little")
-        else:
-            events = shots.astype(np.uint8)
+        events = unpacked(np.asarray(shots), self.num_detectors, bit_packed_shots).copy()
         flips = np.zeros(len(events), dtype=np.uint8)
         for stage in self._compiled:
             committed = [w.matcher.decode_all(events[:, w.detectors]) for w in stage]

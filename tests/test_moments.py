@@ -111,7 +111,9 @@ def test_the_variance_is_that_of_the_estimates(our_circuit):
         moments = inversion.accumulator().update(sampler.sample(20_000, bit_packed=True))
         rates, known = inversion.rates(moments)
         assert known.all()
-        squares.append((rates - structure.x) ** 2 / inversion.variance(structure.x, moments))
+        deviations = inversion.block_deviations(moments)
+        variance = inversion.variance(structure.x, moments.effective_shots, deviations)
+        squares.append((rates - structure.x) ** 2 / variance)
     for size in (1, 2, 3, 4):
         assert 0.8 < np.mean(squares, axis=0)[structure.size == size].mean() < 1.2
 

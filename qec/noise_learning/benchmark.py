@@ -32,8 +32,7 @@ from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, module_main, positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
-from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split
+from qec.matching import Matcher, matching_model
 from qec.noise import CircuitNoise
 from qec.noise_learning.draws import KINDS, draw_channels, vary
 from qec.noise_learning.learn import METHODS, NoiseLearner
@@ -200,10 +199,10 @@ def _evaluate(
     seed: int,
 ) -> dict[tuple[str, int, bool], tuple[int, int, int, int]]:
     """(shots, errors, true errors, both) by method, learned shots and kind of matching."""
-    named = {**models, None: true}
+    split = {key: matching_model(m, None, "css") for key, m in {**models, None: true}.items()}
     matchers = {
-        (key, correlated): Matcher(basis_split(SpaceTimeLattice.from_dem(model)), correlated)
-        for key, model in named.items()
+        (key, correlated): Matcher(model, correlated)
+        for key, model in split.items()
         for correlated in (False, True)
     }
     sampler = circuit.compile_detector_sampler(seed=seed)

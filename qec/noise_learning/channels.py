@@ -10,7 +10,6 @@ import dataclasses
 
 import numpy as np
 from scipy.optimize import nnls
-from scipy.sparse import csr_array
 
 from qec.noise_learning.faults import Faults
 
@@ -68,9 +67,9 @@ def fit_channels(
         variance: float64 (m,), of the estimates.
     """
     m, parameters = len(estimate), len(faults.parameter_names)
-    design = csr_array((faults.x, (faults.mechanism, faults.parameter)), shape=(m, parameters))
+    design = faults.design(m)
     weight = np.where(known, 1 / np.sqrt(variance), 0.0)
-    weighted = design.toarray() * weight[:, None]
+    weighted = design * weight[:, None]
     target = np.where(known, estimate, 0.0) * weight
     total = weighted.sum(axis=1)
     scale = max((1 + total @ target) / (1 + total @ total), SMALLEST)
@@ -84,6 +83,6 @@ def fit_channels(
     return ChannelFit(
         strength=strength,
         faults=fitted,
-        x=np.bincount(fitted.mechanism, fitted.x, minlength=m),
-        response=(scale * design.toarray(), np.linalg.solve(normal, scale * weighted.T * weight)),
+        x=fitted.mechanism_rates(m),
+        response=(scale * design, np.linalg.solve(normal, scale * weighted.T * weight)),
     )

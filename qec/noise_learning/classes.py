@@ -57,8 +57,7 @@ def shapes_and_sites(sets: csr_array, coordinates: np.ndarray) -> tuple[np.ndarr
 
 def formula_classes(faults: Faults, mechanisms: int) -> np.ndarray:
     """Labels of mechanisms that are the same function of the noise parameters, int64 (m,)."""
-    shape = (mechanisms, len(faults.parameter_names))
-    formula = csr_array((faults.x, (faults.mechanism, faults.parameter)), shape=shape).toarray()
+    formula = faults.design(mechanisms)
     digits = np.round(formula / max(np.abs(formula).max(), 1e-300), 9)
     return np.unique(digits, axis=0, return_inverse=True)[1].ravel()
 

@@ -69,7 +69,7 @@ def _files(config: DictConfig, decoders: Sequence[str], out: Path) -> None:
     reference = None
     if config.reference is not None:
         reference = ErrorStructure.of(load_dem(str(config.reference)))
-        if (reference.sets.shape != structure.sets.shape) or (reference.sets != structure.sets).nnz:
+        if not reference.has_mechanisms_of(structure):
             raise QecError(f"{config.reference} has other error mechanisms than the structure.")
     make_folder(out)
     if config.half_life is None:

@@ -20,8 +20,6 @@ from qec.stats import Estimate, error_rate, paired_ratio
 Halves = tuple[stim.DetectorErrorModel, stim.DetectorErrorModel]
 """The models for the odd shots and for the even ones."""
 
-_CHUNK = 4096
-
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -60,13 +58,8 @@ def decode_halves(models: Halves, events: np.ndarray, decoder: str) -> np.ndarra
     """Predicted flips, uint8 (shots,), each half of the shots with the model for it."""
     predictions = np.zeros(len(events), dtype=np.uint8)
     for half, model in zip((1, 0), models, strict=True):
-        compiled = named_decoder(decoder, model)
-        shots = events[half::2]
-        parts = [
-            compiled.decode_batch(shots[k : k + _CHUNK], bit_packed_shots=True)[:, 0]
-            for k in range(0, len(shots), _CHUNK)
-        ]
-        predictions[half::2] = np.concatenate(parts) if parts else 0
+        found = named_decoder(decoder, model).decode_recorded(events[half::2])
+        predictions[half::2] = found[:, 0]
     return predictions
 
 

@@ -26,8 +26,7 @@ from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, module_main, required_path
 from qec.errors import QecError
 from qec.files import make_folder
-from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split
+from qec.matching import Matcher, matching_model
 from qec.noise import CircuitNoise
 from qec.noise_learning.command import write_drift
 from qec.noise_learning.structure import ErrorStructure
@@ -102,14 +101,14 @@ def _decode(
 ) -> dict[tuple[str, bool], np.ndarray]:
     sampler = circuit.compile_detector_sampler(seed=settings.seed + 10**6 + look)
     events, flips = sampler.sample(settings.decoded, separate_observables=True)
+    split = {
+        name: matching_model(model, None, "css") for name, model in {**models, "true": true}.items()
+    }
     found = {}
     for correlated in (False, True):
         wrong = {
-            name: Matcher(basis_split(SpaceTimeLattice.from_dem(model)), correlated).decode_batch(
-                events.view(np.uint8)
-            )
-            != flips[:, 0]
-            for name, model in {**models, "true": true}.items()
+            name: Matcher(model, correlated).decode_batch(events.view(np.uint8)) != flips[:, 0]
+            for name, model in split.items()
         }
         for name in models:
             pair = (wrong[name], wrong["true"], wrong[name] & wrong["true"])

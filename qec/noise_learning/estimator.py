@@ -93,6 +93,7 @@ class Estimator:
         if prior is not None:
             self.faults = _with_rates(structure, prior)
         self.rates, self.known = inversion.rates(moments)
+        self._block_deviations = inversion.block_deviations(moments)
         self._leave_out_useless_detectors()
 
     def run(self, method: str) -> NoiseEstimate:
@@ -116,28 +117,27 @@ class Estimator:
         before[faults.parameter] = faults.x
         ratio = of_parameter / before
         faults = dataclasses.replace(faults, x=faults.x * ratio[faults.parameter])
-        x = np.bincount(faults.mechanism, faults.x, minlength=self.structure.num_mechanisms)
+        x = faults.mechanism_rates(self.structure.num_mechanisms)
         # The network gives no error; that of the estimates of single mechanisms bounds it.
-        return self._made("network", x, np.sqrt(self.inversion.variance(x, self.moments)), faults)
+        return self._made("network", x, np.sqrt(self._variance(x)), faults)
 
     def _channels(self) -> tuple[ChannelFit, Deviations, np.ndarray, float]:
         """The channel fit and, from its residuals, the deviations around it."""
         m = self.structure.num_mechanisms
-        x = np.bincount(self.faults.mechanism, self.faults.x, minlength=m)
+        variance = self._variance(self.faults.mechanism_rates(m))
         extra, spread, score = np.zeros(m), np.zeros(len(KINDS)), 0.0
         for _ in range(3):
-            variance = self.inversion.variance(x, self.moments)
             fit = fit_channels(self.faults, self.rates, self.known, variance + extra)
             deviations = Deviations.around(fit.faults, m)
-            variance = self.inversion.variance(fit.x, self.moments)
+            variance = self._variance(fit.x)
             spread, score = deviations.spread_of(self.rates, self.known, variance)
-            x, extra = fit.x, deviations.variance(spread)
+            extra = deviations.variance(spread)
         return fit, deviations, spread, score
 
     def _local(self, fit: ChannelFit, deviations: Deviations, spread: np.ndarray) -> NoiseEstimate:
         x = fit.x
         for _ in range(2):  # the statistical error depends on the local rates, too
-            variance = self.inversion.variance(x, self.moments)
+            variance = self._variance(x)
             x = deviations.predict(spread, self.rates, self.known, variance)
         before = deviations.variance(spread)
         after = np.where(self.known, before * variance / (before + variance), before)
@@ -146,8 +146,12 @@ class Estimator:
         return self._made("local", x, error, fit.faults, named)
 
     def _fit_variance(self, fit: ChannelFit) -> np.ndarray:
-        variance = self.inversion.variance(fit.x, self.moments)
-        return fit.variance(variance, self.inversion.block_deviations(self.moments))
+        return fit.variance(self._variance(fit.x), self._block_deviations)
+
+    def _variance(self, x: np.ndarray) -> np.ndarray:
+        """Variance of ``rates`` if the mechanisms have the rates ``x``."""
+        shots = self.moments.effective_shots
+        return self.inversion.variance(x, shots, self._block_deviations)
 
     def _correlation(self, pooled: bool) -> NoiseEstimate:
         """Every rate from its own coincidences; what is unknown or negative gets a small one.
@@ -156,7 +160,7 @@ class Estimator:
         to the smallest, and each takes off what its supersets were given.
         """
         x, prior = self.rates.copy(), self._prior()
-        variance = self.inversion.variance(prior, self.moments)
+        variance = self._variance(prior)
         if pooled:
             group = formula_classes(self.faults, len(x))
             count = np.bincount(group, self.known)[group]
@@ -180,8 +184,7 @@ class Estimator:
 
     def _prior(self) -> np.ndarray:
         """The prior rates at the scale that the data have; float64 (m,)."""
-        m = self.structure.num_mechanisms
-        x = np.bincount(self.faults.mechanism, self.faults.x, minlength=m)
+        x = self.faults.mechanism_rates(self.structure.num_mechanisms)
         events = self.moments.effective_shots / 2  # expected for a mechanism of x = 1
         scale = (1 + events * self.rates[self.known].sum()) / (1 + events * x[self.known].sum())
         return x * max(scale, 1e-3)
@@ -242,10 +245,10 @@ def _with_rates(
     else:
         other = ErrorStructure.of(prior)
         faults, x = structure.faults, other.x
-    if other.sets.shape != structure.sets.shape or (other.sets != structure.sets).nnz:
+    if not other.has_mechanisms_of(structure):
         raise QecError("the prior has other error mechanisms than the structure.")
     if faults.parameter_names != structure.faults.parameter_names:
         faults = structure.faults
-    total = np.bincount(faults.mechanism, faults.x, minlength=len(x))
+    total = faults.mechanism_rates(len(x))
     ratio = x / np.where(total > 0, total, 1)
     return dataclasses.replace(faults, x=faults.x * ratio[faults.mechanism])

@@ -47,6 +47,15 @@ class Faults:
     site: np.ndarray
     parameter_names: tuple[str, ...]
 
+    def mechanism_rates(self, mechanisms: int) -> np.ndarray:
+        """x of the mechanisms that the faults add up to, float64 (mechanisms,)."""
+        return np.bincount(self.mechanism, self.x, minlength=mechanisms)
+
+    def design(self, mechanisms: int) -> np.ndarray:
+        """x of the mechanisms by parameter, float64 (mechanisms, parameters): rows are formulas."""
+        shape = (mechanisms, len(self.parameter_names))
+        return csr_array((self.x, (self.mechanism, self.parameter)), shape=shape).toarray()
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CircuitFaults:

@@ -94,7 +94,7 @@ class Inversion:
         x = self.from_moments @ -np.log(np.maximum(parity, _SMALLEST_PARITY))
         return x, self.learnable & ~blocked
 
-    def variance(self, x: np.ndarray, moments: MomentAccumulator) -> np.ndarray:
+    def variance(self, x: np.ndarray, shots: float, deviations: np.ndarray | None) -> np.ndarray:
         """Variance of ``rates`` if the mechanisms have the rates ``x``; float64 (m,), positive.
 
         To leading order the estimates are independent Poisson counts, variance 2 x / N, to which
@@ -102,11 +102,14 @@ class Inversion:
         fire all of a set.  What that leaves out (correlations of the accidental coincidences) is
         calibrated: blocks of the shots give an empirical variance, and the mean ratio of the two
         over all mechanisms of a size corrects the formula.
+
+        Args:
+            x: float64 (m,).
+            shots: effective number of shots.
+            deviations: from ``block_deviations``.
         """
-        shots = moments.effective_shots
         formula = 4 / shots * (np.maximum(x, 0) / 2 + self.containment @ self._accidental(x))
         formula = np.maximum(formula, 1 / shots**2)
-        deviations = self.block_deviations(moments)
         if deviations is None:
             return formula
         empirical = (deviations**2).sum(axis=0)

@@ -45,7 +45,7 @@ class Deviations:
         for label in (faults.site, faults.location, faults.mechanism):
             shape = (mechanisms, int(label.max()) + 1)
             loads.append(csr_array((faults.x, (faults.mechanism, label)), shape=shape))
-        return cls(tuple(loads), np.bincount(faults.mechanism, faults.x, minlength=mechanisms))
+        return cls(tuple(loads), faults.mechanism_rates(mechanisms))
 
     def variance(self, spread: np.ndarray) -> np.ndarray:
         """float64 (m,): prior variance of the rates, ``spread`` (3,) the variance of each kind."""

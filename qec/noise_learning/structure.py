@@ -103,6 +103,10 @@ class ErrorStructure:
         """int64 (m,), detectors that each mechanism flips."""
         return np.diff(self.sets.indptr)
 
+    def has_mechanisms_of(self, other: ErrorStructure) -> bool:
+        """Whether both have the same mechanisms."""
+        return self.sets.shape == other.sets.shape and not (self.sets != other.sets).nnz
+
     def members(self, mechanism: int) -> list[int]:
         """The detectors of one mechanism, ascending."""
         start, end = self.sets.indptr[mechanism : mechanism + 2]

@@ -88,7 +88,7 @@ class Settings:
 
     def model(self) -> stim.DetectorErrorModel:
         """That of a shorter experiment, from which the windows are cut."""
-        enough = max(rounds_needed(self.commit, self.buffer), self.commit + self.buffer + 1)
+        enough = rounds_needed(self.commit, self.buffer)
         return detector_error_model(self.circuit(min(self.rounds, enough)))
 
 

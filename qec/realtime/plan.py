@@ -165,4 +165,4 @@ class _Template:
 
 def rounds_needed(commit: int, buffer: int) -> int:
     """Rounds of a model from which the windows of any longer experiment can be cut."""
-    return 2 * commit + 3 * buffer + 2 * (commit + buffer)
+    return 4 * commit + 5 * buffer
