@@ -13,6 +13,7 @@ from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
+from qec.predecoder.tiles import tiled_logits
 
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
 
@@ -48,17 +49,43 @@ class Predecoder:
         network = PreDecoderNetwork(width=8, layers=2)
         return cls(network, CommitRules.same(1), name="null", digest="null")
 
-    def bind(self, lattice: SpaceTimeLattice, device: str = "cpu") -> BoundPredecoder:
-        """Prepares it for one lattice; QecError where ``device`` ("cpu" or "cuda") is not there."""
-        return BoundPredecoder(self, lattice, device)
+    def bind(
+        self,
+        lattice: SpaceTimeLattice,
+        device: str = "cpu",
+        core: tuple[int, int] | None = None,
+        tile: tuple[int, int, int] | None = None,
+    ) -> BoundPredecoder:
+        """Prepares it for one lattice.
+
+        Args:
+            device: "cpu" or "cuda".
+            core: layers [start, end) in which chain bits are committed; None: in all of them.
+            tile: as in ``qec.predecoder.tiles.tiled_logits``; None: the whole volume at once.
+
+        Raises:
+            QecError: there is no such device.
+        """
+        return BoundPredecoder(self, lattice, device, core, tile)
 
 
 class BoundPredecoder:
     """A pre-decoder on one lattice: detection events in, residual and logical flips out."""
 
-    def __init__(self, predecoder: Predecoder, lattice: SpaceTimeLattice, device: str) -> None:
+    def __init__(
+        self,
+        predecoder: Predecoder,
+        lattice: SpaceTimeLattice,
+        device: str,
+        core: tuple[int, int] | None,
+        tile: tuple[int, int, int] | None,
+    ) -> None:
         self.lattice = lattice
         self.grid = CellGrid(lattice)
+        if core is not None:
+            self.grid.valid[:, : core[0]] = False
+            self.grid.valid[:, core[1] :] = False
+        self._tile = tile
         self.device = resolve_device(device)
         # A copy: the pre-decoder may be bound to several devices.
         self._network = copy.deepcopy(predecoder.network).to(self.device)
@@ -71,7 +98,9 @@ class BoundPredecoder:
         """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
         with torch.inference_mode(), autocast(self.device):
             events = self.grid.pack_events(detectors).to(network_dtype(self.device))
-            return self._network.from_static_features(events, self._features)
+            if self._tile is None:
+                return self._network.from_static_features(events, self._features)
+            return tiled_logits(self._network, events, self._features, self._tile)
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
         """Commits corrections by each of some rules, running the network once.
