@@ -104,10 +104,12 @@ def dies_at_work(name, layout, plan, index):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(one_run, "match", dies_at_work)
+@pytest.mark.parametrize("stage", ["match", "predecode"])
+def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch, stage):
+    monkeypatch.setattr(one_run, stage, dies_at_work)
     start = time.monotonic()
-    assert main(["realtime", *SMALL, "period_us=100", f"out={tmp_path}"]) == 2
+    overrides = [*SMALL, "period_us=100", "decoders=nothing", f"out={tmp_path}"]
+    assert main(["realtime", *overrides]) == 2
     assert time.monotonic() - start < 60
     done = capsys.readouterr()
     assert "died (exit code -9) after 0 of 78 windows" in done.err
