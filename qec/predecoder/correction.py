@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from qec import chain as chains
 from qec.lattice import SpaceTimeLattice
-from qec.predecoder.grid import CellGrid
+from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
@@ -48,30 +49,65 @@ class Predecoder:
         network = PreDecoderNetwork(width=8, layers=2)
         return cls(network, CommitRules.same(1), name="null", digest="null")
 
-    def bind(self, lattice: SpaceTimeLattice, device: str = "cpu") -> BoundPredecoder:
-        """Prepares it for one lattice; QecError where ``device`` ("cpu" or "cuda") is not there."""
-        return BoundPredecoder(self, lattice, device)
+    def bind(
+        self, lattice: SpaceTimeLattice, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> BoundPredecoder:
+        """Prepares it for one lattice.
+
+        Args:
+            lattice: where it is to run.
+            device: "cpu", "cuda" or "cuda:N".
+            dtype: float32 or bfloat16, in which the network computes; None: the device's faster.
+
+        Raises:
+            QecError: ``device`` is not there.
+        """
+        return BoundPredecoder(self, lattice, device, dtype)
+
+
+class Incidence(NamedTuple):
+    """The residual and the logical flip as sums, modulo 2, of chain bits.
+
+    Bits are numbered as in the flattened (12, T, Y, X).
+
+    Attributes:
+        detector: int64 (num_detectors, k), the bits that flip each detector; where there are fewer
+            than k, the rest is ``num_bits``.
+        observable: int64 (m,), the bits that flip observable 0.
+        num_bits: 12 T Y X.
+    """
+
+    detector: np.ndarray
+    observable: np.ndarray
+    num_bits: int
 
 
 class BoundPredecoder:
     """A pre-decoder on one lattice: detection events in, residual and logical flips out."""
 
-    def __init__(self, predecoder: Predecoder, lattice: SpaceTimeLattice, device: str) -> None:
+    def __init__(
+        self,
+        predecoder: Predecoder,
+        lattice: SpaceTimeLattice,
+        device: str,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.lattice = lattice
         self.grid = CellGrid(lattice)
         self.device = resolve_device(device)
+        self.dtype = dtype or network_dtype(self.device)
         # A copy: the pre-decoder may be bound to several devices.
-        self._network = copy.deepcopy(predecoder.network).to(self.device)
+        self.network = copy.deepcopy(predecoder.network).to(self.device)
         self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
-        with torch.inference_mode(), autocast(self.device):
+        with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
-            self._features = self._network.stem_static(static)
+            self.features = self.network.stem_static(static)
 
     def logits(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
-        with torch.inference_mode(), autocast(self.device):
-            events = self.grid.pack_events(detectors).to(network_dtype(self.device))
-            return self._network.from_static_features(events, self._features)
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            events = self.grid.pack_events(detectors).to(self.dtype)
+            return self.network.from_static_features(events, self.features)
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
         """Commits corrections by each of some rules, running the network once.
@@ -100,3 +136,34 @@ class BoundPredecoder:
         chain = self.grid.unpack_chain(committed)
         explained = chains.boundary(chain, self.lattice)[self._places]
         return detectors ^ explained.T, chains.logical_parity(chain, self.lattice)
+
+    def incidence(self) -> Incidence:
+        """``residual`` as index arrays, found by committing one chain bit at a time."""
+        shape = (CHAIN_CHANNELS, *self.grid.shape)
+        num_bits = int(np.prod(shape))
+        detector, bit, observable = [], [], []
+        for start in range(0, num_bits, _SHOTS_PER_PASS):
+            count = min(_SHOTS_PER_PASS, num_bits - start)
+            one_hot = torch.zeros(count, num_bits, dtype=torch.uint8)
+            one_hot[range(count), range(start, start + count)] = 1
+            silent = torch.zeros(count, self.lattice.num_detectors, dtype=torch.uint8)
+            events, flips = self.residual(silent, one_hot.view(count, *shape))
+            where = np.nonzero(events.numpy())
+            bit.append(where[0] + start)
+            detector.append(where[1])
+            observable.append(np.flatnonzero(flips.numpy()) + start)
+        return Incidence(
+            _rows(np.concatenate(detector), np.concatenate(bit), num_bits),
+            np.concatenate(observable),
+            num_bits,
+        )
+
+
+def _rows(row: np.ndarray, value: np.ndarray, filler: int) -> np.ndarray:
+    """The values of each row side by side, (rows, longest), filled up with ``filler``."""
+    order = np.argsort(row, kind="stable")
+    row, value = row[order], value[order]
+    length = np.bincount(row)
+    table = np.full((len(length), length.max()), filler)
+    table[row, np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)] = value
+    return table
