@@ -18,15 +18,19 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from qec.errors import QecError, first_line
+from qec.errors import QecError
 from qec.optional import optional
 from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.rule import CommitRule
+
+if TYPE_CHECKING:
+    import onnx
 
 INPUT, OUTPUT = "dets", "L_and_residual_dets"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -71,8 +75,8 @@ class PredecoderModule(nn.Module):
         return torch.cat([flips, events_left], 1).remainder(2).to(torch.uint8)
 
 
-def onnx_model(module: PredecoderModule, opset: int):
-    """The module as an ``onnx.ModelProto`` with a dynamic number of shots.
+def onnx_model(module: PredecoderModule, opset: int) -> onnx.ModelProto:
+    """The module as ONNX, with a dynamic number of shots.
 
     Args:
         module: what to export.
@@ -81,40 +85,39 @@ def onnx_model(module: PredecoderModule, opset: int):
     Raises:
         QecError: onnx or onnxscript are not installed, or torch cannot export to ``opset``.
     """
-    onnx = optional("onnx", "'qec[export]'")
+    checker = optional("onnx.checker", "'qec[export]'")
     optimizer = optional("onnxscript.optimizer", "'qec[export]'")
     example = torch.zeros(2, module.grid.lattice.num_detectors, dtype=torch.uint8)
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                module.eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("shots")},),
-                verbose=False,
-            )
-    except (torch.onnx.OnnxExporterError, ValueError) as error:
-        raise QecError(f"torch cannot export to opset={opset}: {first_line(error)}.") from error
+    with quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("shots")},),
+            verbose=False,
+        )
     # Kernels are kept as matrices; TensorRT and quantisation want constants of the final shape.
     everything = 2**31
     optimizer.optimize_ir(program.model, input_size_limit=everything, output_size_limit=everything)
     model = program.model_proto
-    onnx.checker.check_model(model, full_check=True)
+    made = model.opset_import[0].version
+    if made != opset:  # where it cannot convert, torch leaves its own version
+        raise QecError(f"torch cannot export to opset={opset}, only to {made}: use that.")
+    checker.check_model(model, full_check=True)
     return model
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's notes on packages that the graph does not need."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Without the notes of exporters and converters on what they would like to have."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

@@ -8,35 +8,33 @@ per output channel: TensorRT takes no other zero points than 0.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qec.errors import QecError
-from qec.export.graph import INPUT
+from qec.export.graph import INPUT, quiet
 from qec.optional import optional
+
+if TYPE_CHECKING:
+    import onnx
 
 _BATCH = 64
 
 
-def quantise(model, shots: np.ndarray):
+def quantise(model: onnx.ModelProto, shots: np.ndarray) -> onnx.ModelProto:
     """An int8 version of ``model`` in the QuantizeLinear/DequantizeLinear format.
 
     Args:
-        model: from ``onnx_model``, float32 (an ``onnx.ModelProto``).
+        model: from ``onnx_model``, float32.
         shots: uint8 (B, num_detectors), detection events to calibrate on.
-
-    Returns:
-        An ``onnx.ModelProto``.
 
     Raises:
         QecError: onnxruntime is not installed, or the network has no hidden convolution.
     """
-    onnx = optional("onnx", "'qec[export]'")
+    io = optional("onnx", "'qec[export]'")
     ort = optional("onnxruntime.quantization", "'qec[export]'")
     batches = iter([{INPUT: shots[k : k + _BATCH]} for k in range(0, len(shots), _BATCH)])
 
@@ -47,9 +45,9 @@ def quantise(model, shots: np.ndarray):
     _, *hidden, _ = (node.name for node in model.graph.node if node.op_type == "Conv")
     if not hidden:
         raise QecError("the network has no hidden convolution to quantise: use precision=float16.")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         source, out = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        onnx.save(model, source)  # given a model, quantize_static would change it
+        io.save(model, source)  # given a model, quantize_static would change it
         ort.quantize_static(
             source,
             out,
@@ -65,16 +63,4 @@ def quantise(model, shots: np.ndarray):
                 "QuantizeBias": False,  # TensorRT dequantises 8-bit types only
             },
         )
-        return onnx.load(out)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the advice to run ONNX Runtime's own shape inference first, which gains nothing."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
+        return io.load(out)
