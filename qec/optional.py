@@ -18,6 +18,7 @@ def optional(module: str, install: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
+        package = module.partition(".")[0]
+        if (error.name or "").partition(".")[0] != package:
             raise
-        raise QecError(f"{error.name} is not installed: pip install {install}") from error
+        raise QecError(f"{package} is not installed: pip install {install}") from error
