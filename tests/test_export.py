@@ -99,7 +99,7 @@ def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, ar
     run = GraphRunner(onnx_model(PredecoderModule(bound, rule), OPSET)).predecode
     dets = (np.random.default_rng(2).random((300, dem.num_detectors)) < 0.3).astype(np.uint8)
     want = bound.apply(dets, rule)[0]
-    assert (want.residual != dets).any(axis=1).mean() > 0.5  # it does commit
+    assert (want.residual != dets).any(axis=1).mean() > 0.3  # it does commit
     # A logit within rounding of the threshold may fall on either side of it.
     clear = [
         bool(((bound.logits(torch.from_numpy(shot[None])) - rule.cut).abs() > ROUNDING).all())
