@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pymatching
@@ -160,9 +161,12 @@ def test_uint8_stays_at_the_ends_of_the_graph(exported):
 # Lower precision
 
 
-def test_int8_keeps_nearly_all_outputs(exported):
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("int8", np.int8), ("float8", ml_dtypes.float8_e4m3fn)]
+)
+def test_eight_bits_keep_nearly_all_outputs(exported, precision, dtype):
     dem, predecoder, bound, model = exported
-    quantised = quantise(model, sample(dem, 128, seed=6)[0])
+    quantised = quantise(model, sample(dem, 128, seed=6)[0], precision)
     dets, flips = sample(dem, 2000, seed=7)
     decoder = Decoder.from_dem(dem, predecoder=predecoder)
     rule = predecoder.rules.uncorrelated
@@ -176,8 +180,8 @@ def test_int8_keeps_nearly_all_outputs(exported):
     for node in quantised.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             zero = constants[node.input[2]]
-            assert zero.dtype == np.int8
-            assert not zero.any()
+            assert zero.dtype == dtype
+            assert not zero.astype(float).any()
 
 
 def test_int8_leaves_the_float32_graph_as_it_was(exported):
@@ -247,7 +251,7 @@ def test_the_files_are_what_they_say(tmp_path, stim_circuit, capsys):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("precision=float8", "use float32, float16, int8"),
+        ("precision=int4", "use float32, float16, int8"),
         ("layout=other", "use null or cudaq"),
         ("correlated=1", "true or false"),
         ("p=0.001,0.002", "2 experiments"),

@@ -32,7 +32,8 @@ from qec.predecoder.rule import CommitRule
 if TYPE_CHECKING:
     import onnx
 
-PRECISIONS = (*DTYPES, "int8")
+EIGHT_BIT = ("int8", "float8")
+PRECISIONS = (*DTYPES, *EIGHT_BIT)
 LAYOUTS = ("cudaq",)
 FORMAT = "qec-export-1"
 _FALLBACK = (
@@ -143,9 +144,9 @@ def _graphs(
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The graph at the wanted precision, and at float32."""
     float32 = onnx_model(PredecoderModule(bound, rule), settings.opset)
-    if settings.precision == "int8":
+    if settings.precision in EIGHT_BIT:
         shots, _ = _sample(dem, settings.calibration_shots, settings.seed)
-        return quantise(float32, shots), float32
+        return quantise(float32, shots, settings.precision), float32
     if settings.precision == "float16":
         half = PredecoderModule(bound, rule, DTYPES[settings.precision])
         return onnx_model(half, settings.opset), float32
@@ -160,7 +161,7 @@ def _sample(dem: stim.DetectorErrorModel, shots: int, seed: int) -> tuple[np.nda
 
 def _signature(settings: Settings, detectors: int) -> dict[str, object]:
     """Tensors, precision, seeds and versions, for metadata.json."""
-    quantised = settings.precision == "int8"
+    quantised = settings.precision in EIGHT_BIT
     packages = ("qec", "stim", "torch", "onnx", "onnxscript", "onnxruntime")
     return {
         "input": {"name": INPUT, "dtype": "uint8", "shape": ["shots", detectors]},
