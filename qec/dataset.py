@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,20 +102,22 @@ def shot_format(path: str | Path, given: str | None) -> str:
 def read_shots(path: str | Path, fmt: str, detectors: int, observables: int = 0) -> np.ndarray:
     """Reads shot data, bit-packed: uint8 (shots, ceil((detectors + observables) / 8)).
 
+    "-" is standard input.
+
     Raises:
         QecError: the file is missing, truncated or has another number of bits per shot.
     """
-    path = _existing(path)
     try:
-        if fmt == "b8":
-            return _read_b8(path, detectors + observables)
-        return stim.read_shot_data_file(
-            path=path,
-            format=fmt,
-            bit_packed=True,
-            num_detectors=detectors,
-            num_observables=observables,
-        )
+        with _shot_file(path) as name:
+            if fmt == "b8":
+                return _read_b8(name, detectors + observables)
+            return stim.read_shot_data_file(
+                path=name,
+                format=fmt,
+                bit_packed=True,
+                num_detectors=detectors,
+                num_observables=observables,
+            )
     except ValueError as error:
         bits = " + ".join(
             f"{n} {what}{'s' * (n > 1)}"
@@ -214,6 +220,18 @@ def _text(path: str | Path) -> str:
         raise QecError(f"cannot read {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise QecError(f"{path} is not a text file: give a circuit or a model.") from error
+
+
+@contextlib.contextmanager
+def _shot_file(path: str | Path) -> Iterator[str]:
+    """The name of a file that exists; what comes on standard input is put into one."""
+    if str(path) != "-":
+        yield _existing(path)
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield file.name
 
 
 def _existing(path: str | Path) -> str:

@@ -107,10 +107,9 @@ class Decoder:
         lattice = SpaceTimeLattice.from_dem(dem) if needs_lattice else None
         bound = rule = None
         if predecoder is not None:
-            if isinstance(predecoder, str | Path):
-                from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
+            from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
 
-                predecoder = load_predecoder(predecoder)
+            predecoder = as_predecoder(predecoder)
             bound = predecoder.bind(lattice, device)
             rule = predecoder.rules.correlated if correlated else predecoder.rules.uncorrelated
         if fallback and rule is not None and rule.gap > 0:

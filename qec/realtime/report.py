@@ -1,15 +1,19 @@
-"""What a real-time run was like: throughput, latency, backlog, reaction time, logical errors."""
+"""What a real-time run was like: throughput, latency, backlog, reaction time, memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from qec.realtime.plan import Plan
+from qec.realtime.places import window_places
+from qec.realtime.plan import Plan, Slot
 from qec.realtime.shared import SharedRun
+from qec.reference import Window
 
+_SAMPLES = 1000  # moments at which the backlog is looked at
 PERCENTILES = (50, 90, 99, 99.9, 100)
 
 
@@ -23,15 +27,21 @@ class Report:
         rounds, shots: of an experiment, and how many.
         windows, decided: windows there were, and that were decided.
         us_per_round: microseconds from the first round to the last decision, over all rounds.
-        busy_us_per_round: time that all workers spent on matching, over all rounds.
+        match_us_per_round, predecode_us_per_round: time that all processes of a stage spent on it,
+            over all rounds.
         latency_us: by window of layer A or B, from its last event to its decision, percentiles 50,
-            90, 99, 99.9 and 100 (B's last event is that of its neighbours).
+            90, 99, 99.9 and 100 (B's last event is that of its neighbours).  With a pre-decoder
+            the rounds that its blocks look ahead are part of it.
+        latency_drift: median latency of A in the last quarter of the run over that in the first.
         wait_us: from the moment at which a window could be decoded to its start, likewise.
+        block_wait_us: the same for the blocks of the pre-decoder.
         reaction_us: from an experiment's last round to its logical answer, median.
         backlog: (samples, 2): seconds, rounds that have arrived and are not decided.
         stable: whether the backlog does not grow in the second half of the run.
-        n_par: processes needed to keep up, busy time over period (arXiv:2604.12841 counts parallel
-            resources by 2 T_dec / ((T_l + T_s)(n_com + n_buf)), for windows of layer A).
+        n_par: processes needed to keep up, time spent by both stages over the period.  For matching
+            alone that is 2 T_dec / ((T_l + T_s)(n_com + n_buf)) of arXiv:2604.12841, T_dec the
+            mean over the windows of A and B.
+        memory_mb: of each worker for itself, megabytes when set up and at the end.
         answers: uint8 (shots,), logical flips; of undecided experiments 0.
         latencies_us: float64 (decided,), for the histogram.
     """
@@ -43,13 +53,17 @@ class Report:
     windows: int
     decided: int
     us_per_round: float
-    busy_us_per_round: float
+    match_us_per_round: float
+    predecode_us_per_round: float
     latency_us: dict[str, list[float]]
+    latency_drift: float
     wait_us: list[float]
+    block_wait_us: list[float]
     reaction_us: float
     backlog: np.ndarray
     stable: bool
     n_par: float
+    memory_mb: list[list[float]]
     answers: np.ndarray
     latencies_us: np.ndarray
 
@@ -61,32 +75,40 @@ class Report:
         }
 
 
-def report(run: SharedRun, plan: Plan, decoder: str, period: float, backlog: np.ndarray) -> Report:
+def report(
+    run: SharedRun,
+    plan: Plan,
+    slots: Sequence[Slot],
+    decoder: str,
+    period: float,
+) -> Report:
     """Reads a finished run off its shared memory; ``period`` in seconds."""
-    n, per_shot = len(plan.slots), plan.rounds + 1
-    shots = run.layout.layers // per_shot
-    ends = np.array([s.window.end for s in plan.slots])
-    needs = np.concatenate([k * per_shot + ends - 1 for k in range(shots)])
-    is_gap = np.tile([s.gap for s in plan.slots], shots)
+    shots, n = run.layout.layers // plan.layers, len(slots)
+    is_gap = np.tile([s.gap for s in slots], shots)
     gaps = np.flatnonzero(is_gap)
-    needs[gaps] = needs[gaps + 1]  # the right neighbour of a gap sees the latest events
-    done, started = run.done.copy(), run.started.copy()
+    last_event = run.arrived[_last_layers([s.window.end for s in slots], plan, shots)]
+    last_event[gaps] = last_event[gaps + 1]  # the right neighbour of a gap sees the latest events
+    done, started, block_done = run.done.copy(), run.started.copy(), run.block_done.copy()
     decided = done > 0
-    last_event = run.arrived[needs]
+    places = window_places(plan, slots, shots)
+    backlog = _backlog(run.arrived, done, [p.window for p in places])
     could_start = last_event.copy()
+    if len(block_done):
+        could_start = np.array([block_done[slice(*p.blocks)].max() for p in places])
     could_start[gaps] = np.maximum(done[gaps - 1], done[gaps + 1])
     latency = (done - last_event) / 1e3
-    by_layer = {
-        name: _percentiles(latency[decided & (is_gap == gap)])
-        for name, gap in (("A", False), ("B", True))
-    }
-    total = int(np.count_nonzero(run.arrived))
-    begin = int(run.arrived[0])
-    busy = float((done - started)[decided].sum()) / 1e3 / max(total, 1)
+    of_a = latency[decided & ~is_gap]
+    quarter = max(len(of_a) // 4, 1)
+    blocks_ready = run.arrived[_last_layers([b.end for b in plan.block_windows], plan, shots)]
+    predecoded = block_done > 0
+    total = max(int(np.count_nonzero(run.arrived)), 1)
+    match = float((done - started)[decided].sum()) / 1e3 / total
+    predecode = float((block_done - run.block_started)[predecoded].sum()) / 1e3 / total
     complete = decided.reshape(shots, n).all(axis=1)
     last_done = done.reshape(shots, n).max(axis=1)
-    reaction = (last_done - run.arrived[per_shot - 1 :: per_shot])[complete] / 1e3
+    reaction = (last_done - run.arrived[plan.layers - 1 :: plan.layers])[complete] / 1e3
     flips = np.bitwise_xor.reduce(run.flip.reshape(shots, n), axis=1)
+    flips ^= np.bitwise_xor.reduce(run.block_flip.reshape(shots, -1), axis=1)
     return Report(
         decoder=decoder,
         period_us=period * 1e6,
@@ -94,29 +116,57 @@ def report(run: SharedRun, plan: Plan, decoder: str, period: float, backlog: np.
         shots=shots,
         windows=len(done),
         decided=int(decided.sum()),
-        us_per_round=(int(done.max()) - begin) / 1e3 / max(total, 1),
-        busy_us_per_round=busy,
-        latency_us=by_layer,
+        us_per_round=(int(done.max()) - int(run.arrived[0])) / 1e3 / total,
+        match_us_per_round=match,
+        predecode_us_per_round=predecode,
+        latency_us={
+            "A": _percentiles(of_a),
+            "B": _percentiles(latency[decided & is_gap]),
+        },
+        latency_drift=float(np.median(of_a[-quarter:]) / np.median(of_a[:quarter]))
+        if len(of_a)
+        else math.nan,
         wait_us=_percentiles((started - could_start)[decided] / 1e3),
+        block_wait_us=_percentiles((run.block_started - blocks_ready)[predecoded] / 1e3),
         reaction_us=float(np.median(reaction)) if len(reaction) else math.nan,
         backlog=backlog,
         stable=period > 0 and bool(decided.all()) and is_stable(backlog, 1 / period),
-        n_par=busy / (period * 1e6) if period else math.inf,
+        n_par=(match + predecode) / (period * 1e6) if period else math.inf,
+        memory_mb=(run.memory / 1e6).round(1).tolist(),
         answers=np.where(complete, flips, 0).astype(np.uint8),
         latencies_us=latency[decided],
     )
+
+
+def _backlog(arrived: np.ndarray, done: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
+    """As in ``Report``, at evenly spaced moments while rounds arrive."""
+    cores = np.array([w.core_end - w.core_start for w in windows])
+    order = np.argsort(done, kind="stable")
+    order = order[np.count_nonzero(done == 0) :]
+    there = np.sort(arrived[arrived > 0])
+    if not len(there):
+        return np.zeros((0, 2))
+    moments = np.linspace(there[0], there[-1], _SAMPLES)
+    committed = np.concatenate([[0], np.cumsum(cores[order])])
+    waiting = np.searchsorted(there, moments, side="right")
+    waiting = waiting - committed[np.searchsorted(done[order], moments, side="right")]
+    return np.stack([(moments - there[0]) / 1e9, waiting], axis=1)
+
+
+def _last_layers(ends: Sequence[int], plan: Plan, shots: int) -> np.ndarray:
+    """The last layer of windows that end so, for every experiment of a run."""
+    starts = plan.layers * np.arange(shots)
+    return (starts[:, None] + np.array(ends, dtype=np.int64) - 1).reshape(-1)
 
 
 def is_stable(backlog: np.ndarray, rate: float) -> bool:
     """Whether the backlog's trend over the second half of a run is below a twentieth of the rounds.
 
     Args:
-        backlog: as in ``Report``, without the end where no rounds arrive any more.
+        backlog: as in ``Report``.
         rate: rounds that arrive per second.
     """
     seconds, waiting = backlog[len(backlog) // 2 :].T
-    if len(seconds) < 4:
-        return True  # too short a run to fall behind visibly
     return bool(np.polyfit(seconds, waiting, 1)[0] < rate / 20)
 
 

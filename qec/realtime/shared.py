@@ -1,4 +1,4 @@
-"""What producer, workers and collector share: one block of memory, every entry with one writer."""
+"""What the processes of a run share: one block of memory, every entry with one writer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,20 @@ class Layout:
         layers: layers of detectors of all experiments, one after the other.
         width: detectors of a layer, at most.
         slots: windows of all experiments.
-        workers: decoder processes.
+        blocks: blocks of the pre-decoder of all experiments.
+        matchers, predecoders: processes of either stage.
     """
 
     layers: int
     width: int
     slots: int
-    workers: int
+    blocks: int
+    matchers: int
+    predecoders: int
+
+    @property
+    def workers(self) -> int:
+        return self.matchers + self.predecoders
 
     def fields(self) -> dict[str, tuple[tuple[int, ...], type]]:
         """Shape and dtype of every array; the widest entries first, so that all are aligned."""
@@ -31,10 +38,16 @@ class Layout:
             "arrived": ((self.layers,), np.int64),
             "started": ((self.slots,), np.int64),
             "done": ((self.slots,), np.int64),
+            "block_started": ((self.blocks,), np.int64),
+            "block_done": ((self.blocks,), np.int64),
             "ready": ((self.workers,), np.int64),
+            "memory": ((self.workers, 2), np.int64),
             "begin": ((1,), np.int64),
             "stop": ((1,), np.int64),
             "events": ((self.layers, self.width), np.uint8),
+            "residual": ((self.layers if self.blocks else 0, self.width), np.uint8),
+            "carry": ((self.blocks, self.width), np.uint8),
+            "block_flip": ((self.blocks,), np.uint8),
             "defects": ((self.slots, 2, self.width), np.uint8),
             "flip": ((self.slots,), np.uint8),
         }
@@ -45,20 +58,31 @@ class SharedRun:
 
     Attributes:
         arrived: when a layer's events had arrived (producer).
-        started, done: when a window was begun, was decided (its worker, after the results).
-        ready: when a worker was set up (the worker).
+        started, done: when a window was begun, was decided (its matcher, after the results).
+        block_started, block_done: the same for the blocks (their pre-decoder).
+        ready: when a worker was set up (the worker; matchers first, then pre-decoders).
+        memory: bytes that a worker has for itself, when set up and at the end (the worker).
         begin, stop: the signals to begin and to stop early (collector).
         events: detection events (producer).
-        defects, flip: what a window commits, see ``Plan.decode`` (its worker).
+        residual: what a block leaves of its core, but for ``carry`` (pre-decoder).
+        carry: what a block explains in the layer after its core (pre-decoder).
+        block_flip: the logical flip that a block commits (pre-decoder).
+        defects, flip: what a window commits, see ``LayerWindow.decode`` (matcher).
     """
 
     arrived: np.ndarray
     started: np.ndarray
     done: np.ndarray
+    block_started: np.ndarray
+    block_done: np.ndarray
     ready: np.ndarray
+    memory: np.ndarray
     begin: np.ndarray
     stop: np.ndarray
     events: np.ndarray
+    residual: np.ndarray
+    carry: np.ndarray
+    block_flip: np.ndarray
     defects: np.ndarray
     flip: np.ndarray
 

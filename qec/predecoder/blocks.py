@@ -1,0 +1,148 @@
+"""The pre-decoder on experiments of any length, block by block of layers.
+
+A block is a window whose buffer is the network's reach: the bits of its core come out as they would
+over the whole history.  Every chain bit is committed by one block, the one whose core holds its
+layer; a timelike bit in the last layer of a core flips a detector of the layer after, which is
+handed on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from qec.config import positive_integer
+from qec.predecoder.correction import BoundPredecoder, Predecoder
+from qec.predecoder.rule import CommitRule
+from qec.reference import Reference, Window, rounds_needed
+
+
+def block_windows(layers: int, block: int, reach: int) -> list[Window]:
+    """Cores of ``block`` layers, one after the other, with ``reach`` layers around."""
+    positive_integer("block", block)
+    return [
+        Window(max(start - reach, 0), min(start + block + reach, layers), start, end)
+        for start in range(0, layers, block)
+        for end in [min(start + block, layers)]
+    ]
+
+
+def block_rounds_needed(block: int, reach: int) -> int:
+    """Rounds of a reference from which the blocks of any longer experiment can be cut."""
+    return rounds_needed(block + 2 * reach)
+
+
+class BlockCutter:
+    """Blocks for experiments of any length, cut from a reference; those that are alike once.
+
+    Args:
+        predecoder: the network.
+        rule: its commit rule; there is no fallback in blocks.
+        reference: an experiment that is long enough, see ``Reference.place``.
+        device: where the network runs, "cpu" or "cuda".
+    """
+
+    def __init__(
+        self, predecoder: Predecoder, rule: CommitRule, reference: Reference, device: str = "cpu"
+    ) -> None:
+        self.reach = predecoder.network.reach
+        self._predecoder, self._rule, self._device = predecoder, rule, device
+        self._reference = reference
+        self._cut: dict[Window, LayerBlock] = {}
+
+    def block(self, window: Window, layers: int | None) -> LayerBlock:
+        """What pre-decodes ``window`` of an experiment of ``layers`` (None: far from its end).
+
+        Raises:
+            QecError: as ``Reference.place``.
+        """
+        place = self._reference.place(window, layers)
+        if place not in self._cut:
+            lattice = self._reference.lattice.cut(place.start, place.end)
+            core = (place.core_start - place.start, place.core_end - place.start)
+            bound = self._predecoder.bind(lattice, self._device, core)
+            first = np.searchsorted(self._reference.lattice.layer, place.start)
+            column = self._reference.column[first : first + lattice.num_detectors]
+            width = self._reference.width
+            self._cut[place] = LayerBlock(bound, self._rule, lattice.layer * width + column)
+        return self._cut[place]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerBlock:
+    """A block that takes its events layer by layer.
+
+    Attributes:
+        predecoder: on its layers, commits in its core only.
+        rule: what it commits.
+        places: int64, where its detectors stand in its layers, flattened.
+    """
+
+    predecoder: BoundPredecoder
+    rule: CommitRule
+    places: np.ndarray
+
+    def apply(self, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Commits corrections.
+
+        Args:
+            layers: uint8 (B, end - start, width), its detection events.
+
+        Returns:
+            uint8 (B, end - start, width), the events that its corrections explain: those of its
+            core and of the layer after; and uint8 (B,), the logical flips that it commits.
+        """
+        events = layers.reshape(len(layers), -1)[:, self.places]
+        ((residual, flips),) = self.predecoder.apply(events, self.rule)
+        explained = np.zeros_like(layers)
+        explained.reshape(len(layers), -1)[:, self.places] = events ^ residual
+        return explained, flips
+
+
+class StreamingPredecoder:
+    """Takes layers one by one and gives back what the pre-decoder leaves of them.
+
+    Args:
+        cutter: makes the blocks.
+        block: layers that a block commits.
+    """
+
+    def __init__(self, cutter: BlockCutter, block: int) -> None:
+        self._cutter, self._block = cutter, positive_integer("block", block)
+        self._core = 0  # the layer at which the next core starts
+        self._start = 0  # the layer of the first one that is kept
+        self._events: list[np.ndarray] = []  # as they came, (batch, width)
+        self._carry: np.ndarray | int = 0  # events of the layer _core that are explained already
+
+    def push(self, events: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The next layer, uint8 (batch, width), not the last one.
+
+        Returns:
+            the residual layers, each uint8 (batch, width), of a block that is complete now, and the
+            logical flips that it commits, uint8 (batch,).
+        """
+        self._events.append(events)
+        end = self._core + self._block
+        if self._start + len(self._events) < end + self._cutter.reach:
+            return [], np.zeros(len(events), dtype=np.uint8)
+        return self._commit(Window(self._start, end + self._cutter.reach, self._core, end), None)
+
+    def flush(self, events: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """The last layer; what is left is one block."""
+        self._events.append(events)
+        end = self._start + len(self._events)
+        return self._commit(Window(self._start, end, self._core, end), end)
+
+    def _commit(self, window: Window, layers: int | None) -> tuple[list[np.ndarray], np.ndarray]:
+        seen = np.stack(self._events, axis=1)
+        explained, flips = self._cutter.block(window, layers).apply(seen)
+        residual = seen ^ explained
+        core = slice(window.core_start - window.start, window.core_end - window.start)
+        residual[:, core.start] ^= self._carry
+        self._carry = explained[:, core.stop] if core.stop < explained.shape[1] else 0
+        self._core = window.core_end
+        start = max(self._core - self._cutter.reach, 0)
+        del self._events[: start - self._start]
+        self._start = start
+        return list(np.moveaxis(residual[:, core], 1, 0)), flips

@@ -1,0 +1,156 @@
+"""What `qec realtime` is asked to do: conf/realtime.yaml, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import stim
+from omegaconf import DictConfig, OmegaConf
+
+from qec.circuit import memory_circuit
+from qec.code import RotatedSurfaceCode
+from qec.config import distinct_values, positive_integer, required_path
+from qec.dataset import load_dem, read_shots_and_flips
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.noise import CircuitNoise
+from qec.paired import available_cores
+from qec.realtime.plan import NOTHING, Plan, model_rounds
+
+LARGEST = "max"
+"""Stands for the shortest period that is kept up with."""
+
+WINDOW_DECODERS: dict[str, tuple[bool, bool | None]] = {
+    "pymatching-css": (False, False),
+    "pymatching-correlated-css": (False, True),
+    "predecoder+pymatching-nofallback": (True, False),
+    "predecoder+pymatching-correlated-nofallback": (True, True),
+    NOTHING: (True, None),
+}
+"""The decoders that run in windows: whether a pre-decoder goes ahead, and whether they match with
+correlations (None: no matching).  Both stages of "nothing" do nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """conf/realtime.yaml; ``rounds`` and ``distance`` are those of ``circuit`` if that is given."""
+
+    config: DictConfig
+    distance: int
+    rounds: int
+    shots: int
+    period_us: tuple[float | str, ...]
+    decoders: tuple[str, ...]
+    predecoder: str
+    block: int
+    commit: int
+    buffer: int
+    device: str
+    workers: int
+    predecoder_workers: int
+    timeout: float
+    out: Path
+    recorded: stim.DetectorErrorModel | None
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> Settings:
+        """Raises QecError where a value makes no sense or a file does not fit."""
+        values = OmegaConf.to_container(config)
+        for key in ("period_us", "decoders"):
+            values[key] = distinct_values(key, values[key])
+        for name in values["decoders"]:
+            if name not in WINDOW_DECODERS:
+                raise QecError(
+                    f"decoder {name!r} does not run in windows: use {', '.join(WINDOW_DECODERS)}."
+                )
+        for period in values["period_us"]:
+            number = isinstance(period, int | float) and not isinstance(period, bool)
+            if period != LARGEST and (not number or period < 0):
+                raise QecError(
+                    f"period_us={period!r} is not supported: use microseconds, 0, or {LARGEST}."
+                )
+        values["recorded"] = None
+        if config.circuit is not None:
+            values["recorded"] = load_dem(required_path(config, "circuit"))
+            lattice = SpaceTimeLattice.from_dem(values["recorded"])
+            values |= {"distance": lattice.distance, "rounds": lattice.rounds}
+        for key in ("commit", "buffer", "block"):
+            values[key] = values["distance"] if values[key] is None else values[key]
+        cores = len(available_cores())
+        if values["predecoder_workers"] is None:
+            values["predecoder_workers"] = 1 if values["device"] != "cpu" else max(1, cores - 2)
+        if values["workers"] is None:
+            values["workers"] = max(1, cores - 1)
+        for key in ("rounds", "shots", "workers", "predecoder_workers", "block"):
+            positive_integer(key, values[key])
+        kept = {f.name for f in dataclasses.fields(cls)} - {"config", "out"}
+        return cls(
+            config=config,
+            out=required_path(config, "out"),
+            **{key: value for key, value in values.items() if key in kept},
+        )
+
+    def circuit(self, rounds: int) -> stim.Circuit:
+        c = self.config
+        noise = CircuitNoise.named(c.noise, c.p)
+        return memory_circuit(RotatedSurfaceCode(self.distance), noise, rounds, c.basis)
+
+    def shots_and_flips(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Detection events, uint8 (shots, detectors), and true flips, uint8 (shots,), if known.
+
+        Raises:
+            QecError: files that do not fit the circuit.
+        """
+        if self.recorded is None:
+            sampler = self.circuit(self.rounds).compile_detector_sampler(seed=self.config.seed)
+            events, flips = sampler.sample(self.shots, separate_observables=True)
+            return events.view(np.uint8), flips[:, 0].view(np.uint8)
+        detectors = self.recorded.num_detectors
+        shots, flips = read_shots_and_flips(self.config, detectors)
+        shots = shots[: self.shots]
+        events = np.unpackbits(shots, axis=1, count=detectors, bitorder="little")
+        return events, None if flips is None else flips[: self.shots]
+
+    def source(self) -> str:
+        """Where the events come from, in words."""
+        if self.recorded is not None:
+            return f"recorded in {self.config.dets}"
+        return f"{self.config.noise} noise p={self.config.p:g}"
+
+    def whole_model(self) -> stim.DetectorErrorModel:
+        """That of the experiment itself."""
+        if self.recorded is not None:
+            return self.recorded
+        return detector_error_model(self.circuit(self.rounds))
+
+    def plan(self, decoder: str) -> Plan:
+        """How ``decoder`` decodes the experiment.
+
+        Raises:
+            QecError: the checkpoint cannot be loaded.
+        """
+        ahead, correlated = WINDOW_DECODERS[decoder]
+        predecoder, reach = None, 0
+        if ahead:
+            predecoder = NOTHING if correlated is None else self.predecoder
+        if predecoder not in (None, NOTHING):
+            from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
+
+            reach = load_predecoder(predecoder).network.reach
+        if self.recorded is None:
+            enough = model_rounds(self.commit, self.buffer, self.block, reach)
+            model = detector_error_model(self.circuit(min(self.rounds, enough)))
+        else:
+            model = self.recorded
+        return Plan(
+            model=str(model),
+            rounds=self.rounds,
+            commit=self.commit,
+            buffer=self.buffer,
+            correlated=correlated,
+            predecoder=predecoder,
+            block=self.block,
+            device=self.device,
+        )

@@ -1,0 +1,137 @@
+"""The pre-decoder in blocks of space-time: bit by bit what it does to the whole volume."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qec.decoder import Decoder
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.predecoder.blocks import BlockCutter, StreamingPredecoder, block_windows
+from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.tiles import tiled_logits
+from qec.reference import EDGE, Reference, Window, rounds_needed
+from qec.streaming import StreamingDecoder
+from qec.windows import WindowDecoder
+
+
+@pytest.fixture(scope="module")
+def fast():
+    return load_predecoder("fast")
+
+
+@given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 8))
+def test_every_layer_belongs_to_one_block(layers, block, reach):
+    blocks = block_windows(layers, block, reach)
+    assert [k for b in blocks for k in range(b.core_start, b.core_end)] == list(range(layers))
+    for b in blocks:
+        assert b.start == max(b.core_start - reach, 0)
+        assert b.end >= min(b.core_end + reach, layers)
+
+
+@settings(max_examples=25)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)),
+    st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 5)),
+    st.integers(2, 4),
+    st.sampled_from([1, 3, 5]),
+)
+def test_tiles_are_the_whole_volume(shape, tile, layers, kernel):
+    torch.manual_seed(1)
+    network = PreDecoderNetwork(width=4, layers=layers, kernel=kernel).double()
+    assert network.reach == layers * (kernel // 2)
+    with torch.inference_mode():
+        events = (torch.rand(2, 4, *shape) < 0.3).double()
+        features = network.stem_static(torch.rand(1, 8, *shape, dtype=torch.float64))
+        whole = network.from_static_features(events, features)
+        tiles = tiled_logits(network, events, features, tile)
+    torch.testing.assert_close(tiles, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("distance", "rounds"), [(3, 40), (15, 3)])
+def test_tiles_commit_the_same_bits(fast, our_circuit, distance, rounds):
+    circuit = our_circuit(distance, rounds, "X", 0.008)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    shots = circuit.compile_detector_sampler(seed=5).sample(20).view(np.uint8)
+    rule = fast.rules.uncorrelated
+    ((want, want_flips),) = fast.bind(lattice).apply(shots, rule)
+    assert want.sum() < shots.sum() / 3
+    for tile in ((7, 3, 2), (1, 9, 9)):
+        ((residual, flips),) = fast.bind(lattice, tile=tile).apply(shots, rule)
+        np.testing.assert_array_equal(residual, want)
+        np.testing.assert_array_equal(flips, want_flips)
+
+
+@pytest.mark.parametrize("basis", ["X", "Z"])
+@pytest.mark.parametrize("block", [1, 3, 8, 17])
+def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(fast, our_circuit, basis, block):
+    rounds, batch = 41, 10
+    circuit = our_circuit(3, rounds, basis, 0.008)
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=5).sample(batch).view(np.uint8)
+    want = Decoder.from_dem(dem, predecoder=fast, fallback=False).predecode(shots)
+    short = our_circuit(3, rounds_needed(block + 12), basis, 0.008)
+    reference = Reference(detector_error_model(short))
+    stream = StreamingPredecoder(BlockCutter(fast, fast.rules.uncorrelated, reference), block)
+    layers = reference.split(shots, rounds)
+    found, flips = [], np.zeros(batch, dtype=np.uint8)
+    for k in range(rounds + 1):
+        take = stream.flush if k == rounds else stream.push
+        done, flipped = take(layers[:, k])
+        found += done
+        flips ^= flipped
+        assert k == rounds or k + 1 - len(found) < block + fast.network.reach
+    np.testing.assert_array_equal(np.stack(found, axis=1), reference.split(want.residual, rounds))
+    np.testing.assert_array_equal(flips, want.committed)
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_streams_and_windows_agree_with_a_pre_decoder_ahead(fast, our_circuit, correlated):
+    circuit = our_circuit(3, 40, "X", 0.003)
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=9).sample(200).view(np.uint8)
+    windows = WindowDecoder(dem, 4, 3, correlated=correlated, predecoder=fast, tile=(9, 9, 9))
+    reference = detector_error_model(our_circuit(3, 30, "X", 0.003))
+    stream = StreamingDecoder(
+        reference, 4, 3, correlated=correlated, predecoder="fast", block=5, batch=200
+    )
+    layers = Reference(dem).split(shots, 40)
+    stream.push(layers[:, 0, :4])
+    for k in range(1, 40):
+        stream.push(layers[:, k])
+    found = stream.flush(layers[:, 40, :4])
+    np.testing.assert_array_equal(found, windows.decode_batch(shots)[:, 0])
+    without = WindowDecoder(dem, 4, 3, correlated=correlated).decode_batch(shots)[:, 0]
+    assert 0 < np.count_nonzero(found != without) < 40  # the pre-decoder does take part
+
+
+@given(st.integers(20, 60), st.integers(1, 12), st.data())
+def test_windows_find_their_like(layers, length, data):
+    reference = Reference.__new__(Reference)
+    reference.layers = rounds_needed(12) + 1
+    start = data.draw(st.integers(0, layers - length))
+    window = Window(start, start + length, start, start + length)
+    place = reference.place(window, layers)
+    assert place.end - place.start == length
+    assert 0 <= place.start <= place.end <= reference.layers
+    before, after = start, layers - window.end
+    assert min(place.start, EDGE) == min(before, EDGE)
+    assert min(reference.layers - place.end, EDGE) == min(after, EDGE)
+
+
+def test_bad_blocks_are_refused(fast, our_circuit):
+    dem = detector_error_model(our_circuit(3, 17, "X"))
+    with pytest.raises(QecError, match="18 rounds or more"):
+        StreamingDecoder(dem, 3, 3, predecoder=fast)
+    with pytest.raises(QecError, match="block=0"):
+        StreamingDecoder(dem, 3, 3, predecoder=fast, block=0)
+    with pytest.raises(QecError, match="no pre-decoder checkpoint"):
+        StreamingDecoder(dem, 3, 3, predecoder="slow")
+    decoder = WindowDecoder(dem, 3, 3, predecoder=fast, tile=(3, 0, 3))
+    with pytest.raises(QecError, match="tile=0"):
+        decoder.decode_batch(np.zeros((1, dem.num_detectors), np.uint8))
+    with pytest.raises(QecError, match="has 8 detectors, but 17 rounds 136"):
+        Reference(dem).split(np.zeros((1, 8), np.uint8), 17)
