@@ -66,6 +66,12 @@ def _realtime(config: DictConfig, command: Sequence[str]) -> None:
     realtime(config, command)
 
 
+def _export(config: DictConfig, _: Sequence[str]) -> None:
+    from qec.export.command import export
+
+    export(config)
+
+
 COMMANDS = {
     "sweep": Command(
         "logical error rates of several decoders, paired on the same shots",
@@ -113,6 +119,12 @@ COMMANDS = {
         ),
         "nothing was written: run the same command again",
         _decode,
+    ),
+    "export": Command(
+        "the pre-decoder as one ONNX graph, checked against torch",
+        ("qec export distance=9 p=0.006 basis=X predecoder=fast precision=int8 out=out/export",),
+        "run the same command again",
+        _export,
     ),
 }
 

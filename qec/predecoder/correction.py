@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from qec import chain as chains
 from qec.lattice import SpaceTimeLattice
-from qec.predecoder.grid import CellGrid
+from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
@@ -55,18 +56,37 @@ class Predecoder:
         device: str = "cpu",
         core: tuple[int, int] | None = None,
         tile: tuple[int, int, int] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> BoundPredecoder:
         """Prepares it for one lattice.
 
         Args:
-            device: "cpu" or "cuda".
+            device: "cpu", "cuda" or "cuda:N".
             core: layers [start, end) in which chain bits are committed; None: in all of them.
             tile: as in ``qec.predecoder.tiles.tiled_logits``; None: the whole volume at once.
+            dtype: float32 or bfloat16, in which the network computes; None: the device's faster.
 
         Raises:
             QecError: there is no such device.
         """
-        return BoundPredecoder(self, lattice, device, core, tile)
+        return BoundPredecoder(self, lattice, device, core, tile, dtype)
+
+
+class Incidence(NamedTuple):
+    """The residual and the logical flip as sums, modulo 2, of chain bits.
+
+    Bits are numbered as in the flattened (12, T, Y, X).
+
+    Attributes:
+        detector: int64 (num_detectors, k), the bits that flip each detector; where there are fewer
+            than k, the rest is ``num_bits``.
+        observable: int64 (m,), the bits that flip observable 0.
+        num_bits: 12 T Y X.
+    """
+
+    detector: np.ndarray
+    observable: np.ndarray
+    num_bits: int
 
 
 class BoundPredecoder:
@@ -79,6 +99,7 @@ class BoundPredecoder:
         device: str,
         core: tuple[int, int] | None,
         tile: tuple[int, int, int] | None,
+        dtype: torch.dtype | None,
     ) -> None:
         self.lattice = lattice
         self.grid = CellGrid(lattice)
@@ -87,20 +108,21 @@ class BoundPredecoder:
             self.grid.valid[:, core[1] :] = False
         self._tile = tile
         self.device = resolve_device(device)
+        self.dtype = dtype or network_dtype(self.device)
         # A copy: the pre-decoder may be bound to several devices.
-        self._network = copy.deepcopy(predecoder.network).to(self.device)
+        self.network = copy.deepcopy(predecoder.network).to(self.device)
         self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
-        with torch.inference_mode(), autocast(self.device):
+        with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
-            self._features = self._network.stem_static(static)
+            self.features = self.network.stem_static(static)
 
     def logits(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
-        with torch.inference_mode(), autocast(self.device):
-            events = self.grid.pack_events(detectors).to(network_dtype(self.device))
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            events = self.grid.pack_events(detectors).to(self.dtype)
             if self._tile is None:
-                return self._network.from_static_features(events, self._features)
-            return tiled_logits(self._network, events, self._features, self._tile)
+                return self.network.from_static_features(events, self.features)
+            return tiled_logits(self.network, events, self.features, self._tile)
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
         """Commits corrections by each of some rules, running the network once.
@@ -129,3 +151,39 @@ class BoundPredecoder:
         chain = self.grid.unpack_chain(committed)
         explained = chains.boundary(chain, self.lattice)[self._places]
         return detectors ^ explained.T, chains.logical_parity(chain, self.lattice)
+
+    def incidence(self) -> Incidence:
+        """``residual`` as index arrays, found by committing one chain bit at a time."""
+        shape = (CHAIN_CHANNELS, *self.grid.shape)
+        num_bits = int(np.prod(shape))
+        detector, bit, observable = [], [], []
+        for start in range(0, num_bits, _SHOTS_PER_PASS):
+            count = min(_SHOTS_PER_PASS, num_bits - start)
+            one_hot = torch.zeros(count, num_bits, dtype=torch.uint8)
+            one_hot[range(count), range(start, start + count)] = 1
+            silent = torch.zeros(count, self.lattice.num_detectors, dtype=torch.uint8)
+            events, flips = self.residual(silent, one_hot.view(count, *shape))
+            where = np.nonzero(events.numpy())
+            bit.append(where[0] + start)
+            detector.append(where[1])
+            observable.append(np.flatnonzero(flips.numpy()) + start)
+        return Incidence(
+            _rows(
+                np.concatenate(detector),
+                np.concatenate(bit),
+                self.lattice.num_detectors,
+                filler=num_bits,
+            ),
+            np.concatenate(observable),
+            num_bits,
+        )
+
+
+def _rows(row: np.ndarray, value: np.ndarray, rows: int, filler: int) -> np.ndarray:
+    """The values of each row side by side, (rows, longest), filled up with ``filler``."""
+    order = np.argsort(row, kind="stable")
+    row, value = row[order], value[order]
+    length = np.bincount(row, minlength=rows)
+    table = np.full((rows, length.max()), filler)
+    table[row, np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)] = value
+    return table

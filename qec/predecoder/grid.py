@@ -64,10 +64,11 @@ class CellGrid:
         return np.moveaxis(split, (3, 5), (1, 2)).reshape(4 * n, t, y, x, *rest)
 
     def pack_events(self, detectors: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, num_detectors) -> uint8 (B, 4, T, Y, X), channels last in memory."""
+        """(B, num_detectors) of any dtype -> the same (B, 4, T, Y, X), channels last in memory."""
         padded = torch.nn.functional.pad(detectors, (0, 1))
-        cells = padded[:, self._detector.to(detectors.device)]
-        return cells.view(len(detectors), *self.shape, EVENT_CHANNELS).permute(0, 4, 1, 2, 3)
+        cells = padded.index_select(1, self._detector.to(detectors.device))
+        shots = detectors.shape[0]  # not len(): torch.export would take it for a constant
+        return cells.view(shots, *self.shape, EVENT_CHANNELS).permute(0, 4, 1, 2, 3)
 
     def pack_chain(self, chain: Chain) -> torch.Tensor:
         """Chain of uint64 words -> uint8 (64 W, 12, T, Y, X)."""

@@ -34,7 +34,7 @@ def network_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Context in which the network computes in ``network_dtype(device)``."""
-    dtype = network_dtype(device)
+def autocast(device: torch.device, dtype: torch.dtype | None = None) -> torch.autocast:
+    """Context in which the network computes in ``dtype``, or in ``network_dtype(device)``."""
+    dtype = dtype or network_dtype(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,0 +1,183 @@
+"""An exported graph against the torch pre-decoder, on the same shots in ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from qec.decoder import Decoder
+from qec.export.graph import INPUT
+from qec.optional import optional
+from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.rule import CommitRule, Predecoded
+from qec.stats import Estimate, paired_ratio
+
+if TYPE_CHECKING:
+    import onnx
+
+# Runtimes add the products of a convolution in different orders, so float32 logits differ in their
+# last bits; a logit this close to the threshold may fall on either side of it.
+ROUNDING = 1e-4
+_BATCH = 64
+
+
+class GraphRunner:
+    """An exported graph in ONNX Runtime on the CPU.
+
+    Raises:
+        QecError: onnxruntime is not installed.
+    """
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
+        ort = optional("onnxruntime", "'qec[export]'")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        if any(t.data_type == t.FLOAT8E4M3FN for t in model.graph.initializer):
+            # ONNX Runtime 1.32's further optimisations give float8 graphs wrong results on CPUs.
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        self._session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def predecode(self, detectors: np.ndarray) -> Predecoded:
+        """uint8 (B, num_detectors) -> residual and committed flips."""
+        (output,) = self._session.run(None, {INPUT: detectors})
+        return Predecoded(output[:, 1:], output[:, 0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """How a graph compares with torch in float32.
+
+    Attributes:
+        shots: number of shots.
+        changed_bits, changed_shots: output bits that differ, and shots that have any.
+        not_rounding: of those shots, the ones without a logit within ``ROUNDING`` of the threshold;
+            None for a graph of lower precision.
+        errors, torch_errors: logical errors of the pipeline, matching and fallback included, with
+            the graph and with torch as its pre-decoder.
+        error_ratio: of the two, paired, with its interval.
+        time_over_torch, time_over_float32: time of the graph, one thread, over that of torch and
+            of the float32 graph on the same batches of 64 shots.
+    """
+
+    shots: int
+    changed_bits: int
+    changed_shots: int
+    not_rounding: int | None
+    errors: int
+    torch_errors: int
+    error_ratio: Estimate
+    time_over_torch: float
+    time_over_float32: float
+
+    def lines(self) -> list[str]:
+        """For people."""
+        ratio = self.error_ratio
+        changed = f"{self.changed_shots}, {self.changed_bits} bits"
+        if self.not_rounding is not None:
+            changed += f" (not rounding of a logit near the threshold: {self.not_rounding})"
+        return [
+            f"check on {self.shots} shots, ONNX Runtime against torch in float32, one thread:",
+            f"  shots with a different output: {changed}",
+            f"  logical errors: {self.errors}, torch {self.torch_errors}, ratio {ratio.value:.3f} "
+            f"(95 % interval {ratio.low:.3f} to {ratio.high:.3f})",
+            f"  time: {self.time_over_torch:.2f} of torch's, {self.time_over_float32:.2f} of the "
+            "float32 graph's",
+        ]
+
+
+def compare(
+    model: onnx.ModelProto,
+    float32: onnx.ModelProto,
+    bound: BoundPredecoder,
+    rule: CommitRule,
+    decoder: Decoder,
+    detectors: np.ndarray,
+    flips: np.ndarray,
+) -> Check:
+    """Runs ``model``, ``float32`` and torch on the same shots.
+
+    Args:
+        model: the graph in question, at any precision.
+        float32: the float32 graph; may be the same.
+        bound: the pre-decoder, bound with ``dtype=torch.float32``.
+        rule: the commit rule of the graph.
+        decoder: matches what they leave.
+        detectors: uint8 (B, num_detectors).
+        flips: uint8 (B,), true flips of observable 0.
+    """
+    runners = {
+        "torch": lambda shots: bound.apply(shots, rule)[0],
+        "float32": GraphRunner(float32).predecode,
+        "graph": GraphRunner(model).predecode,
+    }
+    if model is float32:
+        del runners["float32"]
+    with _one_thread():
+        found, seconds = _run(runners, detectors)
+    graph, reference = found["graph"], found["torch"]
+    changed = (graph.residual != reference.residual).sum(1)
+    changed += graph.committed != reference.committed
+    odd, not_rounding = np.flatnonzero(changed), None
+    if model is float32:
+        not_rounding = int((_distance_to_cut(bound, rule, detectors[odd]) > ROUNDING).sum())
+    wrong, torch_wrong = (decoder.match(detectors, p).flips != flips for p in (graph, reference))
+    errors, torch_errors = int(wrong.sum()), int(torch_wrong.sum())
+    both = int((wrong & torch_wrong).sum())
+    return Check(
+        shots=len(detectors),
+        changed_bits=int(changed.sum()),
+        changed_shots=len(odd),
+        not_rounding=not_rounding,
+        errors=errors,
+        torch_errors=torch_errors,
+        error_ratio=paired_ratio(errors, torch_errors, both),
+        time_over_torch=seconds["graph"] / seconds["torch"],
+        time_over_float32=seconds["graph"] / seconds.get("float32", seconds["graph"]),
+    )
+
+
+def _run(runners: dict, detectors: np.ndarray) -> tuple[dict[str, Predecoded], dict[str, float]]:
+    """Each runner's result and seconds; they take turns, batch by batch."""
+    parts: dict[str, list[Predecoded]] = {name: [] for name in runners}
+    seconds = dict.fromkeys(runners, 0.0)
+    for run in runners.values():
+        run(detectors[:_BATCH])  # first calls set things up: keep them out of the timings
+    for start in range(0, len(detectors), _BATCH):
+        batch = detectors[start : start + _BATCH]
+        for name, run in runners.items():
+            begun = time.perf_counter()
+            parts[name].append(run(batch))
+            seconds[name] += time.perf_counter() - begun
+    joined = {
+        name: Predecoded(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        for name, found in parts.items()
+    }
+    return joined, seconds
+
+
+def _distance_to_cut(bound: BoundPredecoder, rule: CommitRule, detectors: np.ndarray) -> np.ndarray:
+    """float32 (B,): how close the nearest logit of each shot is to the threshold."""
+    nearest = [
+        (bound.logits(torch.from_numpy(detectors[k : k + _BATCH])) - rule.cut).abs().flatten(1)
+        for k in range(0, len(detectors), _BATCH)
+    ]
+    return np.concatenate([np.empty(0, np.float32), *(n.amin(1).numpy() for n in nearest)])
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,193 @@
+"""`qec export`: writes the graph, the model whose detectors it takes, and what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import stim
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from qec.config import positive_integer, required_path
+from qec.dataset import load_dem
+from qec.decoder import Decoder
+from qec.errors import QecError
+from qec.export.check import Check, compare
+from qec.export.cudaq import cudaq_files
+from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, onnx_model
+from qec.export.quantise import quantise
+from qec.files import atomic_path, make_folder
+from qec.lattice import SpaceTimeLattice
+from qec.points import Grid
+from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.rule import CommitRule
+
+if TYPE_CHECKING:
+    import onnx
+
+EIGHT_BIT = ("int8", "float8")
+PRECISIONS = (*DTYPES, *EIGHT_BIT)
+LAYOUTS = ("cudaq",)
+FORMAT = "qec-export-1"
+_FALLBACK = (
+    "not in the graph: shots whose residual has a logical gap below `gap` of the lightest logical "
+    "operator are matched as a whole, after the graph"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The values of conf/export.yaml, checked.
+
+    Attributes:
+        grid: of one point; None with ``circuit``.
+        others: as in the file.
+    """
+
+    grid: Grid | None
+    circuit: str | None
+    predecoder: str
+    correlated: bool
+    precision: str
+    opset: int
+    calibration_shots: int
+    check: int
+    seed: int
+    layout: str | None
+    out: Path
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> Settings:
+        """Raises QecError where a value makes no sense."""
+        values = OmegaConf.to_container(config)
+        if values["precision"] not in PRECISIONS:
+            raise QecError(
+                f"precision={values['precision']!r} is not supported: use {', '.join(PRECISIONS)}."
+            )
+        if values["layout"] not in (None, *LAYOUTS):
+            raise QecError(f"layout={values['layout']!r} is unknown: use null or cudaq.")
+        if not isinstance(values["correlated"], bool):
+            raise QecError("correlated must be true or false.")
+        circuit = values["circuit"]
+        return cls(
+            grid=Grid.from_values(values) if circuit is None else None,
+            circuit=None if circuit is None else str(circuit),
+            predecoder=str(values["predecoder"]),
+            out=required_path(config, "out"),
+            **{key: values[key] for key in ("correlated", "precision", "layout")},
+            **{key: positive_integer(key, values[key]) for key in ("opset", "calibration_shots")},
+            **{key: positive_integer(key, values[key], least=0) for key in ("check", "seed")},
+        )
+
+    def model(self) -> tuple[stim.DetectorErrorModel, dict[str, object]]:
+        """The detector error model, and what describes it; QecError where there is none."""
+        if self.circuit is not None:
+            return load_dem(self.circuit), {"circuit": self.circuit}
+        points = list(self.grid.points())
+        if len(points) != 1:
+            raise QecError(f"that is {len(points)} experiments: a graph is made for one of them.")
+        _, dem, metadata = points[0]
+        return dem, metadata
+
+
+def export(config: DictConfig) -> Check | None:
+    """Exports as configured by conf/export.yaml; prints what it checked and wrote.
+
+    Raises:
+        QecError: a value that makes no sense, a missing package, an unwritable folder; a float32
+            graph that differs from torch by more than rounding.
+    """
+    settings = Settings.from_config(config)
+    dem, experiment = settings.model()
+    lattice = SpaceTimeLattice.from_dem(dem)
+    predecoder = load_predecoder(settings.predecoder)
+    rule = predecoder.rules.correlated if settings.correlated else predecoder.rules.uncorrelated
+    make_folder(settings.out)
+
+    bound = predecoder.bind(lattice, dtype=torch.float32)
+    model, float32 = _graphs(settings, dem, bound, rule)
+    shots = _sample(dem, settings.check, settings.seed + 1)
+    check = None
+    if settings.check:
+        decoder = Decoder.from_dem(dem, predecoder=predecoder, correlated=settings.correlated)
+        check = compare(model, float32, bound, rule, decoder, *shots)
+        print("\n".join(check.lines()))
+        if settings.precision == "float32" and check.not_rounding:
+            raise QecError(
+                f"the graph differs from torch on {check.not_rounding} shots by more than "
+                "rounding; nothing was written. Use the versions of constraints.txt."
+            )
+    description = {
+        "format": FORMAT,
+        "experiment": {"d": lattice.distance, "r": lattice.rounds, **experiment},
+        "predecoder": {"name": predecoder.name, "digest": predecoder.digest},
+        "commit_rule": {**dataclasses.asdict(rule), "fallback": _FALLBACK},
+        **_signature(settings, dem.num_detectors),
+        "check": None if check is None else dataclasses.asdict(check),
+    }
+    files = {"predecoder.onnx": _labelled(model, description), "model.dem": f"{dem}\n".encode()}
+    if settings.layout == "cudaq":
+        files |= cudaq_files(lattice, *shots, description["experiment"])
+    _write(settings.out, files, description)
+    return check
+
+
+def _graphs(
+    settings: Settings, dem: stim.DetectorErrorModel, bound: BoundPredecoder, rule: CommitRule
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """The graph at the wanted precision, and at float32."""
+    float32 = onnx_model(PredecoderModule(bound, rule), settings.opset)
+    if settings.precision in EIGHT_BIT:
+        shots, _ = _sample(dem, settings.calibration_shots, settings.seed)
+        return quantise(float32, shots, settings.precision), float32
+    if settings.precision == "float16":
+        half = PredecoderModule(bound, rule, DTYPES[settings.precision])
+        return onnx_model(half, settings.opset), float32
+    return float32, float32
+
+
+def _sample(dem: stim.DetectorErrorModel, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Detection events, uint8 (shots, num_detectors), and flips of observable 0, uint8 (shots,)."""
+    detectors, flips, _ = dem.compile_sampler(seed=seed).sample(shots)
+    return detectors.view(np.uint8), flips[:, 0].view(np.uint8)
+
+
+def _signature(settings: Settings, detectors: int) -> dict[str, object]:
+    """Tensors, precision, seeds and versions, for metadata.json."""
+    quantised = settings.precision in EIGHT_BIT
+    packages = ("qec", "stim", "torch", "onnx", "onnxscript", "onnxruntime")
+    return {
+        "input": {"name": INPUT, "dtype": "uint8", "shape": ["shots", detectors]},
+        "output": {"name": OUTPUT, "dtype": "uint8", "shape": ["shots", 1 + detectors]},
+        "precision": settings.precision,
+        "opset": settings.opset,
+        "calibration": {"shots": settings.calibration_shots, "seed": settings.seed}
+        if quantised
+        else None,
+        "check_seed": settings.seed + 1,
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _labelled(model: onnx.ModelProto, description: dict[str, object]) -> bytes:
+    """The serialised model, with its description in metadata_props."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "qec", json.dumps(description)
+    return model.SerializeToString()
+
+
+def _write(folder: Path, files: dict[str, bytes], description: dict[str, object]) -> None:
+    """Writes the files, and last metadata.json with their hashes; says so."""
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    text = json.dumps({**description, "sha256": hashes}, indent=2)
+    for name, content in {**files, "metadata.json": f"{text}\n".encode()}.items():
+        with atomic_path(folder / name) as temporary:
+            temporary.write_bytes(content)
+        print(f"{folder / name}: {len(content)} bytes")

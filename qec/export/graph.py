@@ -1,0 +1,123 @@
+"""The whole pre-decoder as a torch module with one input and one output, and that as ONNX.
+
+    detection events -> grid of cells -> network -> commit rule -> residual and logical flip
+
+The module calls the network that ``qec.predecoder`` runs and takes the residual's index arrays from
+there.  What the network knows of the noise level depends on the detector error model only, so it
+is a constant.  Matching, and the fallback on it, come after the graph.
+
+Names of the tensors and the order of the output, logical flips first, are those that NVIDIA's
+public pre-decoder exports (NVIDIA/Ising-Decoding, code/export/generate_test_data.py and the
+``torch.onnx.export`` of its evaluation): tools made for one graph can run the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from qec.errors import QecError
+from qec.optional import optional
+from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.rule import CommitRule
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUT = "dets", "L_and_residual_dets"
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class PredecoderModule(nn.Module):
+    """Detection events in, logical flips and residual detection events out.
+
+    Args:
+        bound: a pre-decoder bound to its lattice with ``dtype=torch.float32``.
+        rule: what it commits.
+        dtype: float32 or float16, in which the network computes.
+    """
+
+    def __init__(
+        self, bound: BoundPredecoder, rule: CommitRule, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.grid = bound.grid
+        self.cut = rule.cut
+        self.dtype = dtype
+        incidence = bound.incidence()
+        self.fan_in = incidence.detector.shape[1]
+        # ``to`` changes a module in place: at float32 the same network, else a copy of it.
+        self.network = (
+            bound.network if dtype == torch.float32 else copy.deepcopy(bound.network).to(dtype)
+        )
+        self.register_buffer("features", bound.features.clone().to(dtype))
+        self.register_buffer("detector_bits", torch.from_numpy(incidence.detector.reshape(-1)))
+        self.register_buffer("observable_bits", torch.from_numpy(incidence.observable))
+
+    def forward(self, dets: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, num_detectors) -> uint8 (B, 1 + num_detectors)."""
+        # TensorRT takes uint8 as input and output only: cast first, and last.
+        events = self.grid.pack_events(dets.to(self.dtype))
+        logits = self.network.from_static_features(events, self.features)
+        bits = (logits > self.cut).flatten(1).to(torch.int32)
+        bits = functional.pad(bits, (0, 1))  # the bit that fills up the table, never set
+        around = bits.index_select(1, self.detector_bits).unflatten(1, (-1, self.fan_in))
+        events_left = dets.to(torch.int32) + around.sum(2, dtype=torch.int32)
+        flips = bits.index_select(1, self.observable_bits).sum(1, keepdim=True, dtype=torch.int32)
+        return torch.cat([flips, events_left], 1).remainder(2).to(torch.uint8)
+
+
+def onnx_model(module: PredecoderModule, opset: int) -> onnx.ModelProto:
+    """The module as ONNX, with a dynamic number of shots.
+
+    Args:
+        module: what to export.
+        opset: version of the ONNX operators.
+
+    Raises:
+        QecError: onnx or onnxscript are not installed, or torch cannot export to ``opset``.
+    """
+    checker = optional("onnx.checker", "'qec[export]'")
+    optimizer = optional("onnxscript.optimizer", "'qec[export]'")
+    example = torch.zeros(2, module.grid.lattice.num_detectors, dtype=torch.uint8)
+    with quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("shots")},),
+            verbose=False,
+        )
+    # Kernels are kept as matrices; TensorRT and quantisation want constants of the final shape.
+    everything = 2**31
+    optimizer.optimize_ir(program.model, input_size_limit=everything, output_size_limit=everything)
+    model = program.model_proto
+    made = model.opset_import[0].version
+    if made != opset:  # where it cannot convert, torch leaves its own version
+        raise QecError(f"torch cannot export to opset={opset}, only to {made}: use that.")
+    checker.check_model(model, full_check=True)
+    return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes of exporters and converters on what they would like to have."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
