@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from qec.decoder import Decoder, unpacked
 
-INSIDE = ("cells", "network", "residual")
-"""The pre-decoder's own steps, by the labels that ``BoundPredecoder.apply`` gives them."""
+INSIDE = {"cells": "cells", "network": "forward", "residual": "commit"}
+"""The pre-decoder's own steps, and the methods of ``BoundPredecoder`` that take them."""
 
 STEPS = ("unpack", *INSIDE, "match")
 
@@ -21,7 +22,7 @@ class Profile:
 
     Attributes:
         steps: ``STEPS`` in their order: bits to bytes; detection events to cells; network;
-            corrections and residual; matching, the shots matched as a whole included.
+            corrections, residual and what is around; matching, the shots matched as a whole included.
         fell_back: fraction of the shots that were matched as a whole.
         batches: of how many the times are means.
     """
@@ -39,12 +40,18 @@ def profile(decoder: Decoder, batches: list[np.ndarray], rounds: int, seconds: f
     """Decodes the batches over and over.
 
     Args:
+        decoder: the methods of its pre-decoder are timed from now on.
         batches: bit-packed shots, uint8 (B, ceil(num_detectors / 8)) each.
         seconds: for how long at least; the first batch does not count.
     """
-    spent = dict.fromkeys(("unpack", "predecode", "match"), 0.0)
-    shots = fell_back = count = 0
     decoder.decode_batch(batches[0], bit_packed_shots=True)
+    spent = dict.fromkeys(("unpack", "predecode", "match"), 0.0)
+    inside = dict.fromkeys(INSIDE, 0.0)
+    if decoder.predecoder is not None:
+        for step, method in INSIDE.items():
+            timed = _timed(getattr(decoder.predecoder, method), inside, step)
+            setattr(decoder.predecoder, method, timed)
+    shots = fell_back = count = 0
     while sum(spent.values()) < seconds:
         batch = batches[count % len(batches)]
         times = [time.perf_counter()]
@@ -59,21 +66,18 @@ def profile(decoder: Decoder, batches: list[np.ndarray], rounds: int, seconds: f
         shots += len(batch)
         fell_back += int(matched.fell_back.sum())
         count += 1
-    per_round = {step: 1e6 * elapsed / shots / rounds for step, elapsed in spent.items()}
-    predecode = per_round.pop("predecode")
-    shares = _shares(decoder, detectors) if decoder.predecoder is not None else {}
-    inside = {step: predecode * shares.get(step, 0.0) for step in INSIDE}
-    steps = {**per_round, **inside}
-    return Profile({step: steps[step] for step in STEPS}, fell_back / shots, count)
+    inside["residual"] += spent.pop("predecode") - sum(inside.values())  # whatever is around
+    per_round = {step: 1e6 * t / shots / rounds for step, t in {**spent, **inside}.items()}
+    return Profile({step: per_round[step] for step in STEPS}, fell_back / shots, count)
 
 
-def _shares(decoder: Decoder, detectors: np.ndarray) -> dict[str, float]:
-    """How ``predecode`` divides its time among ``INSIDE``; from torch's profiler."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as torch_profile
+def _timed(
+    call: Callable[..., object], spent: dict[str, float], step: str
+) -> Callable[..., object]:
+    def timed(*args: object) -> object:
+        start = time.perf_counter()
+        result = call(*args)
+        spent[step] += time.perf_counter() - start
+        return result
 
-    with torch_profile(activities=[ProfilerActivity.CPU]) as found:
-        decoder.predecode(detectors)
-    spent = {event.key: event.cpu_time_total for event in found.key_averages()}
-    spent = {step: spent[f"qec: {step}"] for step in INSIDE}
-    return {step: elapsed / sum(spent.values()) for step, elapsed in spent.items()}
+    return timed
