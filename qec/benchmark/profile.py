@@ -22,7 +22,7 @@ class Profile:
 
     Attributes:
         steps: ``STEPS`` in their order: bits to bytes; detection events to cells; network;
-            corrections, residual and what is around; matching, the shots matched as a whole included.
+            corrections, residual and what is around; matching, with the shots matched as a whole.
         fell_back: fraction of the shots that were matched as a whole.
         batches: of how many the times are means.
     """
