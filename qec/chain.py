@@ -55,9 +55,9 @@ def boundary(chain: Chain, lattice: SpaceTimeLattice) -> Array:
     events = parity_map(q, lattice)
     events[:r] ^= t
     events[1:] ^= t
-    for row, col in np.argwhere(lattice.check_sites[OTHER]):
-        events[0, row, col] = 0
-        events[r, row, col] = 0
+    rows, cols = np.nonzero(lattice.check_sites[OTHER])
+    events[0, rows, cols] = 0
+    events[r, rows, cols] = 0
     return events
 
 
@@ -79,8 +79,8 @@ def parity_map(q: Array, lattice: SpaceTimeLattice) -> Array:
                 data = q[sector, :, row::2, col::2]
                 for place, _ in _checks_of_data(lattice, sector, row, col):
                     events[(slice(None), *place)] ^= data
-    for row, col in np.argwhere(~lattice.check_sites.any(axis=0)):
-        events[:, row, col] = 0
+    rows, cols = np.nonzero(~lattice.check_sites.any(axis=0))
+    events[:, rows, cols] = 0
     return events
 
 

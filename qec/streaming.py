@@ -199,7 +199,7 @@ class StreamingDecoder:
         """Decodes a window at the start of what waits, and commits its core."""
         waiting = np.stack(self._waiting[: window.end - window.start], axis=1)
         decoder = self._windows.window(window, layers, before=True)
-        flips, defects = decoder.decode(waiting)
+        flips, defects, _ = decoder.decode(waiting, waiting)
         self._frame ^= flips
         core = window.core_end - window.core_start
         del self._waiting[:core]

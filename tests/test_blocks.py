@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qec.decoder import Decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.predecoder.blocks import BlockCutter, StreamingPredecoder, block_windows
+from qec.predecoder.blocks import BlockCutter, StreamingPredecoder
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.tiles import tiled_logits
@@ -21,15 +21,6 @@ from qec.windows import WindowDecoder
 @pytest.fixture(scope="module")
 def fast():
     return load_predecoder("fast")
-
-
-@given(st.integers(1, 200), st.integers(1, 30), st.integers(0, 8))
-def test_every_layer_belongs_to_one_block(layers, block, reach):
-    blocks = block_windows(layers, block, reach)
-    assert [k for b in blocks for k in range(b.core_start, b.core_end)] == list(range(layers))
-    for b in blocks:
-        assert b.start == max(b.core_start - reach, 0)
-        assert b.end >= min(b.core_end + reach, layers)
 
 
 @settings(max_examples=25)
@@ -93,11 +84,11 @@ def test_streams_and_windows_agree_with_a_pre_decoder_ahead(fast, our_circuit, c
     circuit = our_circuit(3, 40, "X", 0.003)
     dem = detector_error_model(circuit)
     shots = circuit.compile_detector_sampler(seed=9).sample(200).view(np.uint8)
-    windows = WindowDecoder(dem, 4, 3, correlated=correlated, predecoder=fast, tile=(9, 9, 9))
+    options = {"correlated": correlated, "predecoder": fast, "fallback": False}
+    windows = WindowDecoder(dem, 4, 3, **options)
     reference = detector_error_model(our_circuit(3, 30, "X", 0.003))
-    stream = StreamingDecoder(
-        reference, 4, 3, correlated=correlated, predecoder="fast", block=5, batch=200
-    )
+    del options["fallback"]
+    stream = StreamingDecoder(reference, 4, 3, **options, block=5, batch=200)
     layers = Reference(dem).split(shots, 40)
     stream.push(layers[:, 0, :4])
     for k in range(1, 40):
@@ -130,8 +121,8 @@ def test_bad_blocks_are_refused(fast, our_circuit):
         StreamingDecoder(dem, 3, 3, predecoder=fast, block=0)
     with pytest.raises(QecError, match="no pre-decoder checkpoint"):
         StreamingDecoder(dem, 3, 3, predecoder="slow")
-    decoder = WindowDecoder(dem, 3, 3, predecoder=fast, tile=(3, 0, 3))
+    bound = fast.bind(SpaceTimeLattice.from_dem(dem), tile=(3, 0, 3))
     with pytest.raises(QecError, match="tile=0"):
-        decoder.decode_batch(np.zeros((1, dem.num_detectors), np.uint8))
+        bound.apply(np.zeros((1, dem.num_detectors), np.uint8), fast.rules.uncorrelated)
     with pytest.raises(QecError, match="has 8 detectors, but 17 rounds 136"):
         Reference(dem).split(np.zeros((1, 8), np.uint8), 17)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import stim
 
+from qec.board import Board
 from qec.cli import main
 from qec.config import load_config
 from qec.errors import QecError
@@ -25,20 +26,6 @@ from qec.windows import WindowDecoder
 SMALL = ["distance=3", "rounds=40", "shots=6", "p=0.004", "seed=3"]
 
 
-def decode_in_order(slots, layers):
-    """What the processes do, one window after the other."""
-    found = {}
-    for gap in (False, True):
-        for k, slot in enumerate(slots):
-            if slot.gap == gap:
-                window = layers[:, slot.window.start : slot.window.end].copy()
-                if gap:
-                    window[:, 0] ^= found[k - 1][1][:, 1]
-                    window[:, -1] ^= found[k + 1][1][:, 0]
-                found[k] = slot.decoder.decode(window)
-    return sum(flips for flips, _ in found.values()) % 2
-
-
 @pytest.mark.parametrize("correlated", [False, True])
 @pytest.mark.parametrize(("rounds", "commit", "buffer"), [(40, 3, 3), (41, 2, 4), (43, 5, 2)])
 def test_windows_cut_from_a_short_experiment_are_those_of_the_long_one(
@@ -46,14 +33,18 @@ def test_windows_cut_from_a_short_experiment_are_those_of_the_long_one(
 ):
     circuit = our_circuit(3, rounds, "X", 0.006)
     shots = circuit.compile_detector_sampler(seed=2).sample(150).view(np.uint8)
-    short = our_circuit(3, model_rounds(commit, buffer, 1, 0), "X", 0.006)
+    short = our_circuit(3, model_rounds(commit, buffer, 0), "X", 0.006)
     plan = Plan(str(detector_error_model(short)), rounds, commit, buffer, correlated)
-    slots = plan.slots()
-    assert len(slots) > 5
+    assert len(plan.slots) > 5
+    board = Board.of(plan.reference.split(shots, rounds), len(plan.slots), predecoder=False)
+    for gap in (False, True):
+        for k, slot in enumerate(plan.slots):
+            if slot.before == gap:
+                board.decide(plan.slots, k)
     whole = WindowDecoder(
         detector_error_model(circuit), commit, buffer, parallel=True, correlated=correlated
     )
-    found = decode_in_order(slots, plan.reference.split(shots, rounds))
+    found = np.bitwise_xor.reduce(board.flip, axis=1)
     np.testing.assert_array_equal(found, whole.decode_batch(shots)[:, 0])
 
 
@@ -118,8 +109,8 @@ def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch, stage):
 
 
 def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys):
-    overrides = [*SMALL, "period_us=0", "workers=2", "predecoder_workers=2", "block=4"]
-    name = "predecoder+pymatching-nofallback"
+    overrides = [*SMALL, "period_us=0", "workers=2", "predecoder_workers=2"]
+    name = "predecoder+pymatching"
     config = load_config("realtime", [*overrides, f"decoders={name}", f"out={tmp_path}"])
     settings = Settings.from_config(config)
     (found,) = command.realtime(config)
@@ -225,7 +216,6 @@ def test_shared_arrays_are_seen_by_both_sides():
         ("buffer=1", "buffer=1"),
         ("rounds=0", "rounds=0"),
         ("noise=white", "noise='white'"),
-        ("block=0", "block=0"),
         ("predecoder_workers=0", "predecoder_workers=0"),
         ("circuit=missing.stim", "there is no file missing.stim"),
     ],
@@ -238,4 +228,4 @@ def test_bad_settings_are_refused(tmp_path, capsys, override, message):
 def test_models_that_are_too_short_are_refused(our_circuit):
     dem = detector_error_model(our_circuit(3, 9, "X"))
     with pytest.raises(QecError, match="12 are needed"):
-        Plan(str(dem), 40, 3, 3, False).slots()
+        _ = Plan(str(dem), 40, 3, 3, False).slots

@@ -15,22 +15,7 @@ import numpy as np
 from qec.config import positive_integer
 from qec.predecoder.correction import BoundPredecoder, Predecoder
 from qec.predecoder.rule import CommitRule
-from qec.reference import Reference, Window, rounds_needed
-
-
-def block_windows(layers: int, block: int, reach: int) -> list[Window]:
-    """Cores of ``block`` layers, one after the other, with ``reach`` layers around."""
-    positive_integer("block", block)
-    return [
-        Window(max(start - reach, 0), min(start + block + reach, layers), start, end)
-        for start in range(0, layers, block)
-        for end in [min(start + block, layers)]
-    ]
-
-
-def block_rounds_needed(block: int, reach: int) -> int:
-    """Rounds of a reference from which the blocks of any longer experiment can be cut."""
-    return rounds_needed(block + 2 * reach)
+from qec.reference import Reference, Window
 
 
 class BlockCutter:
@@ -41,14 +26,21 @@ class BlockCutter:
         rule: its commit rule; there is no fallback in blocks.
         reference: an experiment that is long enough, see ``Reference.place``.
         device: where the network runs, "cpu" or "cuda".
+        itself: the blocks are those of the reference itself; it may differ from round to round.
     """
 
     def __init__(
-        self, predecoder: Predecoder, rule: CommitRule, reference: Reference, device: str = "cpu"
+        self,
+        predecoder: Predecoder,
+        rule: CommitRule,
+        reference: Reference,
+        device: str = "cpu",
+        *,
+        itself: bool = False,
     ) -> None:
         self.reach = predecoder.network.reach
         self._predecoder, self._rule, self._device = predecoder, rule, device
-        self._reference = reference
+        self._reference, self._itself = reference, itself
         self._cut: dict[Window, LayerBlock] = {}
 
     def block(self, window: Window, layers: int | None) -> LayerBlock:
@@ -57,7 +49,7 @@ class BlockCutter:
         Raises:
             QecError: as ``Reference.place``.
         """
-        place = self._reference.place(window, layers)
+        place = window if self._itself else self._reference.place(window, layers)
         if place not in self._cut:
             lattice = self._reference.lattice.cut(place.start, place.end)
             core = (place.core_start - place.start, place.core_end - place.start)

@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from qec.decoder import named_decoder
+from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.paired import available_cores
@@ -187,14 +187,14 @@ def print_table(reports: Sequence[Report], settings: Settings) -> None:
     title = (
         f"d={settings.distance}, R={settings.rounds}, {settings.source()}, "
         f"windows of {settings.commit} + 2 * {settings.buffer} layers, {settings.workers} matchers "
-        f"and, where there is a pre-decoder, {settings.predecoder_workers} for it, in blocks of "
-        f"{settings.block} layers on {settings.device}; {len(available_cores())} cores"
+        f"and, where there is a pre-decoder, {settings.predecoder_workers} for it on "
+        f"{settings.device}; {len(available_cores())} cores"
     )
     table = Table(title=title, box=box.SIMPLE)
     table.add_column("decoder")
     for name in (
         *("period us", "us/round", "match us/round", "pre-decode us/round"),
-        *("decided", "stable", "N_par"),
+        *("decided", "whole", "stable", "N_par"),
         f"latency A us, {'/'.join(f'{p:g}' for p in PERCENTILES)} %",
         *("latency B us", "drift", "wait us, 50 %", "reaction us", "memory MB"),
     ):
@@ -207,6 +207,7 @@ def print_table(reports: Sequence[Report], settings: Settings) -> None:
             f"{r.match_us_per_round:.1f}",
             f"{r.predecode_us_per_round:.1f}",
             f"{r.decided} of {r.windows}",
+            f"{r.fell_back:.1%}" if has_predecoder(r.decoder) else "",
             "-" if r.period_us == 0 else ("yes" if r.stable else "NO"),
             "-" if r.period_us == 0 else f"{r.n_par:.2f}",
             *(" / ".join(f"{v:.0f}" for v in r.latency_us[layer]) for layer in "AB"),

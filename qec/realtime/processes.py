@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qec.realtime.places import window_places
+from qec.board import needed_blocks
 from qec.realtime.plan import Plan
 from qec.realtime.shared import Layout, SharedRun
 
@@ -53,33 +53,22 @@ def predecode(name: str, layout: Layout, plan: Plan, index: int) -> None:
     limit_threads_in_workers()
     blocks, windows = plan.blocks(), plan.block_windows
     shots, n = layout.layers // plan.layers, len(windows)
-    mine = collections.deque(
-        (shot * n + k, windows[k].shifted(shot * plan.layers), blocks[k])
-        for shot in range(shots)
-        for k in range(n)
-        if (shot * n + k) % layout.predecoders == index
-    )
+    mine = collections.deque(range(index, shots * n, layout.predecoders))
     for block, window in dict(zip(blocks, windows, strict=True)).items():  # first calls set up
         block.apply(np.zeros((1, window.end - window.start, layout.width), dtype=np.uint8))
     with _Work(SharedRun(layout, name), layout.matchers + index) as work:
-        run = work.run
+        run, boards = work.run, work.run.boards(shots)
         while mine and not run.stop[0]:
-            place, window, block = mine[0]
-            if not run.arrived[window.end - 1]:
+            shot, k = divmod(mine[0], n)
+            if not run.arrived[shot * plan.layers + windows[k].end - 1]:
                 work.idle()
                 continue
-            mine.popleft()
+            place = mine.popleft()
             work.busy()
             run.block_started[place] = time.monotonic_ns()
-            events = run.events[window.start : window.end]
-            explained, flip = block.apply(events[None])
-            core = slice(window.core_start, window.core_end)
-            inner = slice(core.start - window.start, core.stop - window.start)
-            run.residual[core] = events[inner] ^ explained[0, inner]
-            if window.core_end < window.end:
-                run.carry[place] = explained[0, inner.stop]
-            run.block_flip[place] = flip[0]
+            boards[shot].predecode(k, windows[k], blocks[k])
             run.block_done[place] = time.monotonic_ns()
+        del boards
 
 
 def match(name: str, layout: Layout, plan: Plan, index: int) -> None:
@@ -87,29 +76,39 @@ def match(name: str, layout: Layout, plan: Plan, index: int) -> None:
 
     A window of layer A is ready when its layers are, a gap when both its neighbours are decided.
     """
-    places = window_places(plan, plan.slots(), layout.layers // plan.layers)
-    ahead = [p for p in places if not p.slot.gap]
-    mine = {p.index for p in ahead[index :: layout.matchers]}
-    windows = collections.deque(p for p in ahead if p.index in mine)
-    gaps = collections.deque(p for p in places if p.slot.gap and p.index - 1 in mine)
-    for slot in {id(p.slot.decoder): p.slot for p in places}.values():  # first calls set up
+    slots = plan.slots
+    shots, n = layout.layers // plan.layers, len(slots)
+    needs = [needed_blocks(slots, k) for k in range(n)]
+    ahead = [p for p in range(shots * n) if not slots[p % n].before]
+    windows = collections.deque(ahead[index :: layout.matchers])
+    gaps = collections.deque(p + 1 for p in windows if p % n + 1 < n)
+    for slot in {id(s.matcher): s for s in slots}.values():  # first calls set up
         length = slot.window.end - slot.window.start
-        slot.decoder.decode(np.zeros((1, length, layout.width), dtype=np.uint8))
+        empty = np.zeros((1, length, layout.width), dtype=np.uint8)
+        slot.matcher.decode(empty, empty)
     with _Work(SharedRun(layout, name), index) as work:
-        run = work.run
+        run, boards = work.run, work.run.boards(shots)
+
+        def is_ready(place: int) -> bool:
+            shot, k = divmod(place, n)
+            if layout.blocks:
+                need = needs[k]
+                return bool(run.block_done[shot * n + need.start : shot * n + need.stop].all())
+            return bool(run.arrived[shot * plan.layers + slots[k].window.end - 1])
+
         while (windows or gaps) and not run.stop[0]:
-            if gaps and run.done[gaps[0].index - 1] and run.done[gaps[0].index + 1]:
-                todo = gaps.popleft()
-            elif windows and windows[0].is_ready(run):
-                todo = windows.popleft()
+            if gaps and run.done[gaps[0] - 1] and run.done[gaps[0] + 1]:
+                place = gaps.popleft()
+            elif windows and is_ready(windows[0]):
+                place = windows.popleft()
             else:
                 work.idle()
                 continue
             work.busy()
-            run.started[todo.index] = time.monotonic_ns()
-            flip, defects = todo.slot.decoder.decode(todo.layers(run)[None])
-            run.flip[todo.index], run.defects[todo.index] = flip[0], defects[0]
-            run.done[todo.index] = time.monotonic_ns()
+            run.started[place] = time.monotonic_ns()
+            boards[place // n].decide(slots, place % n)
+            run.done[place] = time.monotonic_ns()
+        del boards
 
 
 class _Work:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qec.realtime.places import window_places
-from qec.realtime.plan import Plan, Slot
+from qec.board import needed_blocks
+from qec.realtime.plan import Plan
 from qec.realtime.shared import SharedRun
-from qec.reference import Window
 
 _SAMPLES = 1000  # moments at which the backlog is looked at
 PERCENTILES = (50, 90, 99, 99.9, 100)
@@ -26,6 +25,7 @@ class Report:
         period_us: between rounds; 0: all rounds at once.
         rounds, shots: of an experiment, and how many.
         windows, decided: windows there were, and that were decided.
+        fell_back: fraction of the decided ones that were matched as a whole.
         us_per_round: microseconds from the first round to the last decision, over all rounds.
         match_us_per_round, predecode_us_per_round: time that all processes of a stage spent on it,
             over all rounds.
@@ -52,6 +52,7 @@ class Report:
     shots: int
     windows: int
     decided: int
+    fell_back: float
     us_per_round: float
     match_us_per_round: float
     predecode_us_per_round: float
@@ -75,26 +76,23 @@ class Report:
         }
 
 
-def report(
-    run: SharedRun,
-    plan: Plan,
-    slots: Sequence[Slot],
-    decoder: str,
-    period: float,
-) -> Report:
+def report(run: SharedRun, plan: Plan, decoder: str, period: float) -> Report:
     """Reads a finished run off its shared memory; ``period`` in seconds."""
+    slots = plan.slots
     shots, n = run.layout.layers // plan.layers, len(slots)
-    is_gap = np.tile([s.gap for s in slots], shots)
+    is_gap = np.tile([s.before for s in slots], shots)
     gaps = np.flatnonzero(is_gap)
     last_event = run.arrived[_last_layers([s.window.end for s in slots], plan, shots)]
     last_event[gaps] = last_event[gaps + 1]  # the right neighbour of a gap sees the latest events
     done, started, block_done = run.done.copy(), run.started.copy(), run.block_done.copy()
     decided = done > 0
-    places = window_places(plan, slots, shots)
-    backlog = _backlog(run.arrived, done, [p.window for p in places])
+    cores = [s.window.core_end - s.window.core_start for s in slots]
+    backlog = _backlog(run.arrived, done, np.tile(cores, shots))
     could_start = last_event.copy()
     if len(block_done):
-        could_start = np.array([block_done[slice(*p.blocks)].max() for p in places])
+        by_shot = block_done.reshape(shots, n)
+        needs = [needed_blocks(slots, k) for k in range(n)]
+        could_start = np.stack([by_shot[:, need].max(axis=1) for need in needs], axis=1).reshape(-1)
     could_start[gaps] = np.maximum(done[gaps - 1], done[gaps + 1])
     latency = (done - last_event) / 1e3
     of_a = latency[decided & ~is_gap]
@@ -108,7 +106,6 @@ def report(
     last_done = done.reshape(shots, n).max(axis=1)
     reaction = (last_done - run.arrived[plan.layers - 1 :: plan.layers])[complete] / 1e3
     flips = np.bitwise_xor.reduce(run.flip.reshape(shots, n), axis=1)
-    flips ^= np.bitwise_xor.reduce(run.block_flip.reshape(shots, -1), axis=1)
     return Report(
         decoder=decoder,
         period_us=period * 1e6,
@@ -116,6 +113,7 @@ def report(
         shots=shots,
         windows=len(done),
         decided=int(decided.sum()),
+        fell_back=float(run.fell_back[decided].mean()) if decided.any() else math.nan,
         us_per_round=(int(done.max()) - int(run.arrived[0])) / 1e3 / total,
         match_us_per_round=match,
         predecode_us_per_round=predecode,
@@ -138,9 +136,8 @@ def report(
     )
 
 
-def _backlog(arrived: np.ndarray, done: np.ndarray, windows: Sequence[Window]) -> np.ndarray:
-    """As in ``Report``, at evenly spaced moments while rounds arrive."""
-    cores = np.array([w.core_end - w.core_start for w in windows])
+def _backlog(arrived: np.ndarray, done: np.ndarray, cores: np.ndarray) -> np.ndarray:
+    """As in ``Report``, at evenly spaced moments while rounds arrive; ``cores`` in layers."""
     order = np.argsort(done, kind="stable")
     order = order[np.count_nonzero(done == 0) :]
     there = np.sort(arrived[arrived > 0])

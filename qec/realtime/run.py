@@ -32,13 +32,12 @@ def run(
     Returns:
         the report, and what went wrong: empty unless a process died or time ran out.
     """
-    slots = plan.slots()
     shots = len(layers) // plan.layers
     blocks = len(plan.block_windows) * shots
     layout = Layout(
         layers=len(layers),
         width=plan.reference.width,
-        slots=len(slots) * shots,
+        slots=len(plan.slots) * shots,
         blocks=blocks,
         matchers=settings.workers,
         predecoders=settings.predecoder_workers if blocks else 0,
@@ -65,7 +64,7 @@ def run(
                 if process.is_alive():
                     process.kill()
                     process.join()
-        return report(shared, plan, slots, decoder, period), trouble
+        return report(shared, plan, decoder, period), trouble
 
 
 def _watch(shared: SharedRun, processes: Sequence[multiprocessing.Process], timeout: float) -> str:

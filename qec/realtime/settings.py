@@ -22,15 +22,24 @@ from qec.realtime.plan import NOTHING, Plan, model_rounds
 LARGEST = "max"
 """Stands for the shortest period that is kept up with."""
 
-WINDOW_DECODERS: dict[str, tuple[bool, bool | None]] = {
-    "pymatching-css": (False, False),
-    "pymatching-correlated-css": (False, True),
-    "predecoder+pymatching-nofallback": (True, False),
-    "predecoder+pymatching-correlated-nofallback": (True, True),
-    NOTHING: (True, None),
+WINDOW_DECODERS: dict[str, dict] = {
+    "pymatching-css": {"correlated": False},
+    "pymatching-correlated-css": {"correlated": True},
+    "predecoder+pymatching": {"correlated": False, "predecoder": True},
+    "predecoder+pymatching-correlated": {"correlated": True, "predecoder": True},
+    "predecoder+pymatching-nofallback": {
+        "correlated": False,
+        "predecoder": True,
+        "fallback": False,
+    },
+    "predecoder+pymatching-correlated-nofallback": {
+        "correlated": True,
+        "predecoder": True,
+        "fallback": False,
+    },
+    NOTHING: {"correlated": None, "predecoder": True},
 }
-"""The decoders that run in windows: whether a pre-decoder goes ahead, and whether they match with
-correlations (None: no matching).  Both stages of "nothing" do nothing."""
+"""The decoders that run in windows, as arguments of ``Plan``; "nothing" does nothing at all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +53,6 @@ class Settings:
     period_us: tuple[float | str, ...]
     decoders: tuple[str, ...]
     predecoder: str
-    block: int
     commit: int
     buffer: int
     device: str
@@ -76,14 +84,14 @@ class Settings:
             values["recorded"] = load_dem(required_path(config, "circuit"))
             lattice = SpaceTimeLattice.from_dem(values["recorded"])
             values |= {"distance": lattice.distance, "rounds": lattice.rounds}
-        for key in ("commit", "buffer", "block"):
+        for key in ("commit", "buffer"):
             values[key] = values["distance"] if values[key] is None else values[key]
         cores = len(available_cores())
         if values["predecoder_workers"] is None:
             values["predecoder_workers"] = 1 if values["device"] != "cpu" else max(1, cores - 2)
         if values["workers"] is None:
             values["workers"] = max(1, cores - 1)
-        for key in ("rounds", "shots", "workers", "predecoder_workers", "block"):
+        for key in ("rounds", "shots", "workers", "predecoder_workers"):
             positive_integer(key, values[key])
         kept = {f.name for f in dataclasses.fields(cls)} - {"config", "out"}
         return cls(
@@ -131,26 +139,23 @@ class Settings:
         Raises:
             QecError: the checkpoint cannot be loaded.
         """
-        ahead, correlated = WINDOW_DECODERS[decoder]
-        predecoder, reach = None, 0
-        if ahead:
-            predecoder = NOTHING if correlated is None else self.predecoder
-        if predecoder not in (None, NOTHING):
+        options = dict(WINDOW_DECODERS[decoder])
+        reach = 0
+        if options.pop("predecoder", False):
+            options["predecoder"] = self.predecoder if decoder != NOTHING else NOTHING
+        if decoder != NOTHING and "predecoder" in options:
             from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
 
-            reach = load_predecoder(predecoder).network.reach
-        if self.recorded is None:
-            enough = model_rounds(self.commit, self.buffer, self.block, reach)
+            reach = load_predecoder(self.predecoder).network.reach
+        model = self.recorded
+        if model is None:
+            enough = model_rounds(self.commit, self.buffer, reach)
             model = detector_error_model(self.circuit(min(self.rounds, enough)))
-        else:
-            model = self.recorded
         return Plan(
             model=str(model),
             rounds=self.rounds,
             commit=self.commit,
             buffer=self.buffer,
-            correlated=correlated,
-            predecoder=predecoder,
-            block=self.block,
             device=self.device,
+            **options,
         )

@@ -8,6 +8,8 @@ from types import TracebackType
 
 import numpy as np
 
+from qec.board import Board
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -45,11 +47,12 @@ class Layout:
             "begin": ((1,), np.int64),
             "stop": ((1,), np.int64),
             "events": ((self.layers, self.width), np.uint8),
-            "residual": ((self.layers if self.blocks else 0, self.width), np.uint8),
-            "carry": ((self.blocks, self.width), np.uint8),
-            "block_flip": ((self.blocks,), np.uint8),
+            "left": ((self.layers if self.blocks else 0, self.width), np.uint8),
+            "carry": ((self.slots, self.width), np.uint8),
+            "block_flip": ((self.slots,), np.uint8),
             "defects": ((self.slots, 2, self.width), np.uint8),
             "flip": ((self.slots,), np.uint8),
+            "fell_back": ((self.slots,), np.uint8),
         }
 
 
@@ -64,10 +67,8 @@ class SharedRun:
         memory: bytes that a worker has for itself, when set up and at the end (the worker).
         begin, stop: the signals to begin and to stop early (collector).
         events: detection events (producer).
-        residual: what a block leaves of its core, but for ``carry`` (pre-decoder).
-        carry: what a block explains in the layer after its core (pre-decoder).
-        block_flip: the logical flip that a block commits (pre-decoder).
-        defects, flip: what a window commits, see ``LayerWindow.decode`` (matcher).
+        left, carry, block_flip: as in ``Board``, of all experiments (pre-decoder).
+        defects, flip, fell_back: likewise (matcher).
     """
 
     arrived: np.ndarray
@@ -80,11 +81,12 @@ class SharedRun:
     begin: np.ndarray
     stop: np.ndarray
     events: np.ndarray
-    residual: np.ndarray
+    left: np.ndarray
     carry: np.ndarray
     block_flip: np.ndarray
     defects: np.ndarray
     flip: np.ndarray
+    fell_back: np.ndarray
 
     def __init__(self, layout: Layout, name: str | None = None) -> None:
         """Creates the block (``name`` None) or joins one."""
@@ -103,6 +105,18 @@ class SharedRun:
             setattr(self, field, array)
             offset += size
         self.layout = layout
+
+    def boards(self, shots: int) -> list[Board]:
+        """The experiments of the run, as views of its arrays."""
+        names = [f.name for f in dataclasses.fields(Board)]
+        arrays = {name: getattr(self, name) for name in names}
+        arrays = {k: a.reshape(shots, -1, *a.shape[1:]) for k, a in arrays.items()}
+        if not self.layout.blocks:
+            arrays["left"] = None
+        return [
+            Board(**{k: None if a is None else a[s : s + 1] for k, a in arrays.items()})
+            for s in range(shots)
+        ]
 
     @property
     def name(self) -> str:
