@@ -13,8 +13,8 @@ import torch
 
 from qec.decoder import Decoder
 from qec.export.graph import INPUT
-from qec.optional import optional
 from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.onnx_model import onnxruntime_session
 from qec.predecoder.rule import CommitRule, Predecoded
 from qec.stats import Estimate, paired_ratio
 
@@ -35,16 +35,7 @@ class GraphRunner:
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
-        ort = optional("onnxruntime", "'qec[export]'")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
-        if any(t.data_type == t.FLOAT8E4M3FN for t in model.graph.initializer):
-            # ONNX Runtime 1.32's further optimisations give float8 graphs wrong results on CPUs.
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self._session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = onnxruntime_session(model, threads)
 
     def predecode(self, detectors: np.ndarray) -> Predecoded:
         """uint8 (B, num_detectors) -> residual and committed flips."""

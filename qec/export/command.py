@@ -20,7 +20,7 @@ from qec.decoder import Decoder
 from qec.errors import QecError
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
-from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, onnx_model
+from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, predecoder_graph
 from qec.export.quantise import quantise
 from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice
@@ -143,13 +143,13 @@ def _graphs(
     settings: Settings, dem: stim.DetectorErrorModel, bound: BoundPredecoder, rule: CommitRule
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The graph at the wanted precision, and at float32."""
-    float32 = onnx_model(PredecoderModule(bound, rule), settings.opset)
+    float32 = predecoder_graph(PredecoderModule(bound, rule), settings.opset)
     if settings.precision in EIGHT_BIT:
         shots, _ = _sample(dem, settings.calibration_shots, settings.seed)
         return quantise(float32, shots, settings.precision), float32
     if settings.precision == "float16":
         half = PredecoderModule(bound, rule, DTYPES[settings.precision])
-        return onnx_model(half, settings.opset), float32
+        return predecoder_graph(half, settings.opset), float32
     return float32, float32
 
 
