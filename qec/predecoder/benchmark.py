@@ -1,6 +1,7 @@
 """Time of the pre-decoder on each backend: ``python -m qec.predecoder.benchmark``.
 
-Commit rule and residual are included.  The backends take turns on the same shots, so that a busy machine slows all of them.
+Commit rule and residual are included.  The backends take turns on the same shots, so that a busy
+machine slows all of them.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def network_runtime(
     if backend == "onnxruntime":
         session = onnxruntime_session(model, threads)
         return _on_arrays(lambda events: session.run(None, {"events": events})[0])
-    core = optional("openvino", "openvino").Core()
+    core = optional("openvino", "'qec[openvino]'").Core()
     hints = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16",
