@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -28,14 +29,14 @@ _BATCH = 64
 
 
 class GraphRunner:
-    """An exported graph in ONNX Runtime on the CPU.
+    """An exported graph in ONNX Runtime, on one core.
 
     Raises:
         QecError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
-        self._session = onnxruntime_session(model, threads)
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._session = onnxruntime_session(model, threads=1)
 
     def predecode(self, detectors: np.ndarray) -> Predecoded:
         """uint8 (B, num_detectors) -> residual and committed flips."""
@@ -68,6 +69,12 @@ class Check:
     error_ratio: Estimate
     time_over_torch: float
     time_over_float32: float
+
+    def as_json(self) -> dict[str, object]:
+        """The values; null where a ratio or an end of its interval is not finite."""
+        ratio = dataclasses.asdict(self.error_ratio)
+        finite = {k: v if math.isfinite(v) else None for k, v in ratio.items()}
+        return {**dataclasses.asdict(self), "error_ratio": finite}
 
     def lines(self) -> list[str]:
         """For people."""

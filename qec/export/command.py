@@ -44,12 +44,7 @@ _FALLBACK = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The values of conf/export.yaml, checked.
-
-    Attributes:
-        grid: of one point; None with ``circuit``.
-        others: as in the file.
-    """
+    """The values of conf/export.yaml, checked; ``grid`` has one point, or is None."""
 
     grid: Grid | None
     circuit: str | None
@@ -128,9 +123,13 @@ def export(config: DictConfig) -> Check | None:
         "format": FORMAT,
         "experiment": {"d": lattice.distance, "r": lattice.rounds, **experiment},
         "predecoder": {"name": predecoder.name, "digest": predecoder.digest},
-        "commit_rule": {**dataclasses.asdict(rule), "fallback": _FALLBACK},
+        "commit_rule": {
+            "correlated": settings.correlated,
+            **dataclasses.asdict(rule),
+            "fallback": _FALLBACK,
+        },
         **_signature(settings, dem.num_detectors),
-        "check": None if check is None else dataclasses.asdict(check),
+        "check": None if check is None else check.as_json(),
     }
     files = {"predecoder.onnx": _labelled(model, description), "model.dem": f"{dem}\n".encode()}
     if settings.layout == "cudaq":

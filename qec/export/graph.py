@@ -6,9 +6,10 @@ The module calls the network that ``qec.predecoder`` runs and takes the residual
 there.  What the network knows of the noise level depends on the detector error model only, so it
 is a constant.  Matching, and the fallback on it, come after the graph.
 
-Names of the tensors and the order of the output, logical flips first, are those that NVIDIA's
-public pre-decoder exports (NVIDIA/Ising-Decoding, code/export/generate_test_data.py and the
-``torch.onnx.export`` of its evaluation): tools made for one graph can run the other.
+Names of the tensors and the order of the output, logical flips first, are those of NVIDIA's public
+pre-decoders, so that tools made for those graphs can run this one: NVIDIA/Ising-Decoding,
+code/export/generate_test_data.py (input, layout of the output) and NVIDIA/cudaq-qec,
+docs/sphinx/examples/qec/color_code_demo/color_code_demo.py (both names).
 """
 
 from __future__ import annotations
