@@ -38,6 +38,18 @@ def test_backends_agree_with_torch(stim_circuit, backend):
     assert (got != want).any(axis=1).sum() <= 1  # a logit next to the threshold
 
 
+def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
+    circuit = stim_circuit(3, 2, "X", 0.006)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    predecoder = load_predecoder("fast")
+    batch = torch.from_numpy(circuit.compile_detector_sampler(seed=3).sample(50).view(np.uint8))
+    bound = predecoder.bind(lattice, dtype=torch.bfloat16, backend="onnxruntime")
+    want = predecoder.bind(lattice, dtype=torch.float32).logits(batch)
+    got = bound.logits(batch)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=0.02, atol=0.2)  # constants are in bfloat16
+
+
 def test_the_decoder_takes_a_backend(stim_circuit):
     circuit = stim_circuit(3, 3, "Z", 0.006)
     decoder = Decoder.from_circuit(circuit, predecoder="fast", backend="onnxruntime")

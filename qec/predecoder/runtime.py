@@ -1,7 +1,8 @@
 """What runs the network: torch, torch.compile, ONNX Runtime or OpenVINO.
 
-On one core of an AVX2 machine, torch (which calls oneDNN) is the fastest in float32, see
-``python -m qec.predecoder.benchmark``; so it is the default.
+torch is the default: its convolutions are oneDNN's.  On one core of an AVX2 machine none of the
+others is faster by more than a tenth (``python -m qec.predecoder.benchmark``), and each takes
+seconds to set up.  No machine with AVX-512 or AMX was at hand.
 """
 
 from __future__ import annotations
@@ -92,6 +93,4 @@ def _compiled(module: _FixedNetwork) -> Runtime:
 
 
 def _on_arrays(run: Callable[[np.ndarray], np.ndarray]) -> Runtime:
-    return lambda events: torch.from_numpy(
-        run(np.ascontiguousarray(events.numpy(), dtype=np.float32))
-    )
+    return lambda events: torch.from_numpy(run(np.ascontiguousarray(events.float().numpy())))
