@@ -171,8 +171,15 @@ def _signature(settings: Settings, detectors: int) -> dict[str, object]:
         if quantised
         else None,
         "check_seed": settings.seed + 1,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _labelled(model: onnx.ModelProto, description: dict[str, object]) -> bytes:
