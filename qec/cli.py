@@ -60,6 +60,12 @@ def _learn_noise(config: DictConfig, command: Sequence[str]) -> None:
     learn(config, command)
 
 
+def _benchmark(config: DictConfig, command: Sequence[str]) -> None:
+    from qec.benchmark.command import benchmark
+
+    benchmark(config, command)
+
+
 def _realtime(config: DictConfig, command: Sequence[str]) -> None:
     from qec.realtime.command import realtime
 
@@ -107,6 +113,12 @@ COMMANDS = {
         ("qec realtime distance=5 p=0.003 period_us=0,200",),
         "nothing was written: run the same command again",
         _realtime,
+    ),
+    "benchmark": Command(
+        "time per round of each step of the decoders, next to what the machine can do",
+        ("qec benchmark distance=5,9 p=0.006",),
+        "nothing was written: run the same command again",
+        _benchmark,
     ),
     "decode": Command(
         "predict the logical flips of recorded detection events",

@@ -61,7 +61,7 @@ class Decoder:
     ) -> None:
         self.num_detectors = num_detectors
         self._matcher = matcher
-        self._predecoder = predecoder
+        self.predecoder = predecoder
         self._rule = rule
 
     @classmethod
@@ -149,9 +149,9 @@ class Decoder:
         """
         detectors = unpacked(np.asarray(detectors), self.num_detectors, packed=False)
         decoders = (self, *others)
-        if self._predecoder is None:
+        if self.predecoder is None:
             return [Predecoded(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders]
-        return self._predecoder.apply(detectors, *(decoder._rule for decoder in decoders))
+        return self.predecoder.apply(detectors, *(decoder._rule for decoder in decoders))
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
         """Matching's part.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from qec.accuracy import Accuracy
+    from qec.benchmark.command import Timing
     from qec.noise_learning.estimator import NoiseEstimate
     from qec.noise_learning.tracking import Look
     from qec.realtime.report import Report
@@ -342,6 +343,33 @@ def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
     axes.grid(True, linewidth=0.3)
     _legend_of_runs(axes)
     return _save(figure, folder, "backlog")
+
+
+# Benchmark ---------------------------------------------------------------------------------------
+
+
+def plot_steps(timings: Sequence[Timing], folder: Path) -> list[Path]:
+    """Writes steps.png and steps.svg: time per round of each step, stacked, a bar per decoder.
+
+    Raises:
+        QecError: the folder cannot be written to.
+    """
+    shown = ("d", "r", "p", "noise", "b", "batch")
+    varied = [k for k in shown if len({str(t.metadata.get(k)) for t in timings}) > 1]
+    labels = [
+        ", ".join([*(f"{k}={t.metadata.get(k)}" for k in varied), t.decoder]) for t in timings
+    ]
+    figure = Figure(figsize=(8, 1.2 + 0.3 * len(timings)), layout="constrained")
+    axes = figure.subplots()
+    left = np.zeros(len(timings))
+    for step in timings[0].steps:
+        width = np.array([t.steps[step] for t in timings])
+        axes.barh(labels, width, left=left, label=step)
+        left += width
+    axes.invert_yaxis()
+    axes.set_xlabel("microseconds per round")
+    axes.legend(fontsize="small")
+    return _save(figure, folder, "steps")
 
 
 def _legend_of_runs(axes: Axes) -> None:

@@ -94,7 +94,10 @@ class Incidence(NamedTuple):
 
 
 class BoundPredecoder:
-    """A pre-decoder on one lattice: detection events in, residual and logical flips out."""
+    """A pre-decoder on one lattice: detection events in, residual and logical flips out.
+
+    Its steps are ``cells``, ``forward`` and ``commit``.
+    """
 
     def __init__(
         self,
@@ -124,13 +127,27 @@ class BoundPredecoder:
             self.features = self.network.stem_static(static)
         self._run = network_runtime(backend, self.network, self.features, self.dtype)
 
-    def logits(self, detectors: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
+    def cells(self, detectors: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, num_detectors) -> events (B, 4, T, Y, X), as the network takes them."""
+        return self.grid.pack_events(detectors).to(self.dtype)
+
+    def forward(self, events: torch.Tensor) -> torch.Tensor:
+        """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
         with torch.inference_mode(), autocast(self.device, self.dtype):
-            events = self.grid.pack_events(detectors).to(self.dtype)
             if self._tile is None:
                 return self._run(events)
             return tiled_logits(self.network, events, self.features, self._tile)
+
+    def logits(self, detectors: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
+        return self.forward(self.cells(detectors))
+
+    def commit(
+        self, detectors: torch.Tensor, logits: torch.Tensor, rule: CommitRule
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What ``residual`` makes of the chain bits that a rule commits, as arrays."""
+        left, flips = self.residual(detectors, (logits > rule.cut).to(torch.uint8))
+        return left.cpu().numpy(), flips.cpu().numpy()
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
         """Commits corrections by each of some rules, running the network once.
@@ -147,9 +164,7 @@ class BoundPredecoder:
             shots = torch.from_numpy(detectors[part]).to(self.device)
             logits = self.logits(shots)
             for rule, (residual, committed) in zip(rules, done, strict=True):
-                left, flip = self.residual(shots, (logits > rule.cut).to(torch.uint8))
-                residual[part] = left.cpu().numpy()
-                committed[part] = flip.cpu().numpy()
+                residual[part], committed[part] = self.commit(shots, logits, rule)
         return done
 
     def residual(

@@ -108,5 +108,8 @@ class PreDecoderNetwork(nn.Module):
 
     def multiply_adds_per_site(self) -> float:
         """Multiply-adds per data qubit and round (a cell holds four data qubits)."""
-        used = [m.weight.numel() for m in (self.stem, *self.hidden, self.head)]
-        return sum(used) / 4
+        return sum(conv.weight.numel() for conv in self.convolutions()) / 4
+
+    def convolutions(self) -> list[CubeConv]:
+        """From events to logits; what does not depend on the shot stays out."""
+        return [self.stem, *self.hidden, self.head]

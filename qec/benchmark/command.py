@@ -1,0 +1,279 @@
+"""`qec benchmark`: time per round of each step, for every decoder, next to the machine's limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import queue
+import shlex
+from collections.abc import Sequence
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from qec.benchmark.profile import STEPS, profile
+from qec.config import distinct_values, positive_integer, required_path
+from qec.decoder import DECODER_NAMES, has_predecoder, named_decoder
+from qec.errors import QecError
+from qec.files import atomic_path, make_folder
+from qec.paired import available_cores
+from qec.plots import plot_steps
+from qec.points import Grid
+
+_BATCHES = 4  # different ones, in turn
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """conf/benchmark.yaml, checked."""
+
+    grid: Grid
+    batch: tuple[int, ...]
+    decoders: tuple[str, ...]
+    predecoder: str
+    workers: int
+    seconds: float
+    out: Path
+
+    @classmethod
+    def from_config(cls, config: DictConfig) -> Settings:
+        """Raises QecError where a value makes no sense."""
+        values = OmegaConf.to_container(config)
+        for key in ("batch", "decoders"):
+            values[key] = distinct_values(key, values[key])
+        for batch in values["batch"]:
+            positive_integer("batch", batch)
+        for name in values["decoders"]:
+            if name not in DECODER_NAMES:
+                raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
+        seconds = values["seconds"]
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+            raise QecError(f"seconds={seconds!r} is not supported: use a positive number.")
+        if values["workers"] is None:
+            values["workers"] = len(available_cores())
+        return cls(
+            grid=Grid.from_values(values),
+            batch=values["batch"],
+            decoders=values["decoders"],
+            predecoder=values["predecoder"],
+            workers=positive_integer("workers", values["workers"]),
+            seconds=float(seconds),
+            out=required_path(config, "out"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        circuit, model: as text.
+        metadata: d, r, p, b, noise.
+        decoder, predecoder: as in ``named_decoder``.
+        batch: shots at a time.
+        seconds: for which it is decoded, at least.
+    """
+
+    circuit: str
+    model: str
+    metadata: dict
+    decoder: str
+    predecoder: str
+    batch: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """A case, timed in several processes at once.
+
+    Attributes:
+        metadata: of the case, with ``batch``.
+        decoder: its name.
+        steps: microseconds per round and shot of each of ``STEPS``, all processes together: the
+            mean of their times over their number.
+        fell_back: fraction of the shots that were matched as a whole.
+        limit: the same for the network at the rate of a matrix product, or of a copy of its
+            activations if that takes longer; nan without a network.
+        rates: multiply-adds per second and bytes per second of a process, measured before.
+        dtype: the network's number format; empty without one.
+    """
+
+    metadata: dict
+    decoder: str
+    steps: dict[str, float]
+    fell_back: float
+    limit: float
+    rates: tuple[float, float]
+    dtype: str
+
+    @property
+    def total(self) -> float:
+        return sum(self.steps.values())
+
+
+def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark")) -> list[Timing]:
+    """Times the decoders as configured by conf/benchmark.yaml; prints and writes the results.
+
+    Raises:
+        QecError: a value that makes no sense; a process that died.
+    """
+    settings = Settings.from_config(config)
+    cases = [
+        Case(
+            *(str(circuit), str(dem), metadata, name),
+            *(settings.predecoder, batch, settings.seconds),
+        )
+        for circuit, dem, metadata in settings.grid.points()
+        for batch in settings.batch
+        for name in settings.decoders
+    ]
+    make_folder(settings.out)
+    timings = run(cases, settings.workers)
+    with atomic_path(settings.out / "benchmark.json") as temporary:
+        content = {
+            "command": list(command),
+            "processes": settings.workers,
+            "cores": len(available_cores()),
+            "timings": [{**dataclasses.asdict(t), "total": t.total} for t in timings],
+        }
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    plots = plot_steps(timings, settings.out)
+    print_table(timings, settings)
+    print(f"files: {settings.out}/benchmark.json {' '.join(path.name for path in plots)}")
+    print(f"same settings: {shlex.join(command)}")
+    return timings
+
+
+def run(cases: Sequence[Case], workers: int) -> list[Timing]:
+    """Times every case in ``workers`` processes at once, of one thread each.
+
+    Raises:
+        QecError: a process died, or the decoder cannot be built.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(workers), context.Queue()
+    processes = [
+        context.Process(target=_work, args=(cases, barrier, results, k), daemon=True)
+        for k in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    found: list[list] = [[] for _ in cases]
+    try:
+        with Progress(transient=True) as progress:
+            for _ in progress.track(range(len(cases) * workers), description="timing"):
+                index, timing = _next(results, processes)
+                found[index].append(timing)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return [_together(timings) for timings in found]
+
+
+def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Timing]:
+    while True:
+        try:
+            index, timing = results.get(timeout=1)
+        except queue.Empty:
+            dead = [p for p in processes if p.exitcode not in (None, 0)]
+            if dead:
+                raise QecError(
+                    f"a process died (exit code {dead[0].exitcode}): out of memory? Try a smaller "
+                    "batch, or fewer workers."
+                ) from None
+            continue
+        if isinstance(timing, QecError):
+            raise timing
+        return index, timing
+
+
+def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queue, seed: int):
+    import torch
+
+    torch.set_num_threads(1)
+    for k, case in enumerate(cases):
+        try:
+            results.put((k, _time(case, barrier, seed)))
+        except QecError as error:
+            results.put((k, error))
+            return
+
+
+def _time(case: Case, barrier: Barrier, seed: int) -> Timing:
+    import stim
+
+    circuit = stim.Circuit(case.circuit)
+    decoder = named_decoder(
+        case.decoder, stim.DetectorErrorModel(case.model), predecoder=case.predecoder
+    )
+    sampler = circuit.compile_detector_sampler(seed=seed)
+    batches = [sampler.sample(case.batch, bit_packed=True) for _ in range(_BATCHES)]
+    limit, rates, dtype = np.nan, (np.nan, np.nan), ""
+    rounds = case.metadata["r"]
+    if has_predecoder(case.decoder):
+        from qec.benchmark.roofline import Roofline
+
+        bound = decoder.predecoder
+        barrier.wait()
+        roofline = Roofline.measured(bound.dtype)
+        limit = 1e6 * roofline.seconds(bound, bound.dtype) / rounds
+        rates = (roofline.multiply_adds, roofline.bytes)
+        dtype = str(bound.dtype).removeprefix("torch.")
+    barrier.wait()
+    found = profile(decoder, batches, rounds, case.seconds)
+    metadata = {**case.metadata, "batch": case.batch}
+    return Timing(metadata, case.decoder, found.steps, found.fell_back, limit, rates, dtype)
+
+
+def _together(timings: Sequence[Timing]) -> Timing:
+    """The processes of a case as one machine."""
+    n = len(timings)
+    return dataclasses.replace(
+        timings[0],
+        steps={step: sum(t.steps[step] for t in timings) / n**2 for step in STEPS},
+        fell_back=sum(t.fell_back for t in timings) / n,
+        limit=sum(t.limit for t in timings) / n**2,
+        rates=tuple(np.mean([t.rates for t in timings], axis=0).tolist()),
+    )
+
+
+def print_table(timings: Sequence[Timing], settings: Settings) -> None:
+    """A row per case, with its time over those of matching alone on the same point."""
+    table = Table(
+        title=f"microseconds per round, {settings.workers} processes of one thread on "
+        f"{len(available_cores())} cores",
+        box=box.SIMPLE,
+    )
+    for name in ("point", "decoder"):
+        table.add_column(name)
+    for name in (*STEPS, "total", "over uncorrelated", "over correlated", "whole", "network"):
+        table.add_column(name, justify="right")
+    baselines = {(str(t.metadata), t.decoder): t.total for t in timings}
+    for t in timings:
+        ratios = [
+            t.total / baselines[key] if (key := (str(t.metadata), name)) in baselines else np.nan
+            for name in ("pymatching-css", "pymatching-correlated-css")
+        ]
+        network = ""
+        if t.dtype:
+            network = f"{t.limit / t.steps['network']:.0%} of {t.rates[0] / 1e9:.0f} GMAC/s"
+            network += f", {t.dtype}"
+        table.add_row(
+            " ".join(f"{key}={value}" for key, value in t.metadata.items() if key != "o"),
+            t.decoder,
+            *(f"{t.steps[step]:.3g}" if t.steps[step] else "" for step in STEPS),
+            f"{t.total:.3g}",
+            *("" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios),
+            f"{t.fell_back:.1%}" if has_predecoder(t.decoder) else "",
+            network,
+        )
+    Console(width=220).print(table)

@@ -1,0 +1,84 @@
+"""`qec benchmark`: every step is timed, and the machine's limit stands beside the network."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from qec.benchmark.profile import STEPS, profile
+from qec.benchmark.roofline import Roofline, rate
+from qec.cli import main
+from qec.decoder import Decoder
+
+
+def test_the_steps_make_up_the_whole(our_circuit):
+    circuit = our_circuit(3, 3, "X")
+    decoder = Decoder.from_circuit(circuit, predecoder="fast")
+    sampler = circuit.compile_detector_sampler(seed=1)
+    batches = [sampler.sample(64, bit_packed=True) for _ in range(2)]
+    found = profile(decoder, batches, 3, 0.2)
+    assert tuple(found.steps) == STEPS
+    assert min(found.steps.values()) > 0
+    assert found.steps["network"] == max(found.steps.values())
+    assert 0 <= found.fell_back < 0.5
+    assert found.batches >= 1
+    plain = profile(Decoder.from_circuit(circuit), batches, 3, 0.05)
+    assert [step for step in STEPS if plain.steps[step]] == ["unpack", "match"]
+
+
+def test_the_limit_counts_multiply_adds_and_bytes(our_circuit):
+    bound = Decoder.from_circuit(our_circuit(3, 3, "X"), predecoder="fast").predecoder
+    layers, rows, columns = bound.grid.shape
+    cells = layers * rows * columns
+    weights = sum(p.numel() for n, p in bound.network.named_parameters() if "weight" in n)
+    weights -= bound.network.stem_static.weight.numel()  # computed once, not for each shot
+    slow = Roofline(multiply_adds=1e6, bytes=np.inf)
+    assert slow.seconds(bound, torch.float32) == pytest.approx(weights * cells / 1e6)
+    # 4 and 64 channels in and out of the first layer, 64 and 64 of four, 64 and 12 of the last.
+    channels = 68 + 4 * 128 + 76
+    narrow = Roofline(multiply_adds=np.inf, bytes=1e6)
+    assert narrow.seconds(bound, torch.bfloat16) == pytest.approx(2 * channels * cells / 1e6)
+
+
+def test_rates_are_measured():
+    calls = []
+    assert rate(lambda: calls.append(1), 0.01) > 100
+    found = Roofline.measured(torch.float32, seconds=0.01)
+    assert found.multiply_adds > 1e8
+    assert found.bytes > 1e7
+
+
+def test_the_command_reports_and_plots(tmp_path, capsys):
+    names = ["pymatching-css", "predecoder+pymatching"]
+    overrides = ["distance=3", f"decoders={','.join(names)}", "seconds=0.1", "batch=16,32"]
+    assert main(["benchmark", *overrides, "workers=2", f"out={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    assert "over uncorrelated" in text
+    assert "GMAC/s" in text
+    found = json.loads((tmp_path / "benchmark.json").read_text())
+    assert found["processes"] == 2
+    assert [(t["metadata"]["batch"], t["decoder"]) for t in found["timings"]] == [
+        (batch, name) for batch in (16, 32) for name in names
+    ]
+    for t in found["timings"]:
+        assert t["total"] == pytest.approx(sum(t["steps"].values()))
+        assert t["steps"]["match"] > 0
+        assert bool(t["steps"]["network"]) == (t["decoder"] == names[1]) == bool(t["dtype"])
+    assert {p.name for p in tmp_path.iterdir()} == {"benchmark.json", "steps.png", "steps.svg"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seconds=0", "seconds=0"),
+        ("batch=0", "batch=0"),
+        ("workers=0", "workers=0"),
+        ("decoders=[mwpm]", "'mwpm' is unknown"),
+        ("predecoder=nothing", "no pre-decoder checkpoint"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, capsys, override, message):
+    overrides = ["distance=3", "decoders=predecoder+pymatching", "workers=1", "seconds=0.1"]
+    assert main(["benchmark", *overrides, override, f"out={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
