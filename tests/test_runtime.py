@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from qec.benchmark.backends import benchmark
 from qec.config import load_config
 from qec.decoder import Decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
-from qec.predecoder.benchmark import benchmark
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.runtime import BACKENDS, network_runtime
 

@@ -1,7 +1,7 @@
 """What runs the network: torch, torch.compile, ONNX Runtime or OpenVINO.
 
 torch is the default: its convolutions are oneDNN's.  On one core of an AVX2 machine none of the
-others is faster by more than a tenth (``python -m qec.predecoder.benchmark``), and each takes
+others is faster by more than a tenth (``python -m qec.benchmark.backends``), and each takes
 seconds to set up.  No machine with AVX-512 or AMX was at hand.
 """
 

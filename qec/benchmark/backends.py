@@ -1,4 +1,4 @@
-"""Time of the pre-decoder on each backend: ``python -m qec.predecoder.benchmark``.
+"""Time of the pre-decoder on each backend: ``python -m qec.benchmark.backends``.
 
 Commit rule and residual are included.  The backends take turns on the same shots, so that a busy
 machine slows all of them.
@@ -110,4 +110,4 @@ def _at_distance(distance: int, values: dict) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(module_main("qec.predecoder.benchmark", "backend_benchmark", sys.argv[1:], benchmark))
+    sys.exit(module_main("qec.benchmark.backends", "backend_benchmark", sys.argv[1:], benchmark))
