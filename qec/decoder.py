@@ -75,6 +75,7 @@ class Decoder:
         fallback: bool = True,
         members: int = 1,
         device: str = "cpu",
+        backend: str = "eager",
     ) -> Decoder:
         """Builds a decoder from a detector error model.
 
@@ -92,10 +93,12 @@ class Decoder:
             members: without a pre-decoder, how many perturbed correlated matchings vote, an odd
                 number (``qec.ensemble``; all of them only where the first three disagree).
             device: where the network runs, "cpu" or "cuda".
+            backend: what runs it, "eager", "compile", "onnxruntime" or "openvino"
+                (``qec.predecoder.runtime``).
 
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
-                one observable; the checkpoint cannot be loaded; the device is not there;
+                one observable; the checkpoint cannot be loaded; the device or backend is not there;
                 ``members`` where they cannot vote.
         """
         if dem.num_observables != 1:
@@ -110,7 +113,7 @@ class Decoder:
             from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
 
             predecoder = as_predecoder(predecoder)
-            bound = predecoder.bind(lattice, device)
+            bound = predecoder.bind(lattice, device, backend=backend)
             rule = predecoder.rules.correlated if correlated else predecoder.rules.uncorrelated
         if fallback and rule is not None and rule.gap > 0:
             return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)

@@ -20,7 +20,7 @@ from qec.errors import QecError
 from qec.export import engine
 from qec.export.check import ROUNDING, GraphRunner, compare
 from qec.export.cudaq import cudaq_files, matching_edges
-from qec.export.graph import INPUT, OUTPUT, PredecoderModule, onnx_model
+from qec.export.graph import INPUT, OUTPUT, PredecoderModule, predecoder_graph
 from qec.export.quantise import quantise
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
@@ -28,9 +28,8 @@ from qec.optional import optional
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.onnx_model import OPSET
 from qec.predecoder.rule import CommitRule, CommitRules
-
-OPSET = load_config("export").opset
 
 
 def dem_of(circuit):
@@ -63,7 +62,7 @@ def exported(stim_circuit):
     predecoder = load_predecoder("fast")
     bound = bind(predecoder, dem)
     rule = predecoder.rules.uncorrelated
-    return dem, predecoder, bound, onnx_model(PredecoderModule(bound, rule), OPSET)
+    return dem, predecoder, bound, predecoder_graph(PredecoderModule(bound, rule))
 
 
 # The graph
@@ -97,7 +96,7 @@ def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, ar
     dem = dem_of(our_circuit(distance, rounds, basis))
     predecoder = eager(**architecture)
     bound, rule = bind(predecoder, dem), predecoder.rules.uncorrelated
-    run = GraphRunner(onnx_model(PredecoderModule(bound, rule), OPSET)).predecode
+    run = GraphRunner(predecoder_graph(PredecoderModule(bound, rule))).predecode
     dets = (np.random.default_rng(2).random((300, dem.num_detectors)) < 0.3).astype(np.uint8)
     want = bound.apply(dets, rule)[0]
     assert (want.residual != dets).any(axis=1).mean() > 0.3  # it does commit
@@ -140,7 +139,7 @@ def test_nothing_is_committed_at_threshold_one(our_circuit):
     null = Predecoder.null()
     module = PredecoderModule(bind(null, dem), null.rules.uncorrelated)
     dets, _ = sample(dem, 100, seed=5)
-    residual, committed = GraphRunner(onnx_model(module, OPSET)).predecode(dets)
+    residual, committed = GraphRunner(predecoder_graph(module)).predecode(dets)
     np.testing.assert_array_equal(residual, dets)
     assert not committed.any()
 
@@ -194,7 +193,7 @@ def test_int8_leaves_the_float32_graph_as_it_was(exported):
 def test_int8_needs_hidden_layers(our_circuit):
     dem = dem_of(our_circuit(3, 2, "X"))
     null = Predecoder.null()
-    model = onnx_model(PredecoderModule(bind(null, dem), null.rules.uncorrelated), OPSET)
+    model = predecoder_graph(PredecoderModule(bind(null, dem), null.rules.uncorrelated))
     with pytest.raises(QecError, match="no hidden convolution"):
         quantise(model, sample(dem, 64, seed=6)[0])
 
@@ -202,7 +201,7 @@ def test_int8_needs_hidden_layers(our_circuit):
 def test_float16_computes_in_float16(exported):
     dem, predecoder, bound, _ = exported
     rule = predecoder.rules.uncorrelated
-    model = onnx_model(PredecoderModule(bound, rule, torch.float16), OPSET)
+    model = predecoder_graph(PredecoderModule(bound, rule, torch.float16))
     constants = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     kernels = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
     assert {constants[name] for name in kernels} == {onnx.TensorProto.FLOAT16}
@@ -216,6 +215,7 @@ def test_float16_computes_in_float16(exported):
 
 
 def test_the_examples_are_configurations():
+    assert load_config("export").opset == OPSET
     for example in COMMANDS["export"].examples:
         load_config("export", example.split()[2:])
 
@@ -272,7 +272,7 @@ def test_a_missing_package_comes_with_its_command(monkeypatch, exported):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "onnx.checker")
     with pytest.raises(QecError, match=r"onnx is not installed: pip install 'qec\[export\]'"):
-        onnx_model(PredecoderModule(bound, predecoder.rules.uncorrelated), OPSET)
+        predecoder_graph(PredecoderModule(bound, predecoder.rules.uncorrelated))
 
 
 def test_an_error_inside_a_package_is_not_a_missing_package(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,8 +14,8 @@ import torch
 
 from qec.decoder import Decoder
 from qec.export.graph import INPUT
-from qec.optional import optional
 from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.onnx_model import onnxruntime_session
 from qec.predecoder.rule import CommitRule, Predecoded
 from qec.stats import Estimate, paired_ratio
 
@@ -28,23 +29,14 @@ _BATCH = 64
 
 
 class GraphRunner:
-    """An exported graph in ONNX Runtime on the CPU.
+    """An exported graph in ONNX Runtime, on one core.
 
     Raises:
         QecError: onnxruntime is not installed.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 1) -> None:
-        ort = optional("onnxruntime", "'qec[export]'")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors
-        if any(t.data_type == t.FLOAT8E4M3FN for t in model.graph.initializer):
-            # ONNX Runtime 1.32's further optimisations give float8 graphs wrong results on CPUs.
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self._session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._session = onnxruntime_session(model, threads=1)
 
     def predecode(self, detectors: np.ndarray) -> Predecoded:
         """uint8 (B, num_detectors) -> residual and committed flips."""
@@ -77,6 +69,12 @@ class Check:
     error_ratio: Estimate
     time_over_torch: float
     time_over_float32: float
+
+    def as_json(self) -> dict[str, object]:
+        """The values; null where a ratio or an end of its interval is not finite."""
+        ratio = dataclasses.asdict(self.error_ratio)
+        finite = {k: v if math.isfinite(v) else None for k, v in ratio.items()}
+        return {**dataclasses.asdict(self), "error_ratio": finite}
 
     def lines(self) -> list[str]:
         """For people."""

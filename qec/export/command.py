@@ -20,7 +20,7 @@ from qec.decoder import Decoder
 from qec.errors import QecError
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
-from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, onnx_model
+from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, predecoder_graph
 from qec.export.quantise import quantise
 from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice
@@ -44,12 +44,7 @@ _FALLBACK = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The values of conf/export.yaml, checked.
-
-    Attributes:
-        grid: of one point; None with ``circuit``.
-        others: as in the file.
-    """
+    """The values of conf/export.yaml, checked; ``grid`` has one point, or is None."""
 
     grid: Grid | None
     circuit: str | None
@@ -128,9 +123,13 @@ def export(config: DictConfig) -> Check | None:
         "format": FORMAT,
         "experiment": {"d": lattice.distance, "r": lattice.rounds, **experiment},
         "predecoder": {"name": predecoder.name, "digest": predecoder.digest},
-        "commit_rule": {**dataclasses.asdict(rule), "fallback": _FALLBACK},
+        "commit_rule": {
+            "correlated": settings.correlated,
+            **dataclasses.asdict(rule),
+            "fallback": _FALLBACK,
+        },
         **_signature(settings, dem.num_detectors),
-        "check": None if check is None else dataclasses.asdict(check),
+        "check": None if check is None else check.as_json(),
     }
     files = {"predecoder.onnx": _labelled(model, description), "model.dem": f"{dem}\n".encode()}
     if settings.layout == "cudaq":
@@ -143,13 +142,13 @@ def _graphs(
     settings: Settings, dem: stim.DetectorErrorModel, bound: BoundPredecoder, rule: CommitRule
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The graph at the wanted precision, and at float32."""
-    float32 = onnx_model(PredecoderModule(bound, rule), settings.opset)
+    float32 = predecoder_graph(PredecoderModule(bound, rule), settings.opset)
     if settings.precision in EIGHT_BIT:
         shots, _ = _sample(dem, settings.calibration_shots, settings.seed)
         return quantise(float32, shots, settings.precision), float32
     if settings.precision == "float16":
         half = PredecoderModule(bound, rule, DTYPES[settings.precision])
-        return onnx_model(half, settings.opset), float32
+        return predecoder_graph(half, settings.opset), float32
     return float32, float32
 
 
@@ -172,8 +171,15 @@ def _signature(settings: Settings, detectors: int) -> dict[str, object]:
         if quantised
         else None,
         "check_seed": settings.seed + 1,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _labelled(model: onnx.ModelProto, description: dict[str, object]) -> bytes:

@@ -11,6 +11,9 @@ What is known of that pipeline, and where from (read in November 2026):
 - ``engine_output_format="observables_and_residual_detectors"`` must be said; ``precision`` does not
   change the types of the graph, which is strongly typed.  NVIDIA/cudaq-qec,
   docs/sphinx/api/qec/trt_decoder_api.rst.
+- Its ``decoder_config`` takes a detector error model, such as our model.dem, by ``stim_dem_path``
+  in place of matrices.  NVIDIA/cudaq-qec,
+  docs/sphinx/examples/qec/color_code_demo/color_code_demo.py.
 - The streaming benchmark reads H_csr.bin, O_csr.bin, priors.bin, detectors.bin and observables.bin,
   little-endian, laid out as below; metadata.txt is for people.  NVIDIA/cudaq-qec,
   docs/sphinx/examples_rst/qec/realtime_predecoder_pymatching.rst ("Data Directory Layout"), and

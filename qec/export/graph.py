@@ -6,27 +6,23 @@ The module calls the network that ``qec.predecoder`` runs and takes the residual
 there.  What the network knows of the noise level depends on the detector error model only, so it
 is a constant.  Matching, and the fallback on it, come after the graph.
 
-Names of the tensors and the order of the output, logical flips first, are those that NVIDIA's
-public pre-decoder exports (NVIDIA/Ising-Decoding, code/export/generate_test_data.py and the
-``torch.onnx.export`` of its evaluation): tools made for one graph can run the other.
+Names of the tensors and the order of the output, logical flips first, are those of NVIDIA's public
+pre-decoders, so that tools made for those graphs can run this one: NVIDIA/Ising-Decoding,
+code/export/generate_test_data.py (input, layout of the output) and NVIDIA/cudaq-qec,
+docs/sphinx/examples/qec/color_code_demo/color_code_demo.py (both names).
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from qec.errors import QecError
-from qec.optional import optional
 from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.onnx_model import OPSET, onnx_model
 from qec.predecoder.rule import CommitRule
 
 if TYPE_CHECKING:
@@ -75,49 +71,7 @@ class PredecoderModule(nn.Module):
         return torch.cat([flips, events_left], 1).remainder(2).to(torch.uint8)
 
 
-def onnx_model(module: PredecoderModule, opset: int) -> onnx.ModelProto:
-    """The module as ONNX, with a dynamic number of shots.
-
-    Args:
-        module: what to export.
-        opset: version of the ONNX operators.
-
-    Raises:
-        QecError: onnx or onnxscript are not installed, or torch cannot export to ``opset``.
-    """
-    checker = optional("onnx.checker", "'qec[export]'")
-    optimizer = optional("onnxscript.optimizer", "'qec[export]'")
+def predecoder_graph(module: PredecoderModule, opset: int = OPSET) -> onnx.ModelProto:
+    """The module as ONNX with a dynamic number of shots; raises as ``onnx_model``."""
     example = torch.zeros(2, module.grid.lattice.num_detectors, dtype=torch.uint8)
-    with quiet():
-        program = torch.onnx.export(
-            module.eval(),
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=({0: torch.export.Dim("shots")},),
-            verbose=False,
-        )
-    # Kernels are kept as matrices; TensorRT and quantisation want constants of the final shape.
-    everything = 2**31
-    optimizer.optimize_ir(program.model, input_size_limit=everything, output_size_limit=everything)
-    model = program.model_proto
-    made = model.opset_import[0].version
-    if made != opset:  # where it cannot convert, torch leaves its own version
-        raise QecError(f"torch cannot export to opset={opset}, only to {made}: use that.")
-    checker.check_model(model, full_check=True)
-    return model
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the notes of exporters and converters on what they would like to have."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    return onnx_model(module, example, (INPUT, OUTPUT), opset)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qec.errors import QecError
-from qec.export.graph import INPUT, quiet
+from qec.export.graph import INPUT
 from qec.optional import optional
+from qec.predecoder.onnx_model import INSTALL, quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -35,8 +36,8 @@ def quantise(model: onnx.ModelProto, shots: np.ndarray, precision: str = "int8")
     Raises:
         QecError: onnxruntime is not installed, or the network has no hidden convolution.
     """
-    io = optional("onnx", "'qec[export]'")
-    ort = optional("onnxruntime.quantization", "'qec[export]'")
+    io = optional("onnx", INSTALL)
+    ort = optional("onnxruntime.quantization", INSTALL)
     batches = iter([{INPUT: shots[k : k + _BATCH]} for k in range(0, len(shots), _BATCH)])
 
     class Reader(ort.CalibrationDataReader):
@@ -71,8 +72,8 @@ def quantise(model: onnx.ModelProto, shots: np.ndarray, precision: str = "int8")
 
 def _as_float8(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turns int8 quantisation into float8, in place: the same ranges, the other type's largest."""
-    helper = optional("onnx.numpy_helper", "'qec[export]'")
-    types = optional("ml_dtypes", "'qec[export]'")
+    helper = optional("onnx.numpy_helper", INSTALL)
+    types = optional("ml_dtypes", INSTALL)
     nodes = [n for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
     scales, zeros = ({node.input[k] for node in nodes} for k in (1, 2))
     largest = float(types.finfo(types.float8_e4m3fn).max)

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from qec import chain as chains
+from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
+from qec.predecoder.runtime import network_runtime
 from qec.predecoder.tiles import tiled_logits
 
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
@@ -57,6 +59,7 @@ class Predecoder:
         core: tuple[int, int] | None = None,
         tile: tuple[int, int, int] | None = None,
         dtype: torch.dtype | None = None,
+        backend: str = "eager",
     ) -> BoundPredecoder:
         """Prepares it for one lattice.
 
@@ -65,11 +68,12 @@ class Predecoder:
             core: layers [start, end) in which chain bits are committed; None: in all of them.
             tile: as in ``qec.predecoder.tiles.tiled_logits``; None: the whole volume at once.
             dtype: float32 or bfloat16, in which the network computes; None: the device's faster.
+            backend: one of ``qec.predecoder.runtime.BACKENDS``; with tiles, eager.
 
         Raises:
-            QecError: there is no such device.
+            QecError: there is no such device or backend, or the two do not go together.
         """
-        return BoundPredecoder(self, lattice, device, core, tile, dtype)
+        return BoundPredecoder(self, lattice, device, core, tile, dtype, backend)
 
 
 class Incidence(NamedTuple):
@@ -103,12 +107,15 @@ class BoundPredecoder:
         core: tuple[int, int] | None,
         tile: tuple[int, int, int] | None,
         dtype: torch.dtype | None,
+        backend: str,
     ) -> None:
         self.lattice = lattice
         self.grid = CellGrid(lattice)
         if core is not None:
             self.grid.valid[:, : core[0]] = False
             self.grid.valid[:, core[1] :] = False
+        if tile is not None and backend != "eager":
+            raise QecError(f"tiles run with backend=eager only, not {backend}.")
         self._tile = tile
         self.device = resolve_device(device)
         self.dtype = dtype or network_dtype(self.device)
@@ -118,6 +125,7 @@ class BoundPredecoder:
         with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
             self.features = self.network.stem_static(static)
+        self._run = network_runtime(backend, self.network, self.features, self.dtype)
 
     def cells(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> events (B, 4, T, Y, X), as the network takes them."""
@@ -127,7 +135,7 @@ class BoundPredecoder:
         """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
         with torch.inference_mode(), autocast(self.device, self.dtype):
             if self._tile is None:
-                return self.network.from_static_features(events, self.features)
+                return self._run(events)
             return tiled_logits(self.network, events, self.features, self._tile)
 
     def logits(self, detectors: torch.Tensor) -> torch.Tensor:

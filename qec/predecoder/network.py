@@ -41,6 +41,7 @@ def _takes_onednn(x: torch.Tensor) -> bool:
     """
     return (
         torch.is_inference_mode_enabled()
+        and not torch.compiler.is_compiling()
         and x.shape[0] == 1
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)

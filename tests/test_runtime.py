@@ -1,0 +1,84 @@
+"""Backends: the same pre-decoder on torch.compile, ONNX Runtime and OpenVINO."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from qec.benchmark.backends import benchmark
+from qec.config import load_config
+from qec.decoder import Decoder
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice
+from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.runtime import BACKENDS, network_runtime
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "eager"])
+def test_backends_agree_with_torch(stim_circuit, backend):
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    if backend == "compile" and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler")
+    circuit = stim_circuit(3, 3, "X", 0.006)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    predecoder = load_predecoder("fast")
+    rule = predecoder.rules.uncorrelated
+    reference = predecoder.bind(lattice, dtype=torch.float32)
+    bound = predecoder.bind(lattice, dtype=torch.float32, backend=backend)
+    dets = circuit.compile_detector_sampler(seed=1).sample(300).view(np.uint8)
+    for shots in (dets, dets[:5], dets[:1]):
+        batch = torch.from_numpy(shots)
+        torch.testing.assert_close(
+            bound.logits(batch), reference.logits(batch), rtol=1e-4, atol=1e-4
+        )
+    ((got, _),), ((want, _),) = bound.apply(dets, rule), reference.apply(dets, rule)
+    assert (got != want).any(axis=1).sum() <= 1  # a logit next to the threshold
+
+
+def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
+    circuit = stim_circuit(3, 2, "X", 0.006)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    predecoder = load_predecoder("fast")
+    batch = torch.from_numpy(circuit.compile_detector_sampler(seed=3).sample(50).view(np.uint8))
+    bound = predecoder.bind(lattice, dtype=torch.bfloat16, backend="onnxruntime")
+    want = predecoder.bind(lattice, dtype=torch.float32).logits(batch)
+    got = bound.logits(batch)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=0.02, atol=0.2)  # constants are in bfloat16
+
+
+def test_the_decoder_takes_a_backend(stim_circuit):
+    circuit = stim_circuit(3, 3, "Z", 0.006)
+    decoder = Decoder.from_circuit(circuit, predecoder="fast", backend="onnxruntime")
+    dets, flips = circuit.compile_detector_sampler(seed=2).sample(2000, separate_observables=True)
+    wrong = (decoder.decode_batch(dets) != flips).mean()
+    assert wrong < 0.5 * flips.mean()
+
+
+def test_the_benchmark_compares_on_the_same_shots(capsys):
+    options = ["distance=3", "backends=[eager,onnxruntime]", "batch=32", "batches=2"]
+    eager, other = benchmark(load_config("backend_benchmark", options))
+    assert (eager.time_ratio, eager.changed_shots) == (1, 0)
+    assert other.time_ratio > 0
+    assert other.changed_shots <= 1
+    assert "onnxruntime" in capsys.readouterr().out
+
+
+def test_bad_backends_are_named(stim_circuit, monkeypatch):
+    circuit = stim_circuit(3, 3, "X", 0.006)
+    with pytest.raises(QecError, match="backend='fastest' is unknown: use eager, compile"):
+        Decoder.from_circuit(circuit, predecoder="fast", backend="fastest")
+    lattice, predecoder = SpaceTimeLattice.from_circuit(circuit), load_predecoder("fast")
+    with pytest.raises(QecError, match="tiles run with backend=eager only"):
+        predecoder.bind(lattice, tile=(2, 2, 2), backend="compile")
+    on_gpu = torch.empty(1, 1, 1, 1, 1, device="meta")
+    with pytest.raises(QecError, match="runs on the CPU only"):
+        network_runtime("onnxruntime", predecoder.network, on_gpu, torch.float32)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(QecError, match=r"openvino is not installed: pip install 'qec\[openvino\]'"):
+        predecoder.bind(lattice, backend="openvino")
+    with pytest.raises(QecError, match="dtype='int8' is not supported"):
+        benchmark(load_config("backend_benchmark", ["dtype=int8"]))
