@@ -85,11 +85,11 @@ def test_the_answers_are_those_of_the_windows_whatever_the_processes_do(tmp_path
         np.testing.assert_array_equal(found.answers, want[:, 0])
 
 
-def dies_at_work(name, layout, plan, index):
+def dies_at_work(name, layout, plan, _):
     """A worker that is killed when the first layer arrives."""
     del plan
     with SharedRun(layout, name) as run:
-        run.ready[index] = 1
+        run.ready[:] = 1  # whichever stage it stands in for
         while not run.arrived[0]:
             time.sleep(1e-4)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -161,29 +161,28 @@ def test_the_largest_rate_is_reported(tmp_path, capsys):
     assert len({run["stable"] for run in runs[1:]}) == 2
 
 
-@pytest.mark.parametrize("fmt", ["b8", "01", "dets"])
-def test_recorded_events_are_decoded(tmp_path, capsys, our_circuit, fmt):
+def test_recorded_events_are_decoded(tmp_path, capsys, our_circuit):
     circuit = our_circuit(3, 40, "Z", 0.004)
     circuit.to_file(tmp_path / "memory.stim")
-    dets, obs = tmp_path / f"events.{fmt}", tmp_path / "flips.01"
+    dets, obs = tmp_path / "events.dets", tmp_path / "flips.01"
     circuit.compile_detector_sampler(seed=3).sample_write(
-        6, filepath=str(dets), format=fmt, obs_out_filepath=str(obs), obs_out_format="01"
+        6, filepath=str(dets), format="dets", obs_out_filepath=str(obs), obs_out_format="01"
     )
     overrides = [f"circuit={tmp_path / 'memory.stim'}", f"dets={dets}", f"obs={obs}"]
     overrides += ["period_us=0", "decoders=[pymatching-css]", f"out={tmp_path / 'out'}"]
-    assert main(["realtime", *overrides]) == 0
+    (found,) = command.realtime(load_config("realtime", overrides))
     text = capsys.readouterr().out
     assert f"recorded in {dets}" in text
     assert "of 6 logical answers wrong" in text
     shots = stim.read_shot_data_file(
-        path=str(dets), format=fmt, num_detectors=circuit.num_detectors
+        path=str(dets), format="dets", num_detectors=circuit.num_detectors
     )
     want = WindowDecoder(detector_error_model(circuit), 3, 3, parallel=True).decode_batch(shots)
-    assert main(["realtime", *overrides[:2], *overrides[3:], "shots=4"]) == 0
-    assert "of 4 answers differ" in capsys.readouterr().out
-    config = load_config("realtime", overrides)
-    (found,) = command.realtime(config)
     np.testing.assert_array_equal(found.answers, want[:, 0])
+    assert main(["realtime", *overrides[:2], *overrides[3:], "shots=4"]) == 0
+    text = capsys.readouterr().out
+    assert "of 4 answers differ" in text
+    assert "wrong" not in text  # without obs nobody knows
 
 
 def test_overload_is_called_unstable():
