@@ -216,11 +216,14 @@ def test_shared_arrays_are_seen_by_both_sides():
         ("rounds=0", "rounds=0"),
         ("noise=white", "noise='white'"),
         ("predecoder_workers=0", "predecoder_workers=0"),
+        ("backend=fastest", "backend='fastest'"),
+        ("device=cuda:99", "device=cuda:99"),
         ("circuit=missing.stim", "there is no file missing.stim"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, capsys, override, message):
-    assert main(["realtime", *SMALL, override, f"out={tmp_path}"]) == 2
+    overrides = ["decoders=predecoder+pymatching", override]
+    assert main(["realtime", *SMALL, *overrides, f"out={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -66,7 +66,9 @@ def profile(decoder: Decoder, batches: list[np.ndarray], rounds: int, seconds: f
         shots += len(batch)
         fell_back += int(matched.fell_back.sum())
         count += 1
-    inside["residual"] += spent.pop("predecode") - sum(inside.values())  # whatever is around
+    around = spent.pop("predecode") - sum(inside.values())
+    if decoder.predecoder is not None:
+        inside["residual"] += around
     per_round = {step: 1e6 * t / shots / rounds for step, t in {**spent, **inside}.items()}
     return Profile({step: per_round[step] for step in STEPS}, fell_back / shots, count)
 

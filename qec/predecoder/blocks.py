@@ -25,7 +25,7 @@ class BlockCutter:
         predecoder: the network.
         rule: its commit rule; there is no fallback in blocks.
         reference: an experiment that is long enough, see ``Reference.place``.
-        device: where the network runs, "cpu" or "cuda".
+        device, backend: as in ``Predecoder.bind``.
         itself: the blocks are those of the reference itself; it may differ from round to round.
     """
 
@@ -35,11 +35,13 @@ class BlockCutter:
         rule: CommitRule,
         reference: Reference,
         device: str = "cpu",
+        backend: str = "eager",
         *,
         itself: bool = False,
     ) -> None:
         self.reach = predecoder.network.reach
-        self._predecoder, self._rule, self._device = predecoder, rule, device
+        self._predecoder, self._rule = predecoder, rule
+        self._device, self._backend = device, backend
         self._reference, self._itself = reference, itself
         self._cut: dict[Window, LayerBlock] = {}
 
@@ -53,7 +55,7 @@ class BlockCutter:
         if place not in self._cut:
             lattice = self._reference.lattice.cut(place.start, place.end)
             core = (place.core_start - place.start, place.core_end - place.start)
-            bound = self._predecoder.bind(lattice, self._device, core)
+            bound = self._predecoder.bind(lattice, self._device, core, backend=self._backend)
             first = np.searchsorted(self._reference.lattice.layer, place.start)
             column = self._reference.column[first : first + lattice.num_detectors]
             width = self._reference.width

@@ -37,6 +37,14 @@ class _FixedNetwork(nn.Module):
         return self.network.from_static_features(events, self.features)
 
 
+def check_backend(backend: str, device: torch.device) -> None:
+    """QecError where it is unknown or does not run on the device."""
+    if backend not in BACKENDS:
+        raise QecError(f"backend={backend!r} is unknown: use {', '.join(BACKENDS)}.")
+    if backend in _CPU_ONLY and device.type != "cpu":
+        raise QecError(f"backend={backend} runs on the CPU only: use device=cpu, or eager.")
+
+
 def network_runtime(
     backend: str, network: PreDecoderNetwork, features: torch.Tensor, dtype: torch.dtype
 ) -> Runtime:
@@ -52,10 +60,7 @@ def network_runtime(
         QecError: unknown backend, one that is not installed, does not run on the network's device,
             or fails to compile.
     """
-    if backend not in BACKENDS:
-        raise QecError(f"backend={backend!r} is unknown: use {', '.join(BACKENDS)}.")
-    if backend in _CPU_ONLY and features.device.type != "cpu":
-        raise QecError(f"backend={backend} runs on the CPU only: use device=cpu, or eager.")
+    check_backend(backend, features.device)
     if backend == "eager":
         return _FixedNetwork(network, features)
     if backend == "compile":
@@ -77,7 +82,9 @@ def network_runtime(
 
 
 def _compiled(module: _FixedNetwork) -> Runtime:
-    compiled = torch.compile(module)
+    # On GPUs with CUDA graphs, which take a block's many small kernels in one launch.
+    mode = "reduce-overhead" if module.features.is_cuda else None
+    compiled = torch.compile(module, mode=mode)
 
     def run(events: torch.Tensor) -> torch.Tensor:
         try:

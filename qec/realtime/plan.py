@@ -35,7 +35,7 @@ class Plan:
         correlated: as in ``qec.Decoder.from_dem``; None is the matcher that does nothing.
         predecoder: name or path of a checkpoint, ``NOTHING``, or None for no pre-decoding.
         fallback: as in ``qec.windows.WindowDecoder``.
-        device: where the network runs.
+        device, backend: as in ``qec.Decoder.from_dem``.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Plan:
     predecoder: str | None = None
     fallback: bool = True
     device: str = "cpu"
+    backend: str = "eager"
 
     def __reduce__(self) -> tuple:
         """Without what was built: matchings cannot be passed on, a process makes its own."""
@@ -94,7 +95,7 @@ class Plan:
 
         rules = self._predecoder.rules
         rule = rules.correlated if self.correlated else rules.uncorrelated
-        cutter = BlockCutter(self._predecoder, rule, self.reference, self.device)
+        cutter = BlockCutter(self._predecoder, rule, self.reference, self.device, self.backend)
         return [cutter.block(window, self.layers) for window in self.block_windows]
 
     @property

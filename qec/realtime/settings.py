@@ -56,6 +56,7 @@ class Settings:
     commit: int
     buffer: int
     device: str
+    backend: str
     workers: int
     predecoder_workers: int
     timeout: float
@@ -137,7 +138,7 @@ class Settings:
         """How ``decoder`` decodes the experiment.
 
         Raises:
-            QecError: the checkpoint cannot be loaded.
+            QecError: the checkpoint cannot be loaded, no such device or backend.
         """
         options = dict(WINDOW_DECODERS[decoder])
         reach = 0
@@ -145,8 +146,11 @@ class Settings:
             options["predecoder"] = self.predecoder if decoder != NOTHING else NOTHING
         if decoder != NOTHING and "predecoder" in options:
             from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
+            from qec.predecoder.precision import resolve_device
+            from qec.predecoder.runtime import check_backend
 
             reach = load_predecoder(self.predecoder).network.reach
+            check_backend(self.backend, resolve_device(self.device))
         model = self.recorded
         if model is None:
             enough = model_rounds(self.commit, self.buffer, reach)
@@ -157,5 +161,6 @@ class Settings:
             commit=self.commit,
             buffer=self.buffer,
             device=self.device,
+            backend=self.backend,
             **options,
         )
