@@ -28,6 +28,17 @@ if TYPE_CHECKING:
     from qec.predecoder.correction import Predecoder
 
 
+WINDOW_DECODERS: dict[str, dict[str, bool]] = {
+    "pymatching-css": {"correlated": False},
+    "pymatching-correlated-css": {"correlated": True},
+    "predecoder+pymatching": {"correlated": False},
+    "predecoder+pymatching-correlated": {"correlated": True},
+    "predecoder+pymatching-nofallback": {"correlated": False, "fallback": False},
+    "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
+}
+"""The decoders of ``qec.decoder`` that run in windows, as arguments of ``WindowDecoder``."""
+
+
 def sliding_windows(layers: int, commit: int, buffer: int) -> list[list[Window]]:
     """Stages of one window each: ``commit`` layers, and ``buffer`` layers ahead.
 

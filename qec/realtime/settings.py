@@ -13,33 +13,16 @@ from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_dem, read_shots_and_flips
+from qec.decoder import has_predecoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.noise import CircuitNoise
 from qec.paired import available_cores
 from qec.realtime.plan import NOTHING, Plan, model_rounds
+from qec.windows import WINDOW_DECODERS
 
 LARGEST = "max"
 """Stands for the shortest period that is kept up with."""
-
-WINDOW_DECODERS: dict[str, dict] = {
-    "pymatching-css": {"correlated": False},
-    "pymatching-correlated-css": {"correlated": True},
-    "predecoder+pymatching": {"correlated": False, "predecoder": True},
-    "predecoder+pymatching-correlated": {"correlated": True, "predecoder": True},
-    "predecoder+pymatching-nofallback": {
-        "correlated": False,
-        "predecoder": True,
-        "fallback": False,
-    },
-    "predecoder+pymatching-correlated-nofallback": {
-        "correlated": True,
-        "predecoder": True,
-        "fallback": False,
-    },
-    NOTHING: {"correlated": None, "predecoder": True},
-}
-"""The decoders that run in windows, as arguments of ``Plan``; "nothing" does nothing at all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +53,8 @@ class Settings:
         for key in ("period_us", "decoders"):
             values[key] = distinct_values(key, values[key])
         for name in values["decoders"]:
-            if name not in WINDOW_DECODERS:
-                raise QecError(
-                    f"decoder {name!r} does not run in windows: use {', '.join(WINDOW_DECODERS)}."
-                )
+            if name not in (known := (*WINDOW_DECODERS, NOTHING)):
+                raise QecError(f"decoder {name!r} does not run in windows: use {', '.join(known)}.")
         for period in values["period_us"]:
             number = isinstance(period, int | float) and not isinstance(period, bool)
             if period != LARGEST and (not number or period < 0):
@@ -140,11 +121,12 @@ class Settings:
         Raises:
             QecError: the checkpoint cannot be loaded, no such device or backend.
         """
-        options = dict(WINDOW_DECODERS[decoder])
+        options: dict = {"correlated": None, "predecoder": NOTHING}
         reach = 0
-        if options.pop("predecoder", False):
-            options["predecoder"] = self.predecoder if decoder != NOTHING else NOTHING
-        if decoder != NOTHING and "predecoder" in options:
+        if decoder != NOTHING:
+            options = dict(WINDOW_DECODERS[decoder])
+        if has_predecoder(decoder):
+            options["predecoder"] = self.predecoder
             from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
             from qec.predecoder.precision import resolve_device
             from qec.predecoder.runtime import check_backend
