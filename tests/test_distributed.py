@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
@@ -13,9 +12,8 @@ import time
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_files import assert_same_training, loss_curve, saved_step
 
 from qec.config import load_config
 from qec.errors import PREEMPTED_STATUS, QecError
@@ -48,20 +46,6 @@ TINY = [
 
 def settings(out, *more: str) -> TrainSettings:
     return TrainSettings.from_config(load_config("train", [*TINY, f"out={out}", *more]))
-
-
-def loss_curve(out) -> dict[int, float]:
-    events = EventAccumulator(str(out / "tensorboard")).Reload()
-    return {event.step: event.value for event in events.Scalars("loss")}
-
-
-def assert_same_training(first, second) -> None:
-    """Equal bits: the loss curve, and weights, average and optimisers at the end."""
-    assert loss_curve(first) == loss_curve(second)
-    want, found = (load_file(out / "state.safetensors") for out in (first, second))
-    assert want.keys() == found.keys()
-    for key, tensor in want.items():
-        assert torch.equal(tensor, found[key]), key
 
 
 class Launch:
@@ -173,14 +157,10 @@ def test_two_processes_train_like_one(tmp_path) -> None:
 
 def wait_for_step(out, step: int) -> None:
     """Until a state of that step, or a later one, has been written."""
-    state, deadline = out / "state.safetensors", time.monotonic() + 240
-    saved = 0
-    while saved < step:
+    deadline = time.monotonic() + 240
+    while saved_step(out / "state.safetensors") < step:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-        # Not there yet, or replaced while it is opened.
-        with contextlib.suppress(OSError, RuntimeError), safe_open(state, "pt") as file:
-            saved = int(file.metadata()["step"])
 
 
 @pytest.mark.parametrize("size", [1, 2])

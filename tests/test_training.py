@@ -10,8 +10,8 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from training_files import saved_step
 
 from qec import chain as chains
 from qec.cli import main
@@ -55,11 +55,6 @@ def overrides(out, *more: str) -> list[str]:
 
 def tiny(out, *more: str) -> TrainSettings:
     return TrainSettings.from_config(load_config("train", overrides(out, *more)))
-
-
-def saved_step(state) -> int:
-    with safe_open(state, framework="pt") as file:
-        return int(file.metadata()["step"])
 
 
 def all_finite(state) -> bool:
