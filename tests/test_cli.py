@@ -80,6 +80,11 @@ def test_commas_make_lists(override, key, value):
     assert load_config("sweep", [override])[key] == value
 
 
+def test_the_last_value_of_a_key_counts():
+    """Batch scripts put their defaults in front of what they are given."""
+    assert load_config("sweep", ["array_tasks=6", "p=0.1", "array_tasks=8"]).array_tasks == 8
+
+
 def test_unknown_command(capsys):
     assert main(["swep"]) == 2
     assert "no command 'swep': use one of sweep" in capsys.readouterr().err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import subprocess
 import sys
 
 import pytest
@@ -164,8 +163,3 @@ def test_a_sweep_goes_on_after_a_task_was_killed(cluster, folder):
         f"{strong_id}:pymatching": n for strong_id, n in shots.items()
     }
     assert (out / "ler.png").exists()
-
-
-def test_the_scripts_are_sound(tmp_path):
-    for script in sorted((ROOT / "slurm").glob("*.s*")):
-        subprocess.run(["bash", "-n", script], check=True)
