@@ -85,14 +85,20 @@ class Cluster:
         try:
             self._start()
         except BaseException:
-            self.__exit__()
+            for log in sorted(self.folder.glob("*.log")):
+                print(f"{log.name}:", *log.read_text().splitlines()[-20:], sep="\n")
+            self._stop()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if len(self._daemons) == len(DAEMONS):
-            subprocess.run(["scancel", "--user", getpass.getuser()], env=self.environment)
-            time.sleep(1)
+        try:
+            self.run("scancel", "--user", getpass.getuser())
+            wait_until(lambda: self.run("squeue", "-h") == "", "cancelled jobs", 60)
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in reversed(self._daemons):

@@ -49,19 +49,21 @@ def settings(out, *more: str) -> TrainSettings:
 
 
 class Launch:
-    """``program`` (arguments of python) in processes that torchrun's variables join."""
+    """``program`` (arguments of python) in processes that torchrun's variables join.
+
+    A context, at whose end none of them lives.
+    """
 
     def __init__(self, size: int, *program: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        common |= {"WORLD_SIZE": str(size)}
         self.processes = [
             subprocess.Popen(
                 [sys.executable, *program],
-                env=os.environ
-                | common
-                | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)},
+                env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stderr=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 text=True,
@@ -69,17 +71,26 @@ class Launch:
             for rank in range(size)
         ]
 
-    def wait(self) -> list[tuple[int, str]]:
-        """Exit status and standard error of each."""
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.communicate()
+
+    def wait(self) -> dict[int, str]:
+        """Standard error by exit status, when all have ended."""
         errors = [process.communicate(timeout=240)[1] for process in self.processes]
-        return [(p.returncode, error) for p, error in zip(self.processes, errors, strict=True)]
+        return {p.returncode: error for p, error in zip(self.processes, errors, strict=True)}
 
     def kill(self, number: int, *, ranks: slice = slice(None)) -> None:
         for process in self.processes[ranks]:
             process.send_signal(number)
 
 
-def launch_training(size: int, out, *more: str) -> Launch:
+def training(size: int, out, *more: str) -> Launch:
     return Launch(size, "-m", "qec.cli", "train", *TINY, f"out={out}", *more)
 
 
@@ -114,8 +125,8 @@ with processes.joined(torch.device("cpu")):
 def test_two_processes_have_the_gradients_of_the_joint_batch(tmp_path) -> None:
     """And then, step by step, the same weights and weight average as each other, to the bit."""
     overrides = [*TINY, f"out={tmp_path}", "batch=256", "shards=4"]
-    launched = Launch(2, "-c", _GRADIENTS, *overrides)
-    assert [status for status, _ in launched.wait()] == [0, 0]
+    with Launch(2, "-c", _GRADIENTS, *overrides) as launched:
+        assert launched.wait().keys() == {0}
     first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     for key, tensor in first.items():
         assert torch.equal(tensor, second[key]), key
@@ -147,7 +158,8 @@ def test_shares_are_the_batch(tmp_path) -> None:
 def test_two_processes_train_like_one(tmp_path) -> None:
     """Floats are summed in another order, so that the curves agree, but not to the bit."""
     one, two = tmp_path / "one", tmp_path / "two"
-    assert [status for status, _ in launch_training(2, two).wait()] == [0, 0]
+    with training(2, two) as launched:
+        assert launched.wait().keys() == {0}
     train(settings(one))
     assert (two / "two.safetensors").exists()
     assert loss_curve(one) == pytest.approx(loss_curve(two), rel=1e-3)
@@ -170,21 +182,22 @@ def test_a_killed_training_resumes_to_the_bit(tmp_path, size) -> None:
     long = ("shots=7680", "log_every=7", "workers=1")  # 60 steps
     steps = random.Random(size).sample(range(8, 30), 2)
 
-    launched = launch_training(size, killed, *long)
-    wait_for_step(killed, min(steps))
-    launched.kill(signal.SIGUSR1, ranks=slice(-1, None))
-    for status, error in launched.wait():
-        assert status == PREEMPTED_STATUS, error
-        assert "qec: stopped by " in error
-        assert "run the same command again to resume" in error
+    with training(size, killed, *long) as launched:
+        wait_for_step(killed, min(steps))
+        launched.kill(signal.SIGUSR1, ranks=slice(-1, None))
+        ((status, error),) = launched.wait().items()
+    assert status == PREEMPTED_STATUS, error
+    assert "qec: stopped by " in error
+    assert "run the same command again to resume" in error
 
-    launched = launch_training(size, killed, *long, "save_every=0.1")
-    wait_for_step(killed, max(steps))
-    launched.kill(signal.SIGKILL)
-    assert {status for status, _ in launched.wait()} == {-signal.SIGKILL}
+    with training(size, killed, *long, "save_every=0.1") as launched:
+        wait_for_step(killed, max(steps))
+        launched.kill(signal.SIGKILL)
+        assert launched.wait().keys() == {-signal.SIGKILL}
 
     for out in (killed, whole):
-        assert {status for status, _ in launch_training(size, out, *long).wait()} == {0}
+        with training(size, out, *long) as launched:
+            assert launched.wait().keys() == {0}
     assert_same_training(whole, killed)
 
 

@@ -41,7 +41,8 @@ TRAIN = [
     "thresholds=[0.9]",
     "gaps=[0.3]",
 ]
-SWEEP = ["distance=3,5", "p=0.01", "basis=X,Z", "decoders=[pymatching]", "max_shots=200000"]
+SHOTS = 400_000
+SWEEP = ["distance=3,5", "p=0.01", "basis=X,Z", "decoders=[pymatching]", f"max_shots={SHOTS}"]
 
 
 @pytest.fixture(scope="module")
@@ -128,20 +129,27 @@ def submit_sweep(cluster, folder) -> str:
     return cluster.submit(folder, *options, *SWEEP, "out=out/sweep")
 
 
+def rows_of_task(out, task: str) -> int:
+    """How many there are; the header and an unfinished line do not count."""
+    return sum(f.read_text().count("\n") - 1 for f in out.glob(f"array/{task}-*.csv"))
+
+
 def shots_by_point(*files) -> dict[str, int]:
     return {stat.strong_id: stat.shots for stat in sinter.read_stats_from_csv_files(*files)}
 
 
-def test_a_sweep_goes_on_after_a_task_was_killed(cluster, folder):
+def test_a_sweep_goes_on_after_its_tasks_were_preempted_and_killed(cluster, folder):
     out = folder / "out/sweep"
     job = submit_sweep(cluster, folder)
-    wait_until(lambda: sum(len(f.read_text()) for f in out.glob("array/1-*.csv")) > 300, "rows")
-    cluster.run("scancel", "--signal=KILL", f"{job}_1")
+    for task, signal_it in (("0", ["--batch", "--signal=USR1"]), ("1", ["--signal=KILL"])):
+        wait_until(lambda t=task: rows_of_task(out, t) > 0, "rows")
+        cluster.run("scancel", *signal_it, f"{job}_{task}")
     ended = cluster.wait_for(f"{job}_1", ["FAILED", "CANCELLED"])
     assert ended["Restarts"] == "0"
+    wait_until(lambda: cluster.show(f"{job}_0")["Restarts"] == "1", "a requeued task")
     cluster.wait_for(f"{job}_0", ["COMPLETED"])
     before = {path: path.read_text() for path in out.glob("array/*.csv")}
-    assert sorted(path.name[:2] for path in before) == ["0-", "1-"]
+    assert sorted(path.name[:2] for path in before) == ["0-", "0-", "1-"]
 
     again = submit_sweep(cluster, folder)
     options = [f"--dependency=afterany:{again}", "--kill-on-invalid-dep=yes", "slurm/merge.sbatch"]
@@ -153,13 +161,11 @@ def test_a_sweep_goes_on_after_a_task_was_killed(cluster, folder):
     assert shots_by_point(new["0-"]) == {}  # it had done its share
     assert sum(shots_by_point(new["1-"]).values()) > 0
     shots = shots_by_point(*out.glob("array/*.csv"))
-    assert sorted(shots.values()) == [200000] * 4
+    assert sorted(shots.values()) == [SHOTS] * 4
 
     table = (folder / f"logs/merge-{merge}/0.log").read_text()
-    assert table.count(": 200000 shots") == 4
+    assert table.count(f": {SHOTS} shots") == 4
     assert "grid points: 4, 0 of them incomplete" in table
-    merged = sinter.read_stats_from_csv_files(out / "stats.csv")
-    assert {stat.strong_id: stat.shots for stat in merged} == {
-        f"{strong_id}:pymatching": n for strong_id, n in shots.items()
-    }
+    merged = shots_by_point(out / "stats.csv")
+    assert merged == {f"{strong_id}:pymatching": n for strong_id, n in shots.items()}
     assert (out / "ler.png").exists()

@@ -116,7 +116,8 @@ class BatchStream(IterableDataset):
         source = draw_source(self.settings, rng)
         shards = self.settings.shards
         seeds = rng.integers(2**62, size=shards)[self.processes.rank :: self.processes.size]
-        parts = [labeller(source).batch(self.settings.batch // shards, int(s)) for s in seeds]
+        make = labeller(source).batch
+        parts = [make(self.settings.batch // shards, int(seed)) for seed in seeds]
         return parts[0]._replace(
             events=torch.cat([part.events for part in parts]),
             labels=torch.cat([part.labels for part in parts]),

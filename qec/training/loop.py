@@ -54,12 +54,14 @@ def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) ->
     torch.backends.cudnn.allow_tf32 = settings.tf32
     with processes.joined(processes.device(settings.device)):
         run = Run(settings, settings.out / "state.safetensors", processes)
-        _train(run, settings, command)
+        stopped_by = _train(run, settings, command)
+    if stopped_by is not None:
+        raise Preempted(f"stopped by {stopped_by} at step {run.step} of {settings.steps}")
     return _finish(run, settings) if processes.first else settings.checkpoint
 
 
-def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> None:
-    """From the state of ``run`` to the last step, or until a stop signal; saves the state."""
+def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> str | None:
+    """To the last step, or until a stop signal, whose name it returns; saves the state."""
     if run.processes.first:
         run.open_session(command)
         make_folder(settings.out)
@@ -77,8 +79,7 @@ def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> None:
             "a process that makes batches was killed, perhaps for memory: resume with fewer "
             "workers=, or train with smaller distances= and another out=."
         ) from error
-    if stopped_by is not None:
-        raise Preempted(f"stopped by {stopped_by} at step {run.step} of {settings.steps}")
+    return stopped_by
 
 
 def _optimise(run: Run, settings: TrainSettings) -> str | None:

@@ -83,10 +83,9 @@ class Processes:
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
         distributed.init_process_group(backend, rank=self.rank, world_size=self.size)
-        try:
-            yield
-        finally:
-            distributed.destroy_process_group()
+        yield
+        # Not after an error: the others, who would have to take part, are in the middle of a step.
+        distributed.destroy_process_group()
 
     def parallel(self, network: nn.Module) -> nn.Module:
         """The network with gradients that are means over the processes."""
