@@ -175,25 +175,31 @@ def wait_for_step(out, step: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_killed_training_resumes_to_the_bit(tmp_path, size) -> None:
-    """SIGUSR1 to one process, then SIGKILL to all, each after a random step."""
+@pytest.mark.parametrize(
+    ("size", "signals"),
+    [(1, (signal.SIGUSR1, signal.SIGKILL)), (3, (signal.SIGTERM,))],
+)
+def test_a_killed_training_resumes_to_the_bit(tmp_path, size, signals) -> None:
+    """Killed after random steps; a signal that asks goes to one process, and all stop.
+
+    Three processes, since two would hide gradients that are summed in another order.
+    """
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    long = ("shots=7680", "log_every=7", "workers=1")  # 60 steps
-    steps = random.Random(size).sample(range(8, 30), 2)
-
-    with training(size, killed, *long) as launched:
-        wait_for_step(killed, min(steps))
-        launched.kill(signal.SIGUSR1, ranks=slice(-1, None))
-        ((status, error),) = launched.wait().items()
-    assert status == PREEMPTED_STATUS, error
-    assert "qec: stopped by " in error
-    assert "run the same command again to resume" in error
-
-    with training(size, killed, *long, "save_every=0.1") as launched:
-        wait_for_step(killed, max(steps))
-        launched.kill(signal.SIGKILL)
-        assert launched.wait().keys() == {-signal.SIGKILL}
+    long = ("shots=9600", "batch=192", "shards=3", "log_every=7", "workers=1")  # 50 steps
+    steps, rng = 0, random.Random(size)
+    for number in signals:
+        steps += rng.randrange(6, 15)
+        with training(size, killed, *long) as launched:
+            wait_for_step(killed, steps)
+            if number == signal.SIGKILL:
+                launched.kill(number)
+                assert launched.wait().keys() == {-number}
+                continue
+            launched.kill(number, ranks=slice(-1, None))
+            ((status, error),) = launched.wait().items()
+            assert status == PREEMPTED_STATUS, error
+            assert "qec: stopped by " in error
+            assert "run the same command again to resume" in error
 
     for out in (killed, whole):
         with training(size, out, *long) as launched:

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from qec.errors import QecError, first_line
 from qec.files import atomic_path
 from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import network_dtype
 from qec.predecoder.zoo import build_network
@@ -73,6 +74,8 @@ class Run:
                 "that all nodes share."
             )
         self.model = processes.parallel(self.network)
+        if processes.size > 1:
+            self._settle_order_of_sums()
         if settings.compile:
             self.model = torch.compile(self.model)
 
@@ -113,6 +116,17 @@ class Run:
         loss = cross_entropy(logits, labels, valid)
         loss.backward()
         return self.processes.mean(loss.detach())
+
+    def _settle_order_of_sums(self) -> None:
+        """A backward pass for nothing, after which DistributedDataParallel regroups gradients.
+
+        Left to the first step, the step after a resume would round in another way than without.
+        """
+        shape = (2, 2, 2)
+        events = torch.zeros(1, EVENT_CHANNELS, *shape, device=self.device)
+        static = torch.zeros(1, STATIC_CHANNELS, *shape, device=self.device)
+        self.model(events, static).sum().backward()
+        self.network.zero_grad(set_to_none=True)
 
     def drain_losses(self) -> float:
         """The mean of ``losses``, which it empties: batches differ too much to show each."""
