@@ -6,6 +6,7 @@ processes, on whatever node, ever write to the same one:
     <task>-<run>.csv     sinter's rows, added up by strong id when they are read
     <task>-<run>.seeds   strong id and seed of each sampler that made them
 
+Shots of a sweep without an array, in collected.csv and collected.seeds beside it, count as well.
 Seeds are fresh at each start, from the operating system, never derived from the task's number: a
 task that is run again goes on with other shots.  ``check_seeds`` refuses shots that would count
 twice.

@@ -296,4 +296,4 @@ def print_run(
     print(f"files: {files}")
     if command is not None:
         again = shlex.join(command)
-        print(f"same settings, fresh shots (nothing is seeded; give a new out=): {again}")
+        print(f"same settings, fresh shots (seeds are drawn anew; give a new out=): {again}")

@@ -95,22 +95,21 @@ class _Shots:
         alone = settings.array_task is None
         by_file = {path: read_collected(path, repair=False) for path in row_files(array)}
         single = read_collected(collected, repair=alone)
-        known = added(single, *by_file.values())
+        in_array = added(*by_file.values())
+        known = added(single, in_array)
         if alone:
-            check_seeds(by_file)
-            return cls(collected, added(*by_file.values()), known)
+            if by_file:
+                check_seeds({collected: single, **by_file})
+            return cls(collected, in_array, known)
         make_folder(array)
         return cls(new_row_file(array, settings.array_task), known, known)
 
     def collect(
         self, points: Sequence[sinter.Task], settings: Settings
     ) -> dict[str, sinter.TaskStats]:
-        sampler = settings.sampler()
-        if settings.array_task is not None:
-            sampler = dataclasses.replace(sampler, seeds=seed_file(self.target))
         return collect(
             points,
-            sampler,
+            dataclasses.replace(settings.sampler(), seeds=seed_file(self.target)),
             self.target,
             self.known,
             num_workers=settings.num_workers,

@@ -113,7 +113,10 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "run the same command again to resume" in error
-    assert [p.name for p in collected.parent.iterdir()] == ["collected.csv"]
+    assert sorted(p.name for p in collected.parent.iterdir()) == [
+        "collected.csv",
+        "collected.seeds",
+    ]
 
 
 # qec decode --------------------------------------------------------------------------------------

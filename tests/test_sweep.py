@@ -40,6 +40,7 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
     assert f": qec sweep out={out} " in text
     assert sorted(p.name for p in out.iterdir()) == [
         "collected.csv",
+        "collected.seeds",
         "ler.png",
         "ler.svg",
         "stats.csv",
@@ -426,17 +427,18 @@ def read(path):
 
 
 @pytest.mark.parametrize(
-    ("names", "message"),
+    ("copy", "names", "message"),
     [
-        ((".csv", ".seeds"), "have shots of the same seed"),
-        ((".csv",), "does not say how the rows of 7-copy.csv were seeded"),
+        ("array/7-copy", (".csv", ".seeds"), "have shots of the same seed"),
+        ("array/7-copy", (".csv",), "does not say how the rows of 7-copy.csv were seeded"),
+        ("collected", (".csv",), "does not say how the rows of collected.csv were seeded"),
     ],
 )
-def test_copied_files_are_not_counted_twice(tmp_path, capsys, names, message):
+def test_copied_files_are_not_counted_twice(tmp_path, capsys, copy, names, message):
     run_task(tmp_path, 0, 2)
     (file,) = (tmp_path / "array").glob("0-*.csv")
     for suffix in names:
-        shutil.copy(file.with_suffix(suffix), file.with_name(f"7-copy{suffix}"))
+        shutil.copy(file.with_suffix(suffix), (tmp_path / copy).with_suffix(suffix))
     assert sweep(tmp_path, *ARRAY, "merge=true") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "stats.csv").exists()

@@ -67,8 +67,8 @@ class Run:
         self.losses: list[torch.Tensor] = []
         if state.exists():
             self._resume()
-        least, most = processes.maximum(-self.step, self.step)
-        if -least != most:
+        minus_least, most = processes.maximum(-self.step, self.step)
+        if minus_least != -most:
             raise QecError(
                 f"the processes find different states in {state.parent}: put out= on a file system "
                 "that all nodes share."
