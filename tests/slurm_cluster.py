@@ -23,6 +23,7 @@ _CPUS = 4  # more than there may be: Slurm only counts
 _CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
+FirstJobId={first_job}
 SlurmctldPort={ctld_port}
 SlurmdPort={slurmd_port}
 AuthType=auth/munge
@@ -123,6 +124,8 @@ class Cluster:
                 user=getpass.getuser(),
                 folder=self.folder,
                 cpus=_CPUS,
+                # Jobs of another such Slurm on this machine choose other ports by it.
+                first_job=1 + secrets.randbelow(10_000),
                 ctld_port=_free_port(),
                 slurmd_port=_free_port(),
             )
@@ -180,7 +183,7 @@ class Cluster:
         text = self.run("scontrol", "show", "job", "--oneliner", job)
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
-    def wait_for(self, job: str, states: Sequence[str], seconds: float = 240) -> dict[str, str]:
+    def wait_for(self, job: str, states: Sequence[str], seconds: float = 400) -> dict[str, str]:
         """Until a job is in one of the states; returns ``show``."""
         running = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", *states)
 

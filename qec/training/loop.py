@@ -68,6 +68,7 @@ def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> str | N
     try:
         stopped_by = _optimise(run, settings)
         run.save()
+        run.processes.wait()  # once one has left, srun ends all, be the state half written
     except KeyboardInterrupt:
         if not run.mid_step:
             run.save()

@@ -109,5 +109,9 @@ class Processes:
         distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return tensor.tolist()
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.maximum(0)
+
 
 ALONE = Processes()
