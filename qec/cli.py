@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qec import __version__
-from qec.errors import QecError
+from qec.errors import PREEMPTED_STATUS, Preempted, QecError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -142,7 +142,10 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Runs a command; returns the exit status.
+
+    0; 2 for bad input; 75 when a signal has stopped a job (``Preempted``); 130 after Ctrl-C.
+    """
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -176,6 +179,9 @@ def _run(arguments: Sequence[str]) -> int:
     except QecError as error:
         print(f"qec: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Preempted as stop:
+        print(f"qec: {stop}: {COMMANDS[name].interrupted}.", file=sys.stderr)
+        return PREEMPTED_STATUS
     except KeyboardInterrupt:
         print(f"\nqec: interrupted; {COMMANDS[name].interrupted}.", file=sys.stderr)
         return 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -32,22 +32,14 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     A comma makes a list: ``distance=5,9,13`` is the list [5, 9, 13] (Hydra's sweep syntax).
 
     Raises:
-        QecError: an override that cannot be parsed, or a key that the file does not have.
+        QecError: an override that cannot be parsed, or a key or choice that does not exist.
     """
     folder = config_file(name).parent
     parsed = [_parse(name, text) for text in overrides]
     with initialize_config_dir(str(folder), version_base=None):
-        known = _keys(compose(name))
+        keys, groups = _keys(compose(name)), _groups(name)
         for override in parsed:
-            key = override.key_or_group
-            if override.type is not OverrideType.CHANGE:
-                raise QecError(f"{override.input_line!r}: keys cannot be added or removed.")
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=3)
-                hint = (
-                    f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}."
-                )
-                raise QecError(f"{name} has no key {key!r}: {hint}")
+            _check(name, override, keys, groups)
         try:
             config = compose(name, overrides=[_as_list(override) for override in parsed])
             OmegaConf.resolve(config)
@@ -86,6 +78,31 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
         if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
             keys += _keys(config[key], f"{prefix}{key}.")
     return keys
+
+
+def _groups(name: str) -> dict[str, list[str]]:
+    """The choices of each config group: conf/<group>/ for the groups of conf/<name>.yaml."""
+    path = config_file(name)
+    entries = OmegaConf.load(path).get("defaults", [])
+    groups = [str(group) for entry in entries if isinstance(entry, DictConfig) for group in entry]
+    return {g: sorted(file.stem for file in (path.parent / g).glob("*.yaml")) for g in groups}
+
+
+def _check(
+    name: str, override: Override, keys: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> None:
+    """QecError unless the override changes a key, or takes one of a group's choices."""
+    if override.type is not OverrideType.CHANGE:
+        raise QecError(f"{override.input_line!r}: keys cannot be added or removed.")
+    key = override.key_or_group
+    if key in groups:
+        if override.value() not in (None, *groups[key]):
+            raise QecError(f"{override.input_line} is unknown: use {', '.join(groups[key])}.")
+    elif key not in keys:
+        known = [*keys, *groups]
+        close = difflib.get_close_matches(key, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}."
+        raise QecError(f"{name} has no key {key!r}: {hint}")
 
 
 def required_path(config: DictConfig, key: str) -> Path:

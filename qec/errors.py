@@ -1,4 +1,4 @@
-"""The one exception type that means "your input is wrong"."""
+"""The exception types that the command line turns into one line and an exit status."""
 
 
 class QecError(ValueError):
@@ -6,6 +6,16 @@ class QecError(ValueError):
 
     The command line prints it as one line and exits with status 2.
     """
+
+
+class Preempted(Exception):
+    """A signal asked a long job to stop; what it needs to go on has been saved.
+
+    The command line prints it and exits with ``PREEMPTED_STATUS``.
+    """
+
+
+PREEMPTED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def first_line(error: BaseException) -> str:

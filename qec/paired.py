@@ -11,11 +11,14 @@ import collections
 import csv
 import dataclasses
 import io
+import itertools
 import os
 import shlex
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import sinter
@@ -26,6 +29,7 @@ from qec.config import positive_integer
 from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError, first_line
 from qec.files import atomic_path
+from qec.job_array import record_seed
 from qec.points import Point
 
 SAMPLER = "paired"
@@ -45,12 +49,14 @@ class PairedSampler(sinter.Sampler):
         batch: shots at a time.
         baselines: for each decoder the one of ``decoders`` that it is compared with, shot by shot;
             empty: the first, for all.
+        seeds: where each worker notes the seed of its shots; None: they are not known.
     """
 
     decoders: tuple[str, ...]
     predecoder: str
     batch: int
     baselines: tuple[str, ...] = ()
+    seeds: Path | None = None
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
         if any(has_predecoder(name) for name in self.decoders):
@@ -103,7 +109,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
 
     def __init__(self, sampler: PairedSampler, task: sinter.Task) -> None:
         self.batch = sampler.batch
-        self.stim_sampler = task.circuit.compile_detector_sampler()
+        seed = None if sampler.seeds is None else record_seed(sampler.seeds, task.strong_id())
+        self.stim_sampler = task.circuit.compile_detector_sampler(seed=seed)
         self.decoders = {
             name: named_decoder(name, task.detector_error_model, predecoder=sampler.predecoder)
             for name in sampler.decoders
@@ -160,6 +167,7 @@ def collect(
     known: Mapping[str, sinter.TaskStats],
     *,
     num_workers: int,
+    elsewhere: Mapping[str, sinter.TaskStats] = MappingProxyType({}),
     label: str = "shots",
 ) -> dict[str, sinter.TaskStats]:
     """Runs sinter under a progress bar until each task has the shots that its options ask for.
@@ -167,7 +175,8 @@ def collect(
     Args:
         tasks: from ``sampler.tasks``.
         collected: the CSV file that is resumed and appended to.
-        known: what it already holds, for the bar.
+        known: all that is already there, for the bar.
+        elsewhere: what of it is not in ``collected``.
         label: stands in front of the bar.
 
     Returns:
@@ -177,7 +186,12 @@ def collect(
         QecError: as raised in a worker.
     """
     columns = [TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with (
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        tempfile.NamedTemporaryFile("w", suffix=".csv") as existing,
+    ):
+        lines = [sinter.CSV_HEADER, *(stat.to_csv_line() for stat in elsewhere.values())]
+        print(*lines, sep="\n", file=existing, flush=True)
         total = sum(task.collection_options.max_shots for task in tasks)
         bar = progress.add_task("", total=total, completed=shots_of(known, tasks))
         try:
@@ -185,6 +199,7 @@ def collect(
                 num_workers=num_workers,
                 tasks=tasks,
                 save_resume_filepath=collected,
+                existing_data_filepaths=[existing.name],
                 progress_callback=lambda news: progress.advance(
                     bar, sum(stat.shots for stat in news.new_stats)
                 ),
@@ -210,10 +225,11 @@ def available_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def read_collected(path: Path) -> dict[str, sinter.TaskStats]:
+def read_collected(path: Path, *, repair: bool = True) -> dict[str, sinter.TaskStats]:
     """Rows of an earlier run by task; refuses a file that sinter could not append to.
 
-    A line that a killed job left unfinished is dropped from the file: its shots are sampled again.
+    A line that a killed job left unfinished is passed over: its shots are sampled again.  With
+    ``repair`` it is dropped from the file, which nobody else may be writing to then.
 
     Raises:
         QecError: a file that cannot be read, or whose columns are not sinter's.
@@ -233,10 +249,18 @@ def read_collected(path: Path) -> dict[str, sinter.TaskStats]:
             f"{path} cannot be resumed ({first_line(error)}): repair or delete it, or choose "
             "another out=."
         ) from error
-    if whole != text:
+    if repair and whole != text:
         with atomic_path(path) as temporary:
             temporary.write_text(whole)
     return {stat.strong_id: stat for stat in stats}
+
+
+def added(*parts: Mapping[str, sinter.TaskStats]) -> dict[str, sinter.TaskStats]:
+    """Statistics by strong id, added up by sinter where several have the same."""
+    total: dict[str, sinter.TaskStats] = {}
+    for strong_id, stat in itertools.chain.from_iterable(part.items() for part in parts):
+        total[strong_id] = total[strong_id] + stat if strong_id in total else stat
+    return total
 
 
 def _columns(text: str) -> list[str]:
@@ -256,17 +280,20 @@ def print_run(
     started: float,
     workers: int,
     files: str,
-    command: Sequence[str],
+    command: Sequence[str] | None,
 ) -> None:
     """Prints what a job did, where its files are, and the command that repeats it.
 
     Args:
         known, stats: by strong id, before the job and after it.
         started: when the job began, on ``time.monotonic()``'s clock.
+        command: the one that repeats it; None: it would not.
     """
     before, seconds = shots_of(known, tasks), time.monotonic() - started
     new = shots_of(stats, tasks) - before
     print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
     print(f"worker processes: {workers}, cores: {len(available_cores())}")
     print(f"files: {files}")
-    print(f"same settings, fresh shots (nothing is seeded; give a new out=): {shlex.join(command)}")
+    if command is not None:
+        again = shlex.join(command)
+        print(f"same settings, fresh shots (seeds are drawn anew; give a new out=): {again}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sinter
@@ -16,9 +16,11 @@ from qec.dataset import load_circuit, load_dem
 from qec.decoder import DECODER_NAMES
 from qec.errors import QecError
 from qec.files import make_folder
+from qec.job_array import check_seeds, new_row_file, row_files, seed_file, share
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.paired import (
     PairedSampler,
+    added,
     collect,
     print_run,
     read_collected,
@@ -32,32 +34,95 @@ from qec.results import Row, print_tables, rows_of, write_stats
 def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list[Row]:
     """Runs a sweep as configured by conf/sweep.yaml; writes its files and prints its table.
 
+    As a task of a job array it does its share of the grid points and writes no tables to files.
+
     Raises:
-        QecError: a value that makes no sense, an unreadable circuit, an unwritable folder.
+        QecError: a value that makes no sense, an unreadable circuit, an unwritable folder, files of
+            array tasks that cannot be added up.
     """
     started = time.monotonic()
     settings = Settings.from_config(config)
     points = list(tasks(settings))
     make_folder(settings.out)
-    collected = settings.out / "collected.csv"
-    known = read_collected(collected)
+    alone = settings.array_task is None
+    if not alone:
+        points = share(points, settings.array_task, settings.array_tasks)
+    shots = _Shots.read(settings)
+    found = shots.known if settings.merge else shots.collect(points, settings)
 
-    found = collect(points, settings.sampler(), collected, known, num_workers=settings.num_workers)
     ids = [task.strong_id() for task in points]
     rows = [row for key in ids if key in found for row in rows_of(found[key])]
-    write_stats(rows, settings.out / "stats.csv")
-    plots = plot_ler(rows, settings.out)
+    if settings.merge and not rows:
+        raise QecError(f"nothing has been collected in {settings.out}: run the array tasks first.")
     print_tables(rows)
+    tables = []
+    if alone:
+        write_stats(rows, settings.out / "stats.csv")
+        tables = ["stats.csv", *(path.name for path in plot_ler(rows, settings.out))]
+    if settings.merge:
+        missing = sum(not _is_complete(point, found) for point in points)
+        print(f"grid points: {len(points)}, {missing} of them incomplete")
+        print(f"files: {settings.out}: {' '.join(tables)}")
+        return rows
     print_run(
         points,
-        known,
+        shots.known,
         found,
         started=started,
         workers=settings.num_workers,
-        files=f"{collected} stats.csv {' '.join(path.name for path in plots)}",
-        command=command,
+        files=" ".join([str(shots.target), *tables]),
+        command=command if alone else None,
     )
     return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shots:
+    """What a sweep's folder holds, and what is written.
+
+    Attributes:
+        target: the CSV file that this run appends to.
+        elsewhere, known: by strong id, in the other files and in all.
+    """
+
+    target: Path
+    elsewhere: Mapping[str, sinter.TaskStats]
+    known: Mapping[str, sinter.TaskStats]
+
+    @classmethod
+    def read(cls, settings: Settings) -> _Shots:
+        collected, array = settings.out / "collected.csv", settings.out / "array"
+        alone = settings.array_task is None
+        by_file = {path: read_collected(path, repair=False) for path in row_files(array)}
+        single = read_collected(collected, repair=alone)
+        in_array = added(*by_file.values())
+        known = added(single, in_array)
+        if alone:
+            if by_file:
+                check_seeds({collected: single, **by_file})
+            return cls(collected, in_array, known)
+        make_folder(array)
+        return cls(new_row_file(array, settings.array_task), known, known)
+
+    def collect(
+        self, points: Sequence[sinter.Task], settings: Settings
+    ) -> dict[str, sinter.TaskStats]:
+        return collect(
+            points,
+            dataclasses.replace(settings.sampler(), seeds=seed_file(self.target)),
+            self.target,
+            self.known,
+            num_workers=settings.num_workers,
+            elsewhere=self.elsewhere,
+        )
+
+
+def _is_complete(point: sinter.Task, found: Mapping[str, sinter.TaskStats]) -> bool:
+    stat, wanted = found.get(point.strong_id()), point.collection_options
+    if stat is None:
+        return False
+    enough_errors = wanted.max_errors is not None and stat.errors >= wanted.max_errors
+    return enough_errors or stat.shots >= wanted.max_shots
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +139,9 @@ class Settings:
     batch: int
     num_workers: int
     out: Path
+    array_task: int | None
+    array_tasks: int | None
+    merge: bool
 
     @classmethod
     def from_config(cls, config: DictConfig) -> Settings:
@@ -91,6 +159,18 @@ class Settings:
                 raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
         if (max_errors := values["max_errors"]) is not None:
             positive_integer("max_errors", max_errors)
+        task, array_tasks, merge = (values[k] for k in ("array_task", "array_tasks", "merge"))
+        if not isinstance(merge, bool):
+            raise QecError("merge must be true or false.")
+        if (task is None) != (array_tasks is None) or (merge and task is not None):
+            raise QecError(
+                "give array_task= and array_tasks= together for a task of an array, or merge=true "
+                "for its results."
+            )
+        if task is not None:
+            positive_integer("array_tasks", array_tasks)
+            if positive_integer("array_task", task, least=0) >= array_tasks:
+                raise QecError(f"array_task={task} of array_tasks={array_tasks}: count from 0.")
         return cls(
             grid=grid,
             circuit=tuple(str(path) for path in circuit if path is not None),
@@ -100,6 +180,9 @@ class Settings:
             out=required_path(config, "out"),
             max_errors=max_errors,
             num_workers=worker_count(values["num_workers"]),
+            array_task=task,
+            array_tasks=array_tasks,
+            merge=merge,
             **{key: positive_integer(key, values[key]) for key in ("max_shots", "batch")},
         )
 

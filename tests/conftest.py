@@ -20,6 +20,18 @@ def pytest_configure():
     hypothesis.settings.load_profile("qec")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """As ``--dist load``, but one worker has all tests of Slurm, so that they share one cluster."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "slurm" if "test_slurm.py" in nodeid else nodeid
+
+    return Scheduling(config, log)
+
+
 @functools.cache
 def _generated(distance: int, rounds: int, basis: str, p: float) -> stim.Circuit:
     return stim.Circuit.generated(

@@ -80,6 +80,11 @@ def test_commas_make_lists(override, key, value):
     assert load_config("sweep", [override])[key] == value
 
 
+def test_the_last_value_of_a_key_counts():
+    """Batch scripts put their defaults in front of what they are given."""
+    assert load_config("sweep", ["array_tasks=6", "p=0.1", "array_tasks=8"]).array_tasks == 8
+
+
 def test_unknown_command(capsys):
     assert main(["swep"]) == 2
     assert "no command 'swep': use one of sweep" in capsys.readouterr().err
@@ -108,7 +113,10 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "run the same command again to resume" in error
-    assert [p.name for p in collected.parent.iterdir()] == ["collected.csv"]
+    assert sorted(p.name for p in collected.parent.iterdir()) == [
+        "collected.csv",
+        "collected.seeds",
+    ]
 
 
 # qec decode --------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import pytest
 from qec.cli import COMMANDS
 from qec.config import load_config
 
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 COMMAND = re.compile(
     r"^ {4}.*\bqec ([\w-]+)((?: \S+=\S+)*)\s*$|`qec ([\w-]+)((?: \S+=\S+)*)`", re.M
 )
@@ -30,7 +31,14 @@ def test_commands_have_the_keys_they_are_given():
         load_config(name, shlex.split(overrides))
 
 
+def test_batch_scripts_have_the_keys_they_are_given():
+    text = (ROOT / "slurm/README.md").read_text()
+    found = re.findall(r"slurm/(\w+)\.sbatch((?: [a-z_]+=[^ \n`)]+)*)", text)
+    assert {name for name, _ in found} == {"train", "sweep", "merge"}
+    for name, overrides in found:
+        load_config("sweep" if name == "merge" else name, shlex.split(overrides))
+
+
 def test_modules_exist():
-    root = pathlib.Path(__file__).parents[1]
     for path in re.findall(r"`((?:qec|conf|data|notebooks|slurm)/[\w./]*)`", README):
-        assert (root / path).exists(), path
+        assert (ROOT / path).exists(), path

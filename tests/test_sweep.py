@@ -1,7 +1,10 @@
 """`qec sweep` through the command line, on real sinter worker processes."""
 
 import csv
+import io
 import json
+import re
+import shutil
 import subprocess
 import sys
 import types
@@ -37,6 +40,7 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
     assert f": qec sweep out={out} " in text
     assert sorted(p.name for p in out.iterdir()) == [
         "collected.csv",
+        "collected.seeds",
         "ler.png",
         "ler.svg",
         "stats.csv",
@@ -295,6 +299,8 @@ def test_every_decoder_sees_the_same_shots():
         ("noise=nowhere.yaml", "there is no file nowhere.yaml"),
         ("circuit=nowhere.stim", "there is no file nowhere.stim"),
         ("predecoder=nowhere.safetensors", "nowhere.safetensors"),
+        ("array_task=0", "give array_task= and array_tasks= together"),
+        ("merge=maybe", "merge must be true or false"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, override, message):
@@ -335,6 +341,134 @@ def test_bad_circuits_are_refused(tmp_path, capsys, text, message):
     assert sweep(out, f"circuit={path}") == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+# Job arrays --------------------------------------------------------------------------------------
+
+ARRAY = ("distance=3,5", "basis=X,Z", "p=0.01", "max_shots=1500", "num_workers=1")
+
+
+def run_task(out, task, tasks, *overrides):
+    return sweep(out, *ARRAY, f"array_task={task}", f"array_tasks={tasks}", *overrides)
+
+
+def lines_of(path):
+    return [line for file in sorted(path.glob("*.csv")) for line in file.read_text().splitlines()]
+
+
+def test_array_tasks_share_a_grid_and_merge_to_the_same_table(tmp_path, capsys):
+    alone, out = tmp_path / "alone", tmp_path / "array"
+    assert sweep(alone, *ARRAY) == 0
+    for task in range(3):
+        assert run_task(out, task, 3) == 0
+    files = sorted((out / "array").glob("*.csv"))
+    assert [path.name.partition("-")[0] for path in files] == ["0", "1", "2"]
+    ids = [{s.strong_id for s in sinter.read_stats_from_csv_files(path)} for path in files]
+    assert sorted(map(len, ids)) == [1, 1, 2]
+    assert len(set.union(*ids)) == 4  # no grid point in two tasks
+    assert not (out / "stats.csv").exists()
+
+    capsys.readouterr()
+    for _ in range(2):  # a merge changes nothing that a second one would count
+        assert sweep(out, *ARRAY, "merge=true") == 0
+        assert "grid points: 4, 0 of them incomplete" in capsys.readouterr().out
+        kinds = [
+            [(s.strong_id, s.shots) for s in sinter.read_stats_from_csv_files(path / "stats.csv")]
+            for path in (alone, out)
+        ]
+        assert kinds[0] == kinds[1]
+        assert len(kinds[0]) == 8
+        assert (out / "ler.png").exists()
+
+    seeds = [line for path in files for line in path.with_suffix(".seeds").read_text().split("\n")]
+    numbers = [line.split()[1] for line in seeds if line]
+    assert len(numbers) == len(set(numbers)) >= 4
+
+
+def test_resubmitted_array_tasks_do_what_is_missing(tmp_path, capsys):
+    """After a task was killed while it wrote, in an array of another size, and for more shots."""
+    for task in range(2):
+        run_task(tmp_path, task, 2)
+    (killed,) = (tmp_path / "array").glob("1-*.csv")
+    whole = killed.read_text()
+    header, first, *_ = whole.splitlines()
+    cut = f"{header}\n{first}\n  123,"
+    killed.write_text(cut)
+    before = lines_of(tmp_path / "array")
+    lost = 6000 - sum(shots_by_row_of_all(tmp_path))
+    assert 0 < lost < 3000
+
+    capsys.readouterr()
+    assert sweep(tmp_path, *ARRAY, "merge=true") == 0
+    assert re.search("grid points: 4, [12] of them incomplete", capsys.readouterr().out)
+    for task in range(3):
+        assert run_task(tmp_path, task, 3) == 0
+    assert killed.read_text() == cut  # another process may be writing to it
+    assert sum(shots_by_row_of_all(tmp_path)) == 6000
+    new = [int(x.split()[0]) for x in capsys.readouterr().out.splitlines() if "new shots" in x]
+    assert sum(new) == lost
+    assert run_task(tmp_path, 0, 2) == 0
+    assert "0 new shots, 3000 resumed" in capsys.readouterr().out
+    assert set(before) <= set(lines_of(tmp_path / "array"))
+
+    assert sweep(tmp_path, *ARRAY, "max_shots=2000") == 0  # in one process: the same folder goes on
+    assert "2000 new shots, 6000 resumed" in capsys.readouterr().out
+    assert shots_by_row(tmp_path / "stats.csv") == [2000] * 8
+
+
+def shots_by_row_of_all(out):
+    """Shots of all whole lines in the folder of an array."""
+    files = (io.StringIO(x[: x.rfind("\n") + 1]) for x in map(read, (out / "array").glob("*.csv")))
+    return [stat.shots for stat in sinter.read_stats_from_csv_files(*files)]
+
+
+def read(path):
+    return path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("copy", "names", "message"),
+    [
+        ("array/7-copy", (".csv", ".seeds"), "have shots of the same seed"),
+        ("array/7-copy", (".csv",), "does not say how the rows of 7-copy.csv were seeded"),
+        ("collected", (".csv",), "does not say how the rows of collected.csv were seeded"),
+    ],
+)
+def test_copied_files_are_not_counted_twice(tmp_path, capsys, copy, names, message):
+    run_task(tmp_path, 0, 2)
+    (file,) = (tmp_path / "array").glob("0-*.csv")
+    for suffix in names:
+        shutil.copy(file.with_suffix(suffix), (tmp_path / copy).with_suffix(suffix))
+    assert sweep(tmp_path, *ARRAY, "merge=true") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "stats.csv").exists()
+
+
+def test_recorded_seeds_are_those_of_the_shots(tmp_path, monkeypatch):
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_x", distance=3, rounds=3, after_clifford_depolarization=0.02
+    )
+    dem = circuit.detector_error_model(decompose_errors=True)
+    task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
+    record = tmp_path / "1-run.seeds"
+    sampler = PairedSampler(("pymatching",), "fast", batch=256, seeds=record)
+    stats = [sampler.compiled_sampler_for_task(task).sample(256) for _ in range(2)]
+    lines = [line.split() for line in record.read_text().splitlines()]
+    assert [strong_id for strong_id, _ in lines] == [task.strong_id()] * 2
+    for (_, seed), found in zip(lines, stats, strict=True):
+        again = circuit.compile_detector_sampler(seed=int(seed))
+        again.sample(64)  # warm-up
+        assert again.sample(256).sum() == found.custom_counts["events"]
+
+
+def test_a_merge_of_nothing_is_refused(tmp_path, capsys):
+    assert sweep(tmp_path, *ARRAY, "merge=true") == 2
+    assert "run the array tasks first" in capsys.readouterr().err
+
+
+def test_a_task_without_grid_points_does_nothing(tmp_path, capsys):
+    assert run_task(tmp_path, 9, 10) == 0
+    assert "0 new shots" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("out", ["null", "''"])

@@ -10,8 +10,8 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from training_files import saved_step
 
 from qec import chain as chains
 from qec.cli import main
@@ -21,10 +21,11 @@ from qec.matching import Matcher, basis_split
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.zoo import build_network
-from qec.training import data, loop, teacher
+from qec.training import data, teacher
 from qec.training.data import BatchStream, Labeller, Source, batches
 from qec.training.loop import train
 from qec.training.optim import build_optimisers
+from qec.training.run import Run
 from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher
 
@@ -54,11 +55,6 @@ def overrides(out, *more: str) -> list[str]:
 
 def tiny(out, *more: str) -> TrainSettings:
     return TrainSettings.from_config(load_config("train", overrides(out, *more)))
-
-
-def saved_step(state) -> int:
-    with safe_open(state, framework="pt") as file:
-        return int(file.metadata()["step"])
 
 
 def all_finite(state) -> bool:
@@ -148,7 +144,7 @@ def interrupt(monkeypatch, owner, name: str, call: int) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(loop._Run, "train_step"), (torch.optim.Muon, "step"), (torch.optim.AdamW, "step")],
+    [(Run, "train_step"), (torch.optim.Muon, "step"), (torch.optim.AdamW, "step")],
 )
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     tmp_path, monkeypatch, one_thread, owner, name
@@ -172,7 +168,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
 
 def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> None:
-    interrupt(monkeypatch, loop._Run, "train_step", 3)
+    interrupt(monkeypatch, Run, "train_step", 3)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(tmp_path / "between"))
     assert saved_step(tmp_path / "between/state.safetensors") == 3
@@ -185,15 +181,21 @@ def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> N
 
 @pytest.mark.parametrize("where", ["loss", "weights"])
 def test_the_last_good_state_survives_a_divergence(tmp_path, monkeypatch, where) -> None:
-    real = loop._Run.train_step
+    real_step, real_backward = Run.train_step, Run.backward
 
-    def diverges(run, batch):
-        loss = real(run, batch)
-        if run.step == 5 and where == "weights":
+    def step(run, batch):
+        loss = real_step(run, batch)
+        if run.step == 5:
             run.network.head.bias.data.fill_(torch.nan)
-        return loss * torch.nan if run.step == 5 and where == "loss" else loss
+        return loss
 
-    monkeypatch.setattr(loop._Run, "train_step", diverges)
+    def backward(run, batch):
+        return real_backward(run, batch) * (torch.nan if run.step == 4 else 1)
+
+    if where == "weights":
+        monkeypatch.setattr(Run, "train_step", step)
+    else:
+        monkeypatch.setattr(Run, "backward", backward)
     with pytest.raises(QecError, match=r"at step 5: train again with a lower muon_lr"):
         train(tiny(tmp_path / "run", "save_every=0"))
     assert saved_step(tmp_path / "run/state.safetensors") == 4
@@ -272,6 +274,11 @@ BAD_SETTINGS = [
     ("shots=0", "shots=0"),
     ("shots=lots", "shots='lots'"),
     ("shots=63", "less than one batch"),
+    ("shards=0", "shards=0"),
+    ("batch=128|shards=3", "use a multiple of 192"),
+    ("precision=half", "auto or bfloat16 or float32"),
+    ("tf32=1", "tf32=1"),
+    ("hardware=toaster", "hardware=toaster is unknown: use gb300, h100"),
     ("batch=100", "multiple of 64"),
     ("muon_lr=0", "muon_lr=0"),
     ("adamw_lr=true", "adamw_lr=True"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.predecoder.grid import CellGrid
 from qec.sampling import FrameSampler
+from qec.training.preemption import STOP_SIGNALS
+from qec.training.processes import ALONE, Processes
 from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher
 
@@ -82,10 +85,17 @@ class Labeller:
 
 
 class BatchStream(IterableDataset):
-    """Batch number i depends on (seed, i) alone, whatever the number of workers or a resume."""
+    """A process's share of batches first .. last - 1.
 
-    def __init__(self, settings: TrainSettings, first: int, last: int) -> None:
+    Batch number i depends on (seed, i) alone, whatever the number of workers or a resume, and its
+    shards, each with a seed of its own, are dealt out to the processes.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, first: int, last: int, processes: Processes = ALONE
+    ) -> None:
         self.settings, self.first, self.last = settings, first, last
+        self.processes = processes
 
     def __iter__(self) -> Iterator[Batch | QecError]:
         """Batches; bad input ends them as an item, since a worker can only raise its traceback."""
@@ -100,11 +110,18 @@ class BatchStream(IterableDataset):
                 return
 
     def batch(self, step: int, labeller: Callable[[Source], Labeller] = Labeller) -> Batch:
-        """Batch number ``step``; QecError where its circuit cannot be labelled."""
+        """This process's share of batch ``step``; QecError where its circuit cannot be labelled."""
         # The 0 keeps the batches, and so the results, of earlier versions.
         rng = np.random.default_rng([self.settings.seed, step, 0])
         source = draw_source(self.settings, rng)
-        return labeller(source).batch(self.settings.batch, int(rng.integers(2**62)))
+        shards = self.settings.shards
+        seeds = rng.integers(2**62, size=shards)[self.processes.rank :: self.processes.size]
+        make = labeller(source).batch
+        parts = [make(self.settings.batch // shards, int(seed)) for seed in seeds]
+        return parts[0]._replace(
+            events=torch.cat([part.events for part in parts]),
+            labels=torch.cat([part.labels for part in parts]),
+        )
 
 
 def draw_source(settings: TrainSettings, rng: np.random.Generator) -> Source:
@@ -133,14 +150,16 @@ def check_mixture(settings: TrainSettings) -> None:
         Labeller(Source(d, rounds, orientation, "X", noise, p, settings.labels))
 
 
-def batches(settings: TrainSettings, first: int, last: int) -> Iterator[Batch]:
-    """Batches first .. last - 1 in order, made ahead by ``settings.workers`` processes.
+def batches(
+    settings: TrainSettings, first: int, last: int, processes: Processes = ALONE
+) -> Iterator[Batch]:
+    """Shares of batches first .. last - 1 in order, made ahead by ``settings.workers`` workers.
 
     Raises:
         QecError: a circuit of the mixture that cannot be labelled.
     """
     loader = DataLoader(
-        BatchStream(settings, first, last),
+        BatchStream(settings, first, last, processes),
         batch_size=None,
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
@@ -155,6 +174,9 @@ def batches(settings: TrainSettings, first: int, last: int) -> Iterator[Batch]:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    # Slurm's go to all processes of a job; the training process is the one that acts on them.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # Python reports an error of the thread that hands tensors over, when Ctrl-C ends its peer, to
     # this hook; an error in a batch does not come here.
     sys.excepthook = lambda *_: None

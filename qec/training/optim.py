@@ -19,7 +19,9 @@ def build_optimisers(
     chosen = {id(parameter) for parameter in hidden}
     rest = [p for p in network.parameters() if id(p) not in chosen]
     optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=settings.adamw_lr, betas=(0.9, 0.99), weight_decay=0.0)
+        torch.optim.AdamW(
+            rest, lr=settings.adamw_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=settings.fused
+        )
     ]
     if hidden:
         optimisers.append(torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=0.0))

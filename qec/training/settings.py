@@ -20,6 +20,8 @@ from qec.predecoder.zoo import architecture
 LABELS = {"matching": "correlated matching", "frames": "sampled errors"}
 """What imitates what: the values of ``labels``, in words."""
 
+PRECISIONS = ("auto", "bfloat16", "float32")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -32,7 +34,6 @@ class TrainSettings:
 
     out: Path
     model: dict[str, object]
-    device: str
     seed: int
     distances: tuple[int, ...]
     rounds: int | None
@@ -40,14 +41,20 @@ class TrainSettings:
     noises: tuple[str, ...]
     ps: tuple[float, ...]
     labels: str
-    workers: int
     shots: int
     batch: int
+    shards: int
     muon_lr: float | None
     adamw_lr: float
     warmup: int
     ema: float
     init_from: str | None
+    device: str
+    workers: int
+    precision: str
+    tf32: bool
+    compile: bool
+    fused: bool
     log_every: int
     save_every: float
     validation_shots: int
@@ -88,6 +95,11 @@ class TrainSettings:
             CircuitNoise.named(noise, values["validation_p"])
         if values["shots"] < values["batch"]:
             raise QecError(f"shots={values['shots']} is less than one batch of {values['batch']}.")
+        if values["batch"] % (64 * values["shards"]):
+            raise QecError(
+                f"batch={values['batch']} does not make shards={values['shards']} equal parts: use "
+                f"a multiple of {64 * values['shards']}."
+            )
         resolve_device(values["device"])
         return cls(
             **values | {"out": Path(values["out"]), "model": dict(architecture(values["model"]))}
@@ -98,6 +110,11 @@ class TrainSettings:
         """Optimiser steps in all."""
         return self.shots // self.batch
 
+    @property
+    def checkpoint(self) -> Path:
+        """Where the trained pre-decoder goes; the name of its folder is its own."""
+        return self.out / f"{self.out.resolve().name}.safetensors"
+
     def deciding(self) -> dict[str, object]:
         """What decides the weights after a given number of steps, as JSON values."""
         return json.loads(json.dumps({key: getattr(self, key) for key in _DECIDING}))
@@ -105,7 +122,7 @@ class TrainSettings:
 
 _DECIDING = (
     *("model", "seed", "distances", "rounds", "orientations", "noises", "ps", "labels"),
-    *("batch", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
+    *("batch", "shards", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
 )
 _LISTS = (
     *("distances", "orientations", "noises", "ps"),
@@ -129,6 +146,7 @@ def _number(inside: Callable[[float], bool]) -> Callable[[object], bool]:
     return fits
 
 
+_FLAG = (lambda x: isinstance(x, bool), "true or false")
 _POSITIVE = (_number(lambda x: x > 0), "a number above 0")
 _STRENGTH = (_number(lambda x: 0 < x <= 1), "numbers above 0 and at most 1")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -140,8 +158,11 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "ps": _STRENGTH,
     "labels": (lambda x: x in tuple(LABELS), " or ".join(LABELS)),
     "workers": (_integer(0), "an integer >= 0"),
+    "precision": (lambda x: x in PRECISIONS, " or ".join(PRECISIONS)),
+    **dict.fromkeys(("tf32", "compile", "fused"), _FLAG),
     "shots": (_integer(1), "an integer >= 1"),
     "batch": (_integer(64, multiple=64), "a positive multiple of 64"),
+    "shards": (_integer(1), "an integer >= 1"),
     "muon_lr": (lambda x: x is None or _POSITIVE[0](x), "null or a number above 0"),
     "adamw_lr": _POSITIVE,
     "warmup": (_integer(0), "an integer >= 0"),
