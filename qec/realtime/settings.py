@@ -73,7 +73,7 @@ class Settings:
             values["predecoder_workers"] = 1 if values["device"] != "cpu" else max(1, cores - 2)
         if values["workers"] is None:
             values["workers"] = max(1, cores - 1)
-        for key in ("rounds", "shots", "workers", "predecoder_workers"):
+        for key in ("rounds", "shots", "commit", "buffer", "workers", "predecoder_workers"):
             positive_integer(key, values[key])
         kept = {f.name for f in dataclasses.fields(cls)} - {"config", "out"}
         return cls(
