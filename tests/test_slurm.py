@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shutil
 import sys
 
 import pytest
@@ -58,8 +59,7 @@ def cluster():
 def folder(tmp_path_factory):
     """What the scripts expect at the top of the repository, where jobs are submitted."""
     top = tmp_path_factory.mktemp("slurm")
-    (top / "slurm").symlink_to(ROOT / "slurm")
-    (top / "logs").mkdir()
+    shutil.copytree(ROOT / "slurm", top / "slurm", ignore=shutil.ignore_patterns("*.out", "*.log"))
     return top
 
 
@@ -88,11 +88,11 @@ def test_a_preempted_training_is_requeued_and_ends_like_one_that_is_not(cluster,
     cluster.wait_for(job, ["COMPLETED"])
     cluster.wait_for(whole, ["COMPLETED"])
 
-    log = (folder / f"logs/preempted-{job}.out").read_text()
+    log = (folder / f"slurm/logs/preempted-{job}.out").read_text()
     # 75, or 143 for a process that srun ended since the other was gone already.
     assert re.search(r"stopped before the time limit \(status (75|143)\), requeued", log)
     assert "ended with status 0" in log
-    shown = "".join(path.read_text() for path in folder.glob(f"logs/preempted-{job}/?.log"))
+    shown = "".join(path.read_text() for path in folder.glob(f"slurm/logs/preempted-{job}/?.log"))
     stopped, resumed = (
         re.search(pattern, shown)
         for pattern in (
@@ -113,9 +113,9 @@ def test_a_training_in_two_tasks(cluster, folder, whole):
     (session,) = trained.metadata["sessions"]
     assert session["hardware"].startswith("2 processes: cpu")
     assert "shards=2" in session["command"]
-    shown = (folder / f"logs/whole-{whole}/0.log").read_text()
+    shown = (folder / f"slurm/logs/whole-{whole}/0.log").read_text()
     assert "step 240 of 240" in shown
-    assert (folder / f"logs/whole-{whole}/1.log").read_text() == ""
+    assert (folder / f"slurm/logs/whole-{whole}/1.log").read_text() == ""
 
 
 def test_a_cancelled_training_saves_and_stays_cancelled(cluster, folder):
@@ -125,7 +125,7 @@ def test_a_cancelled_training_saves_and_stays_cancelled(cluster, folder):
     ended = cluster.wait_for(job, ["CANCELLED"])
     wait_until(lambda: cluster.run("squeue", "-h", "-j", job) == "", "an empty queue")
     assert ended["Restarts"] == "0"
-    assert "requeued" not in (folder / f"logs/cancelled-{job}.out").read_text()
+    assert "requeued" not in (folder / f"slurm/logs/cancelled-{job}.out").read_text()
     assert 5 <= saved_step(folder / "out/cancelled/state.safetensors") < 240
 
 
@@ -168,7 +168,7 @@ def test_a_sweep_goes_on_after_its_tasks_were_preempted_and_killed(cluster, fold
     shots = shots_by_point(*out.glob("array/*.csv"))
     assert sorted(shots.values()) == [SHOTS] * 4
 
-    table = (folder / f"logs/merge-{merge}/0.log").read_text()
+    table = (folder / f"slurm/logs/merge-{merge}/0.log").read_text()
     assert table.count(f": {SHOTS} shots") == 4
     assert "grid points: 4, 0 of them incomplete" in table
     merged = shots_by_point(out / "stats.csv")
