@@ -7,6 +7,7 @@ shorter experiment of the same kind, and so are the blocks of a pre-decoder that
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from qec.reference import EDGE, Reference, Window, rounds_needed
 from qec.windows import WindowCutter
 
 if TYPE_CHECKING:
+    from qec.predecoder.blocks import Predecoded
     from qec.predecoder.correction import Predecoder
 
 
@@ -29,15 +31,11 @@ class StreamingDecoder:
 
     Args:
         dem: detector error model of the same experiment with any number of rounds that leaves room
-            for three windows, R >= commit + buffer + 3, and for a pre-decoder R >= block + 15 with
+            for three windows, R >= commit + buffer + 3, and for a pre-decoder R >= commit + 15 with
             the shipped networks (twice their reach and 3); its bulk stands for that of the stream.
         commit: rounds that a window decides; ``push`` does so once per that many rounds.
         buffer: rounds that a window looks ahead.
-        correlated: use PyMatching's correlated matching in the windows.
-        predecoder: a loaded one, the name of a shipped checkpoint, a path, or None.  Its rule for
-            ``correlated`` says what it commits; in windows there is no fallback.
-        block: rounds that the pre-decoder takes at a time; None: ``commit``.
-        device: where its network runs, "cpu" or "cuda".
+        correlated, predecoder, fallback, device: as in ``qec.windows.WindowDecoder``.
         batch: number of experiments.
 
     Attributes:
@@ -45,8 +43,8 @@ class StreamingDecoder:
         rounds_committed: layers that matching has decided.
 
     Raises:
-        QecError: commit, buffer or block below 1, a model with too few rounds, whose rounds differ,
-            or as ``load_predecoder``.
+        QecError: commit or buffer below 1, a model with too few rounds, whose rounds differ, or as
+            ``load_predecoder``.
 
     >>> import stim
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=20,
@@ -67,17 +65,14 @@ class StreamingDecoder:
         *,
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
-        block: int | None = None,
+        fallback: bool = True,
         device: str = "cpu",
         batch: int = 1,
     ) -> None:
-        self.commit, self.buffer = commit, buffer
-        self.block = commit if block is None else block
-        for name, value in (("commit", commit), ("buffer", buffer), ("block", self.block)):
-            positive_integer(name, value)
+        self.commit = positive_integer("commit", commit)
+        self.buffer = positive_integer("buffer", buffer)
         self._reference = Reference(dem)
-        self._windows = WindowCutter(self._reference, correlated)
-        self._blocks = None
+        self._blocks, gap = None, 0.0
         if predecoder is not None:
             from qec.predecoder.blocks import BlockCutter  # torch only where needed
             from qec.predecoder.checkpoint import as_predecoder
@@ -85,6 +80,8 @@ class StreamingDecoder:
             loaded = as_predecoder(predecoder)
             rule = loaded.rules.correlated if correlated else loaded.rules.uncorrelated
             self._blocks = BlockCutter(loaded, rule, self._reference, device)
+            gap = rule.gap if fallback else 0.0
+        self._windows = WindowCutter(self._reference, correlated, gap)
         self._check_rounds()
         self.reset(positive_integer("batch", batch))
 
@@ -92,18 +89,17 @@ class StreamingDecoder:
         """Whatever the windows of any stream need is there, and made before the first event."""
         need = rounds_needed(self.commit + self.buffer)
         if self._blocks is not None:
-            need = max(need, rounds_needed(self.block + 2 * self._blocks.reach))
+            need = max(need, rounds_needed(self.commit + 2 * self._blocks.reach))
         if self._reference.layers - 1 < need:
             raise QecError(
                 f"a model of {self._reference.layers - 1} rounds is too short for windows of "
-                f"{self.commit} + {self.buffer} layers"
-                + (f" and blocks of {self.block}" if self._blocks else "")
-                + f": give one of the same experiment with {need} rounds or more."
+                f"{self.commit} + {self.buffer} layers: give one of the same experiment with "
+                f"{need} rounds or more."
             )
         for start in (0, self.commit):
             self._windows.window(self._window(start), None, before=True)
         if self._blocks is not None:
-            reach, block = self._blocks.reach, self.block
+            reach, block = self._blocks.reach, self.commit
             for core in range(0, reach + block + EDGE, block):
                 start = max(core - reach, 0)
                 self._blocks.block(Window(start, core + block + reach, core, core + block), None)
@@ -115,12 +111,15 @@ class StreamingDecoder:
         """Forgets the stream; the next layer is the first of ``batch`` new experiments."""
         self.rounds_seen = self.rounds_committed = 0
         self._frame = np.zeros(batch, dtype=np.uint8)
-        self._waiting: list[np.ndarray] = []  # residual layers that are not committed
+        self._waiting: list[np.ndarray] = []  # layers that are not committed, from the first on
+        self._left: list[np.ndarray] = []  # the same after their blocks, as far as there are any
+        self._predecoded: list[Predecoded] = []  # blocks of the layers that wait
+        self._seam = np.zeros((batch, self._reference.width), dtype=np.uint8)
         self._ahead = None
         if self._blocks is not None:
             from qec.predecoder.blocks import StreamingPredecoder
 
-            self._ahead = StreamingPredecoder(self._blocks, self.block)
+            self._ahead = StreamingPredecoder(self._blocks, self.commit)
 
     def split(self, shots: np.ndarray) -> list[np.ndarray]:
         """Shots of the model that the decoder was built from, layer by layer."""
@@ -136,7 +135,7 @@ class StreamingDecoder:
             events: bool or uint8 (batch, detectors of the layer), in the order of the model.
 
         Returns:
-            uint8 (batch,), the logical flips committed so far (a copy), by the pre-decoder too.
+            uint8 (batch,), the logical flips committed so far (a copy).
 
         Raises:
             QecError: another shape or dtype; the readout, which has fewer detectors, is for
@@ -144,11 +143,9 @@ class StreamingDecoder:
         """
         layer = self._take(events, self._reference.detectors_of_layer(self.rounds_seen))
         self.rounds_seen += 1
-        if self._ahead is None:
-            self._waiting.append(layer)
-        else:
-            self._predecoded(*self._ahead.push(layer))
-        while len(self._waiting) >= self.commit + self.buffer:
+        if self._ahead is not None and (block := self._ahead.push(layer)) is not None:
+            self._enter(block)
+        while self._ready() >= self.commit + self.buffer:
             self._decode(self._window(self.rounds_committed), None)
         return self._frame.copy()
 
@@ -168,11 +165,11 @@ class StreamingDecoder:
             )
         layer = self._take(events, self._reference.detectors_of_layer(0))
         layers = self.rounds_seen + 1
-        if self._ahead is None:
-            self._waiting.append(layer)
-        else:
-            self._predecoded(*self._ahead.flush(layer))
-        while len(self._waiting) > self.commit + self.buffer:
+        if self._ahead is not None:
+            windows = -(-(layers - self.commit - self.buffer) // self.commit)  # before the last one
+            for block in self._ahead.flush(layer, last=windows * self.commit):
+                self._enter(block)
+        while self._ready() > self.commit + self.buffer:
             self._decode(self._window(self.rounds_committed), layers)
         start = self.rounds_committed
         self._decode(Window(start, layers, start, layers), layers)
@@ -189,20 +186,37 @@ class StreamingDecoder:
             )
         layer = np.zeros((len(events), self._reference.width), dtype=np.uint8)
         layer[:, :detectors] = events
+        self._waiting.append(layer)
         return layer
 
-    def _predecoded(self, layers: list[np.ndarray], flips: np.ndarray) -> None:
-        self._waiting += layers
-        self._frame ^= flips
+    def _enter(self, block: Predecoded) -> None:
+        self._predecoded.append(block)
+        self._left += list(np.moveaxis(block.left, 1, 0))
+
+    def _ready(self) -> int:
+        """Layers that wait for matching alone."""
+        return len(self._waiting if self._ahead is None else self._left)
 
     def _decode(self, window: Window, layers: int | None) -> None:
-        """Decodes a window at the start of what waits, and commits its core."""
-        waiting = np.stack(self._waiting[: window.end - window.start], axis=1)
-        decoder = self._windows.window(window, layers, before=True)
-        flips, defects, _ = decoder.decode(waiting, waiting)
-        self._frame ^= flips
-        core = window.core_end - window.core_start
-        del self._waiting[:core]
+        """Decodes a window at the start of what waits, and commits its core (see ``Board``)."""
+        length, core = window.end - window.start, window.core_end - window.start
+        syndrome = np.stack(self._waiting[:length], axis=1)
+        syndrome[:, 0] ^= self._seam
+        residual, blocks = syndrome, []
+        if self._ahead is not None:
+            residual = np.stack(self._left[:length], axis=1)
+            residual[:, 0] ^= self._seam
+            blocks = [b for b in self._predecoded if b.start < window.end]
+            for before, after in itertools.pairwise(blocks):
+                residual[:, after.start - window.start] ^= before.carry
+        found = self._windows.window(window, layers, before=True).decode(syndrome, residual)
+        self._frame ^= found.flips
+        self._seam = found.defects[:, 1].copy()
+        stands = (~found.fell_back).astype(np.uint8)
+        committed = [b for b in blocks if b.start < window.core_end]
+        for block in committed:
+            self._frame ^= block.flips * stands
+        if committed:
+            self._seam ^= committed[-1].carry * stands[:, None]
+        del self._predecoded[: len(committed)], self._waiting[:core], self._left[:core]
         self.rounds_committed += core
-        if self._waiting:
-            self._waiting[0] = self._waiting[0] ^ defects[:, 1]

@@ -57,8 +57,10 @@ def test_tiles_commit_the_same_bits(fast, our_circuit, distance, rounds):
 
 
 @pytest.mark.parametrize("basis", ["X", "Z"])
-@pytest.mark.parametrize("block", [1, 3, 8, 17])
-def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(fast, our_circuit, basis, block):
+@pytest.mark.parametrize(("block", "last"), [(1, 40), (3, 36), (8, 32), (8, 0), (17, 0)])
+def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(
+    fast, our_circuit, basis, block, last
+):
     rounds, batch = 41, 10
     circuit = our_circuit(3, rounds, basis, 0.008)
     dem = detector_error_model(circuit)
@@ -68,35 +70,42 @@ def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(fast, our_circui
     reference = Reference(detector_error_model(short))
     stream = StreamingPredecoder(BlockCutter(fast, fast.rules.uncorrelated, reference), block)
     layers = reference.split(shots, rounds)
-    found, flips = [], np.zeros(batch, dtype=np.uint8)
+    found, flips, carry = [], np.zeros(batch, dtype=np.uint8), 0
     for k in range(rounds + 1):
-        take = stream.flush if k == rounds else stream.push
-        done, flipped = take(layers[:, k])
-        found += done
-        flips ^= flipped
+        blocks = [stream.push(layers[:, k])] if k < rounds else stream.flush(layers[:, k], last)
+        for done in filter(None, blocks):
+            assert done.start == len(found)
+            done.left[:, 0] ^= carry
+            found += list(np.moveaxis(done.left, 1, 0))
+            flips ^= done.flips
+            carry = done.carry
         assert k == rounds or k + 1 - len(found) < block + fast.network.reach
     np.testing.assert_array_equal(np.stack(found, axis=1), reference.split(want.residual, rounds))
     np.testing.assert_array_equal(flips, want.committed)
 
 
-@pytest.mark.parametrize("correlated", [False, True])
-def test_streams_and_windows_agree_with_a_pre_decoder_ahead(fast, our_circuit, correlated):
-    circuit = our_circuit(3, 40, "X", 0.003)
+@pytest.mark.parametrize(("commit", "buffer"), [(4, 3), (3, 9)])
+@pytest.mark.parametrize(("correlated", "fallback"), [(False, False), (True, False), (True, True)])
+def test_streams_and_windows_agree_with_a_pre_decoder_ahead(
+    fast, our_circuit, correlated, fallback, commit, buffer
+):
+    circuit = our_circuit(3, 40, "X", 0.004)
     dem = detector_error_model(circuit)
     shots = circuit.compile_detector_sampler(seed=9).sample(200).view(np.uint8)
-    options = {"correlated": correlated, "predecoder": fast, "fallback": False}
-    windows = WindowDecoder(dem, 4, 3, **options)
-    reference = detector_error_model(our_circuit(3, 30, "X", 0.003))
-    del options["fallback"]
-    stream = StreamingDecoder(reference, 4, 3, **options, block=5, batch=200)
+    options = {"correlated": correlated, "predecoder": fast, "fallback": fallback}
+    windows = WindowDecoder(dem, commit, buffer, **options)
+    reference = detector_error_model(our_circuit(3, 30, "X", 0.004))
+    stream = StreamingDecoder(reference, commit, buffer, **options, batch=200)
     layers = Reference(dem).split(shots, 40)
     stream.push(layers[:, 0, :4])
     for k in range(1, 40):
         stream.push(layers[:, k])
+        assert k + 1 - stream.rounds_committed < 2 * commit + buffer + fast.network.reach
     found = stream.flush(layers[:, 40, :4])
     np.testing.assert_array_equal(found, windows.decode_batch(shots)[:, 0])
-    without = WindowDecoder(dem, 4, 3, correlated=correlated).decode_batch(shots)[:, 0]
-    assert 0 < np.count_nonzero(found != without) < 40  # the pre-decoder does take part
+    plain = WindowDecoder(dem, commit, buffer, correlated=correlated)
+    without = plain.decode_batch(shots)[:, 0]
+    assert 0 < np.count_nonzero(found != without) < 60  # the pre-decoder does take part
 
 
 @given(st.integers(20, 60), st.integers(1, 12), st.data())
@@ -117,8 +126,6 @@ def test_bad_blocks_are_refused(fast, our_circuit):
     dem = detector_error_model(our_circuit(3, 17, "X"))
     with pytest.raises(QecError, match="18 rounds or more"):
         StreamingDecoder(dem, 3, 3, predecoder=fast)
-    with pytest.raises(QecError, match="block=0"):
-        StreamingDecoder(dem, 3, 3, predecoder=fast, block=0)
     with pytest.raises(QecError, match="no pre-decoder checkpoint"):
         StreamingDecoder(dem, 3, 3, predecoder="slow")
     bound = fast.bind(SpaceTimeLattice.from_dem(dem), tile=(3, 0, 3))

@@ -94,8 +94,25 @@ class LayerBlock:
         return explained, flips
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predecoded:
+    """A block of a stream.
+
+    Attributes:
+        start: the layer at which its core starts.
+        left: uint8 (B, layers of the core, width), the events that it leaves there.
+        carry: uint8 (B, width), the events that it explains in the layer after its core.
+        flips: uint8 (B,), the logical flips that it commits.
+    """
+
+    start: int
+    left: np.ndarray
+    carry: np.ndarray
+    flips: np.ndarray
+
+
 class StreamingPredecoder:
-    """Takes layers one by one and gives back what the pre-decoder leaves of them.
+    """Takes layers one by one and pre-decodes block after block.
 
     Args:
         cutter: makes the blocks.
@@ -107,36 +124,35 @@ class StreamingPredecoder:
         self._core = 0  # the layer at which the next core starts
         self._start = 0  # the layer of the first one that is kept
         self._events: list[np.ndarray] = []  # as they came, (batch, width)
-        self._carry: np.ndarray | int = 0  # events of the layer _core that are explained already
 
-    def push(self, events: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """The next layer, uint8 (batch, width), not the last one.
-
-        Returns:
-            the residual layers, each uint8 (batch, width), of a block that is complete now, and the
-            logical flips that it commits, uint8 (batch,).
-        """
+    def push(self, events: np.ndarray) -> Predecoded | None:
+        """The next layer, uint8 (batch, width), not the last one -> a block that is complete."""
         self._events.append(events)
         end = self._core + self._block
         if self._start + len(self._events) < end + self._cutter.reach:
-            return [], np.zeros(len(events), dtype=np.uint8)
+            return None
         return self._commit(Window(self._start, end + self._cutter.reach, self._core, end), None)
 
-    def flush(self, events: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """The last layer; what is left is one block."""
+    def flush(self, events: np.ndarray, last: int) -> list[Predecoded]:
+        """The last layer -> the blocks that are left; layers ``last`` and later are one of them."""
         self._events.append(events)
-        end = self._start + len(self._events)
-        return self._commit(Window(self._start, end, self._core, end), end)
+        layers = self._start + len(self._events)
+        blocks = []
+        while self._core < layers:
+            end = self._core + self._block if self._core < last else layers
+            window = Window(self._start, min(end + self._cutter.reach, layers), self._core, end)
+            blocks.append(self._commit(window, layers))
+        return blocks
 
-    def _commit(self, window: Window, layers: int | None) -> tuple[list[np.ndarray], np.ndarray]:
-        seen = np.stack(self._events, axis=1)
+    def _commit(self, window: Window, layers: int | None) -> Predecoded:
+        seen = np.stack(self._events[: window.end - window.start], axis=1)
         explained, flips = self._cutter.block(window, layers).apply(seen)
-        residual = seen ^ explained
         core = slice(window.core_start - window.start, window.core_end - window.start)
-        residual[:, core.start] ^= self._carry
-        self._carry = explained[:, core.stop] if core.stop < explained.shape[1] else 0
+        carry = np.zeros_like(seen[:, 0])
+        if window.core_end < window.end:
+            carry = explained[:, core.stop]
         self._core = window.core_end
         start = max(self._core - self._cutter.reach, 0)
         del self._events[: start - self._start]
         self._start = start
-        return list(np.moveaxis(residual[:, core], 1, 0)), flips
+        return Predecoded(window.core_start, (seen ^ explained)[:, core], carry, flips)
