@@ -97,7 +97,7 @@ class StreamingDecoder:
                 f"{need} rounds or more."
             )
         for start in (0, self.commit):
-            self._windows.window(self._window(start), None, before=True)
+            self._windows.window(self._window(start), None, before=True).warm_up()
         if self._blocks is not None:
             reach, block = self._blocks.reach, self.commit
             for core in range(0, reach + block + EDGE, block):

@@ -15,6 +15,9 @@ from qec.reference import Reference, Window
 from qec.window_model import Pieces, WindowModel
 
 
+_DENSE = 0.05  # events per detector; enough for the gap to be looked at
+
+
 class Decided(NamedTuple):
     """What a window commits.
 
@@ -170,6 +173,17 @@ class WindowMatcher:
     columns: _Columns
     matcher: Matcher | None
     doubt: Doubt | None = None
+
+    def warm_up(self) -> None:
+        """Matches something by every part: PyMatching builds its graphs at the first call."""
+        if self.matcher is None:
+            return
+        rng = np.random.default_rng(0)
+        events = (rng.random((1, len(self.columns.gather))) < _DENSE).astype(np.uint8)
+        found = self.matcher.decode_all(events)
+        if self.doubt is not None:
+            self.doubt.about(events, found[:, 1 + len(self.columns.scatter) :])
+            self.doubt.whole.decode_all(events)
 
     def decode(self, syndrome: np.ndarray, residual: np.ndarray) -> Decided:
         """Matches a batch.

@@ -17,8 +17,8 @@ from qec.board import needed_blocks
 from qec.realtime.plan import Plan
 from qec.realtime.shared import Layout, SharedRun
 
-_SPIN = 200e-6  # seconds for which a worker without work keeps looking; then it naps
-_NAP = 20e-6
+_SPIN = 2e-3  # seconds for which a worker without work keeps looking; then it naps
+_NAP = 20e-6  # asked for; a system may make 100 of it
 
 
 def produce(name: str, layout: Layout, source: Path, period: float) -> None:
@@ -82,10 +82,8 @@ def match(name: str, layout: Layout, plan: Plan, index: int) -> None:
     ahead = [p for p in range(shots * n) if not slots[p % n].before]
     windows = collections.deque(ahead[index :: layout.matchers])
     gaps = collections.deque(p + 1 for p in windows if p % n + 1 < n)
-    for slot in {id(s.matcher): s for s in slots}.values():  # first calls set up
-        length = slot.window.end - slot.window.start
-        empty = np.zeros((1, length, layout.width), dtype=np.uint8)
-        slot.matcher.decode(empty, empty)
+    for matcher in {id(s.matcher): s.matcher for s in slots}.values():
+        matcher.warm_up()
     with _Work(SharedRun(layout, name), index) as work:
         run, boards = work.run, work.run.boards(shots)
 
