@@ -14,7 +14,6 @@ from qec.matching import Matcher
 from qec.reference import Reference, Window
 from qec.window_model import Pieces, WindowModel
 
-
 _DENSE = 0.05  # events per detector; enough for the gap to be looked at
 
 
