@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import gc
 import mmap
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from qec.board import needed_blocks
 from qec.realtime.plan import Plan
 from qec.realtime.shared import Layout, SharedRun
 
-_SPIN = 2e-3  # seconds for which a worker without work keeps looking; then it naps
+_SPIN = 1e-3  # seconds for which a worker without work keeps looking; then it naps
 _NAP = 20e-6  # asked for; a system may make 100 of it
 
 
@@ -33,6 +34,7 @@ def produce(name: str, layout: Layout, source: Path, period: float) -> None:
     layers = np.load(source, mmap_mode="r")
     with SharedRun(layout, name) as run:
         while not run.begin[0]:
+            end_without_parent()
             time.sleep(_NAP)
         start, emitted = time.monotonic_ns(), 0
         while emitted < len(layers) and not run.stop[0]:
@@ -136,7 +138,18 @@ class _Work:
         """There is no work: looks on for a while, then naps."""
         now = time.monotonic()
         self._since = self._since or now
-        time.sleep(_NAP if now - self._since > _SPIN else 0)
+        if now - self._since < _SPIN:
+            time.sleep(0)
+        else:
+            end_without_parent()
+            time.sleep(_NAP)
+
+
+def end_without_parent() -> None:
+    """Ends this process if the one that started it was killed: nobody would ever stop it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise SystemExit(1)
 
 
 def private_memory() -> int:
