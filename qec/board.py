@@ -95,19 +95,23 @@ class Board:
         slot = slots[k]
         syndrome, residual = self._layers(slots, k)
         if slot.before:
-            seam = self.defects[:, k - 1, 1]
-            stands = self.carry[:, k - 1] * (1 - self.fell_back[:, k - 1, None])
-            for layers in (syndrome, residual):
-                layers[:, 0] ^= seam ^ stands
+            carry, dropped = self._carry(k - 1, k - 1)
+            seam = self.defects[:, k - 1, 1] ^ carry ^ dropped
+            syndrome[:, 0] ^= seam
+            residual[:, 0] ^= seam
         if slot.after:
-            syndrome[:, -1] ^= self.defects[:, k + 1, 0]
-            residual[:, -1] ^= self.defects[:, k + 1, 0]
-            dropped = self.fell_back[:, k + 1, None]
-            syndrome[:, -1] ^= self.carry[:, k] * (1 - dropped)
-            residual[:, -1] ^= self.carry[:, k] * dropped
+            carry, dropped = self._carry(k, k + 1)
+            seam = self.defects[:, k + 1, 0] ^ dropped
+            residual[:, -1] ^= seam
+            syndrome[:, -1] ^= seam ^ carry
         flips, self.defects[:, k], fell_back = slot.matcher.decode(syndrome, residual)
         self.fell_back[:, k] = fell_back
         self.flip[:, k] = flips ^ (self.block_flip[:, k] & ~fell_back)
+
+    def _carry(self, block: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """A block's carry, and what of it does not stand since that window fell back."""
+        carry = self.carry[:, block]
+        return carry, carry * self.fell_back[:, window, None]
 
     def _layers(self, slots: list[Slot], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The layers of a window: the syndrome, and what the blocks leave if all of them stand."""
