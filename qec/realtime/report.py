@@ -37,7 +37,8 @@ class Report:
         block_wait_us: the same for the blocks of the pre-decoder.
         reaction_us: from an experiment's last round to its logical answer, median.
         backlog: (samples, 2): seconds, rounds that have arrived and are not decided.
-        stable: whether the backlog does not grow in the second half of the run.
+        stable: whether the backlog does not grow in the second half of the run, and at its end is
+            worked off within a twentieth of the run's time.
         n_par: processes needed to keep up, time spent by both stages over the period.  For matching
             alone that is 2 T_dec / ((T_l + T_s)(n_com + n_buf)) of arXiv:2604.12841, T_dec the
             mean over the windows of A and B.
@@ -128,7 +129,10 @@ def report(run: SharedRun, plan: Plan, decoder: str, period: float) -> Report:
         block_wait_us=_percentiles((run.block_started - blocks_ready)[predecoded] / 1e3),
         reaction_us=float(np.median(reaction)) if len(reaction) else math.nan,
         backlog=backlog,
-        stable=period > 0 and bool(decided.all()) and is_stable(backlog, 1 / period),
+        stable=period > 0
+        and bool(decided.all())
+        and is_stable(backlog, 1 / period)
+        and bool((done.max() - run.arrived[-1]) / 1e9 < period * total / 20),
         n_par=(match + predecode) / (period * 1e6) if period else math.inf,
         memory_mb=(run.memory / 1e6).round(1).tolist(),
         answers=np.where(complete, flips, 0).astype(np.uint8),
