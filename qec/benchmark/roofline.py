@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -39,14 +40,22 @@ class Roofline:
     def seconds(self, bound: BoundPredecoder, dtype: torch.dtype) -> float:
         """The least time that the network takes for a shot.
 
-        Its multiply-adds at full rate, or the reading and writing of every layer's activations,
-        whichever takes longer.
+        Its multiply-adds at full rate (without those with padding), or the reading and writing of
+        every layer's activations, whichever takes longer.
         """
-        network, cells = bound.network, bound.grid.valid[0].numel()
-        multiply_adds = 4 * network.multiply_adds_per_site() * cells
-        channels = sum(m.shape[0] + m.shape[1] for m in network.convolutions())
-        moved = channels * cells * dtype.itemsize
+        shape = bound.grid.shape
+        multiply_adds = moved = 0.0
+        for conv in bound.network.convolutions():
+            outputs, inputs, *kernel = conv.shape
+            taps = math.prod(_taps(n, k) for n, k in zip(shape, kernel, strict=True))
+            multiply_adds += outputs * inputs * taps
+            moved += (outputs + inputs) * math.prod(shape) * dtype.itemsize
         return max(multiply_adds / self.multiply_adds, moved / self.bytes)
+
+
+def _taps(extent: int, kernel: int) -> int:
+    """Pairs of a position and a tap of the kernel there that does not lie in the padding."""
+    return sum(max(extent - abs(k), 0) for k in range(-(kernel // 2), kernel // 2 + 1))
 
 
 def rate(call: Callable[[], object], seconds: float) -> float:
