@@ -161,11 +161,17 @@ class BoundPredecoder:
         ]
         for start in range(0, len(detectors), _SHOTS_PER_PASS):
             part = slice(start, start + _SHOTS_PER_PASS)
-            shots = torch.from_numpy(detectors[part]).to(self.device)
+            shots = self._upload(detectors[part])
             logits = self.logits(shots)
             for rule, (residual, committed) in zip(rules, done, strict=True):
                 residual[part], committed[part] = self.commit(shots, logits, rule)
         return done
+
+    def _upload(self, detectors: np.ndarray) -> torch.Tensor:
+        shots = torch.from_numpy(detectors)
+        if self.device.type == "cuda":  # from pinned memory the copy runs beside the host
+            shots = shots.pin_memory()
+        return shots.to(self.device, non_blocking=True)
 
     def residual(
         self, detectors: torch.Tensor, committed: torch.Tensor
