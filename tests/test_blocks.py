@@ -84,8 +84,10 @@ def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(
     np.testing.assert_array_equal(flips, want.committed)
 
 
-@pytest.mark.parametrize(("commit", "buffer"), [(4, 3), (3, 9)])
-@pytest.mark.parametrize(("correlated", "fallback"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("correlated", "fallback", "commit", "buffer"),
+    [(False, False, 4, 3), (True, False, 3, 9), (True, True, 4, 3), (True, True, 3, 9)],
+)
 def test_streams_and_windows_agree_with_a_pre_decoder_ahead(
     fast, our_circuit, correlated, fallback, commit, buffer
 ):
