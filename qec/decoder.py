@@ -114,7 +114,7 @@ class Decoder:
 
             predecoder = as_predecoder(predecoder)
             bound = predecoder.bind(lattice, device, backend=backend)
-            rule = predecoder.rules.correlated if correlated else predecoder.rules.uncorrelated
+            rule = predecoder.rules.ahead_of(correlated)
         if fallback and rule is not None and rule.gap > 0:
             return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
         if members > 1:
@@ -232,6 +232,12 @@ def has_predecoder(name: str) -> bool:
     return name.startswith("predecoder+")
 
 
+def check_decoder_name(name: str) -> None:
+    """QecError unless it is one of ``DECODER_NAMES``."""
+    if name not in _NAMED:
+        raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
+
+
 def named_decoder(
     name: str, dem: stim.DetectorErrorModel, predecoder: str = DEFAULT_PREDECODER
 ) -> Decoder:
@@ -245,7 +251,6 @@ def named_decoder(
     Raises:
         QecError: unknown name, or as ``Decoder.from_dem``.
     """
-    if name not in _NAMED:
-        raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
+    check_decoder_name(name)
     network = predecoder if has_predecoder(name) else None
     return Decoder.from_dem(dem, predecoder=network, **_NAMED[name])

@@ -17,7 +17,7 @@ import stim
 from qec.config import positive_integer
 from qec.errors import QecError
 from qec.reference import EDGE, Reference, Window, rounds_needed
-from qec.windows import WindowCutter
+from qec.windows import cutters
 
 if TYPE_CHECKING:
     from qec.predecoder.blocks import Predecoded
@@ -72,16 +72,9 @@ class StreamingDecoder:
         self.commit = positive_integer("commit", commit)
         self.buffer = positive_integer("buffer", buffer)
         self._reference = Reference(dem)
-        self._blocks, gap = None, 0.0
-        if predecoder is not None:
-            from qec.predecoder.blocks import BlockCutter  # torch only where needed
-            from qec.predecoder.checkpoint import as_predecoder
-
-            loaded = as_predecoder(predecoder)
-            rule = loaded.rules.correlated if correlated else loaded.rules.uncorrelated
-            self._blocks = BlockCutter(loaded, rule, self._reference, device)
-            gap = rule.gap if fallback else 0.0
-        self._windows = WindowCutter(self._reference, correlated, gap)
+        self._windows, self._blocks = cutters(
+            self._reference, correlated, predecoder, fallback, device
+        )
         self._check_rounds()
         self.reset(positive_integer("batch", batch))
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit, load_dem
-from qec.decoder import DECODER_NAMES
+from qec.decoder import check_decoder_name
 from qec.errors import QecError
 from qec.files import make_folder
 from qec.job_array import check_seeds, new_row_file, row_files, seed_file, share
@@ -155,8 +155,7 @@ class Settings:
         circuit = () if values["circuit"] == [] else distinct_values("circuit", values["circuit"])
         decoders = distinct_values("decoders", values["decoders"])
         for name in decoders:
-            if name not in DECODER_NAMES:
-                raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
+            check_decoder_name(name)
         if (max_errors := values["max_errors"]) is not None:
             positive_integer("max_errors", max_errors)
         task, array_tasks, merge = (values[k] for k in ("array_task", "array_tasks", "merge"))

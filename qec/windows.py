@@ -12,6 +12,7 @@ fill the gaps.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from qec.reference import Reference, Window
 from qec.window_cutter import WindowCutter
 
 if TYPE_CHECKING:
+    from qec.predecoder.blocks import BlockCutter
     from qec.predecoder.correction import Predecoder
 
 
@@ -85,10 +87,7 @@ def slots(stages: list[list[Window]], layers: int | None, cutter: WindowCutter) 
     Raises:
         QecError: as ``WindowCutter.window``.
     """
-    order = sorted(
-        ((w, number) for number, stage in enumerate(stages) for w in stage),
-        key=lambda entry: entry[0].core_start,
-    )
+    order = _in_order(stages)
     numbers = [number for _, number in order]
     made = []
     for k, (window, number) in enumerate(order):
@@ -98,14 +97,46 @@ def slots(stages: list[list[Window]], layers: int | None, cutter: WindowCutter) 
     return made
 
 
-def block_windows(slots: list[Slot], layers: int, reach: int) -> list[Window]:
+def block_windows(stages: list[list[Window]], layers: int, reach: int) -> list[Window]:
     """The blocks of a pre-decoder: the windows' cores with the network's reach around."""
     return [
         Window(
             max(w.core_start - reach, 0), min(w.core_end + reach, layers), w.core_start, w.core_end
         )
-        for w in (slot.window for slot in slots)
+        for w, _ in _in_order(stages)
     ]
+
+
+def _in_order(stages: list[list[Window]]) -> list[tuple[Window, int]]:
+    """The windows in the order of time, each with the number of its stage."""
+    entries = ((window, number) for number, stage in enumerate(stages) for window in stage)
+    return sorted(entries, key=lambda entry: entry[0].core_start)
+
+
+def cutters(
+    reference: Reference,
+    correlated: bool,
+    predecoder: Predecoder | str | Path | None,
+    fallback: bool,
+    device: str,
+    *,
+    itself: bool = False,
+) -> tuple[WindowCutter, BlockCutter | None]:
+    """What makes windows, and the blocks of a pre-decoder; arguments as in ``WindowDecoder``.
+
+    Raises:
+        QecError: as ``load_predecoder``.
+    """
+    if predecoder is None:
+        return WindowCutter(reference, correlated, itself=itself), None
+    from qec.predecoder.blocks import BlockCutter  # torch only where needed
+    from qec.predecoder.checkpoint import as_predecoder
+
+    loaded = as_predecoder(predecoder)
+    rule = loaded.rules.ahead_of(correlated)
+    gap = rule.gap if fallback else 0.0
+    windows = WindowCutter(reference, correlated, gap, itself=itself)
+    return windows, BlockCutter(loaded, rule, reference, device, itself=itself)
 
 
 class WindowDecoder:
@@ -145,19 +176,11 @@ class WindowDecoder:
         self._reference = reference = Reference(dem)
         layers = reference.layers
         self.stages = (parallel_windows if parallel else sliding_windows)(layers, commit, buffer)
-        rule, self._blocks = None, []
-        if predecoder is not None:
-            from qec.predecoder.blocks import BlockCutter  # torch only where needed
-            from qec.predecoder.checkpoint import as_predecoder
-
-            loaded = as_predecoder(predecoder)
-            rule = loaded.rules.correlated if correlated else loaded.rules.uncorrelated
-            blocks = BlockCutter(loaded, rule, reference, device, itself=True)
-        gap = rule.gap if fallback and rule is not None else 0.0
-        cutter = WindowCutter(reference, correlated, gap, itself=True)
+        cutter, blocks = cutters(reference, correlated, predecoder, fallback, device, itself=True)
         self._slots = slots(self.stages, layers, cutter)
-        if rule is not None:
-            windows = block_windows(self._slots, layers, blocks.reach)
+        self._blocks = []
+        if blocks is not None:
+            windows = block_windows(self.stages, layers, blocks.reach)
             self._blocks = [(window, blocks.block(window, layers)) for window in windows]
 
     def decode_batch(self, shots: np.ndarray, *, bit_packed_shots: bool = False) -> np.ndarray:
@@ -175,9 +198,7 @@ class WindowDecoder:
         )
         for k, (window, block) in enumerate(self._blocks):
             board.predecode(k, window, block)
-        for stage in self.stages:
-            cores = {window.core_start for window in stage}
-            for k, slot in enumerate(self._slots):
-                if slot.window.core_start in cores:
-                    board.decide(self._slots, k)
+        index = {slot.window: k for k, slot in enumerate(self._slots)}
+        for window in itertools.chain.from_iterable(self.stages):
+            board.decide(self._slots, index[window])
         return np.bitwise_xor.reduce(board.flip, axis=1)[:, None]

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_files import assert_same_training, loss_curve, saved_step
+from training_files import TINY, assert_same_training, loss_curve, saved_step
 
 from qec.config import load_config
 from qec.errors import PREEMPTED_STATUS, QecError
@@ -24,28 +24,11 @@ from qec.training.processes import ALONE, Processes
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
 
-TINY = [
-    "model={width: 8, layers: 4}",
-    "distances=[3,5]",
-    "noises=[uniform]",
-    "ps=[0.01]",
-    "shots=2560",
-    "batch=128",
-    "shards=2",
-    "log_every=3",
-    "save_every=0",
-    "workers=0",
-    "precision=float32",
-    "validation_shots=64",
-    "validation_distances=[3]",
-    "validation_noises=[uniform]",
-    "thresholds=[0.9]",
-    "gaps=[0.3]",
-]
+SMALL = [*TINY, "distances=[3,5]", "shots=2560", "shards=2", "log_every=3", "workers=0"]
 
 
 def settings(out, *more: str) -> TrainSettings:
-    return TrainSettings.from_config(load_config("train", [*TINY, f"out={out}", *more]))
+    return TrainSettings.from_config(load_config("train", [*SMALL, f"out={out}", *more]))
 
 
 class Launch:
@@ -91,7 +74,7 @@ class Launch:
 
 
 def training(size: int, out, *more: str) -> Launch:
-    return Launch(size, "-m", "qec.cli", "train", *TINY, f"out={out}", *more)
+    return Launch(size, "-m", "qec.cli", "train", *SMALL, f"out={out}", *more)
 
 
 _GRADIENTS = """
@@ -124,7 +107,7 @@ with processes.joined(torch.device("cpu")):
 
 def test_two_processes_have_the_gradients_of_the_joint_batch(tmp_path) -> None:
     """And then, step by step, the same weights and weight average as each other, to the bit."""
-    overrides = [*TINY, f"out={tmp_path}", "batch=256", "shards=4"]
+    overrides = [*SMALL, f"out={tmp_path}", "batch=256", "shards=4"]
     with Launch(2, "-c", _GRADIENTS, *overrides) as launched:
         assert launched.wait().keys() == {0}
     first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))

@@ -11,7 +11,7 @@ import sys
 import pytest
 import sinter
 from slurm_cluster import DAEMONS, Cluster, find_daemons, wait_until
-from training_files import assert_same_training, saved_step
+from training_files import TINY, assert_same_training, saved_step
 
 from qec.predecoder.checkpoint import load_predecoder
 
@@ -26,22 +26,7 @@ pytestmark = [
     ),
 ]
 
-TRAIN = [
-    "model={width: 8, layers: 4}",
-    "distances=[3]",
-    "noises=[uniform]",
-    "ps=[0.01]",
-    "shots=30720",  # 240 steps
-    "batch=128",
-    "log_every=7",
-    "save_every=0",
-    "precision=float32",
-    "validation_shots=64",
-    "validation_distances=[3]",
-    "validation_noises=[uniform]",
-    "thresholds=[0.9]",
-    "gaps=[0.3]",
-]
+TRAIN = [*TINY, "distances=[3]", "shots=30720", "log_every=7"]  # 240 steps
 SHOTS = 400_000
 SWEEP = ["distance=3,5", "p=0.01", "basis=X,Z", "decoders=[pymatching]", f"max_shots={SHOTS}"]
 

@@ -1,4 +1,4 @@
-"""What tests read in the folder of a training."""
+"""Settings of small trainings in tests, and what those read in their folders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+TINY = [
+    "model={width: 8, layers: 4}",
+    "noises=[uniform]",
+    "ps=[0.01]",
+    "batch=128",
+    "save_every=0",
+    "precision=float32",
+    "validation_shots=64",
+    "validation_distances=[3]",
+    "validation_noises=[uniform]",
+    "thresholds=[0.9]",
+    "gaps=[0.3]",
+]
 
 
 def saved_step(state: pathlib.Path) -> int:

@@ -12,6 +12,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
+import stim
 from omegaconf import DictConfig, OmegaConf
 from rich import box
 from rich.console import Console
@@ -20,7 +21,7 @@ from rich.table import Table
 
 from qec.benchmark.profile import STEPS, profile
 from qec.config import distinct_values, positive_integer, required_path
-from qec.decoder import DECODER_NAMES, has_predecoder, named_decoder
+from qec.decoder import check_decoder_name, has_predecoder, named_decoder
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.paired import available_cores
@@ -51,8 +52,7 @@ class Settings:
         for batch in values["batch"]:
             positive_integer("batch", batch)
         for name in values["decoders"]:
-            if name not in DECODER_NAMES:
-                raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
+            check_decoder_name(name)
         seconds = values["seconds"]
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
             raise QecError(f"seconds={seconds!r} is not supported: use a positive number.")
@@ -209,8 +209,6 @@ def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queu
 
 
 def _time(case: Case, barrier: Barrier, seed: int) -> Timing:
-    import stim
-
     circuit = stim.Circuit(case.circuit)
     decoder = named_decoder(
         case.decoder, stim.DetectorErrorModel(case.model), predecoder=case.predecoder

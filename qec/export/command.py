@@ -103,7 +103,7 @@ def export(config: DictConfig) -> Check | None:
     dem, experiment = settings.model()
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
-    rule = predecoder.rules.correlated if settings.correlated else predecoder.rules.uncorrelated
+    rule = predecoder.rules.ahead_of(settings.correlated)
     make_folder(settings.out)
 
     bound = predecoder.bind(lattice, dtype=torch.float32)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_dem, load_structure, read_shots_and_flips
-from qec.decoder import DECODER_NAMES
+from qec.decoder import check_decoder_name
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.google import GoogleExperiment
@@ -45,8 +45,7 @@ def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -
     if config.method not in METHODS:
         raise QecError(f"method={config.method!r} is unknown: use one of {', '.join(METHODS)}.")
     for name in (decoders := distinct_values("decoders", list(config.decoders))):
-        if name not in DECODER_NAMES:
-            raise QecError(f"decoder {name!r} is unknown: use {', '.join(DECODER_NAMES)}.")
+        check_decoder_name(name)
     out = required_path(config, "out")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -58,6 +58,10 @@ class CommitRules:
     uncorrelated: CommitRule
     correlated: CommitRule
 
+    def ahead_of(self, correlated: bool) -> CommitRule:
+        """The one to use before correlated matching, or before uncorrelated."""
+        return self.correlated if correlated else self.uncorrelated
+
     @classmethod
     def same(cls, threshold: float) -> CommitRules:
         """No fallback, one threshold for both."""

@@ -51,7 +51,7 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
     write(reports, whole, settings.out, command)
     print_table(reports, settings)
     for line in whole:
-        print(line.text(flips is not None))
+        print(line.text())
     print(f"files: {settings.out}/report.json latency.png .svg backlog.png .svg")
     print(f"same settings: {shlex.join(command)}")
     if trouble:
@@ -113,8 +113,8 @@ class WholeHistory:
     wrong_both: int | None
     us_per_round: float
 
-    def text(self, truth: bool) -> str:
-        line = f"{self.decoder}: "
+    def text(self) -> str:
+        line, truth = f"{self.decoder}: ", self.wrong is not None
         if truth:
             rate = error_rate(self.wrong, self.shots)
             line += f"{self.wrong} of {self.shots} logical answers wrong "

@@ -68,12 +68,11 @@ class Plan:
         Raises:
             QecError: as ``parallel_windows``, a model that is too short, or as ``load_predecoder``.
         """
-        stages = parallel_windows(self.layers, self.commit, self.buffer)
         gap = 0.0
         if self._has_network and self.fallback:
-            rules = self._predecoder.rules
-            gap = (rules.correlated if self.correlated else rules.uncorrelated).gap
-        return slots(stages, self.layers, WindowCutter(self.reference, self.correlated, gap))
+            gap = self._predecoder.rules.ahead_of(self.correlated).gap
+        cutter = WindowCutter(self.reference, self.correlated, gap)
+        return slots(self._stages, self.layers, cutter)
 
     @functools.cached_property
     def block_windows(self) -> list[Window]:
@@ -81,7 +80,7 @@ class Plan:
         if self.predecoder is None:
             return []
         reach = self._predecoder.network.reach if self._has_network else 0
-        return block_windows(self.slots, self.layers, reach)
+        return block_windows(self._stages, self.layers, reach)
 
     def blocks(self) -> list[Block]:
         """What pre-decodes each of ``block_windows``.
@@ -93,10 +92,13 @@ class Plan:
             return [NullBlock() for _ in self.block_windows]
         from qec.predecoder.blocks import BlockCutter
 
-        rules = self._predecoder.rules
-        rule = rules.correlated if self.correlated else rules.uncorrelated
+        rule = self._predecoder.rules.ahead_of(self.correlated)
         cutter = BlockCutter(self._predecoder, rule, self.reference, self.device, self.backend)
         return [cutter.block(window, self.layers) for window in self.block_windows]
+
+    @functools.cached_property
+    def _stages(self) -> list[list[Window]]:
+        return parallel_windows(self.layers, self.commit, self.buffer)
 
     @property
     def _has_network(self) -> bool:
