@@ -83,12 +83,9 @@ class Board:
     def predecode(self, k: int, window: Window, block: Block) -> None:
         """Enters block k; ``window`` has its layers."""
         events = self.events[:, window.start : window.end]
-        explained, flips = block.apply(events)
-        core = slice(window.core_start - window.start, window.core_end - window.start)
-        self.left[:, window.core_start : window.core_end] = (events ^ explained)[:, core]
-        if window.core_end < window.end:
-            self.carry[:, k] = explained[:, core.stop]
-        self.block_flip[:, k] = flips
+        explained, self.block_flip[:, k] = block.apply(events)
+        left, self.carry[:, k] = left_and_carry(window, events, explained)
+        self.left[:, window.core_start : window.core_end] = left
 
     def decide(self, slots: list[Slot], k: int) -> None:
         """Decides window k: the windows that are earlier than it, and blocks, are there."""
@@ -127,6 +124,20 @@ class Board:
         for j in needed_blocks(slots, k)[1:]:
             residual[:, slots[j].window.core_start - window.start] ^= self.carry[:, j - 1]
         return syndrome, residual
+
+
+def left_and_carry(
+    window: Window, events: np.ndarray, explained: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a block leaves of its core, and what it explains in the layer after (see ``Board``).
+
+    Args:
+        events, explained: uint8 (B, layers of the window, width).
+    """
+    core = slice(window.core_start - window.start, window.core_end - window.start)
+    after = core.stop < explained.shape[1]
+    carry = explained[:, core.stop] if after else np.zeros_like(explained[:, 0])
+    return (events ^ explained)[:, core], carry
 
 
 def needed_blocks(slots: list[Slot], k: int) -> range:

@@ -12,6 +12,7 @@ import dataclasses
 
 import numpy as np
 
+from qec.board import left_and_carry
 from qec.config import positive_integer
 from qec.predecoder.correction import BoundPredecoder, Predecoder
 from qec.predecoder.rule import CommitRule
@@ -147,12 +148,9 @@ class StreamingPredecoder:
     def _commit(self, window: Window, layers: int | None) -> Predecoded:
         seen = np.stack(self._events[: window.end - window.start], axis=1)
         explained, flips = self._cutter.block(window, layers).apply(seen)
-        core = slice(window.core_start - window.start, window.core_end - window.start)
-        carry = np.zeros_like(seen[:, 0])
-        if window.core_end < window.end:
-            carry = explained[:, core.stop]
+        left, carry = left_and_carry(window, seen, explained)
         self._core = window.core_end
         start = max(self._core - self._cutter.reach, 0)
         del self._events[: start - self._start]
         self._start = start
-        return Predecoded(window.core_start, (seen ^ explained)[:, core], carry, flips)
+        return Predecoded(window.core_start, left, carry, flips)
