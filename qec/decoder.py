@@ -115,8 +115,9 @@ class Decoder:
             predecoder = as_predecoder(predecoder)
             bound = predecoder.bind(lattice, device, backend=backend)
             rule = predecoder.rules.ahead_of(correlated)
-        if fallback and rule is not None and rule.gap > 0:
-            return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
+        gap = rule.gap_on(lattice) if fallback and rule is not None else 0
+        if gap > 0:
+            return cls(dem.num_detectors, Fallback(lattice, gap, rule.members), bound, rule)
         if members > 1:
             if not correlated or lattice is None or predecoder is not None:
                 raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")

@@ -134,7 +134,7 @@ def cutters(
 
     loaded = as_predecoder(predecoder)
     rule = loaded.rules.ahead_of(correlated)
-    gap = rule.gap if fallback else 0.0
+    gap = rule.gap_on(reference.lattice) if fallback else 0.0
     windows = WindowCutter(reference, correlated, gap, itself=itself)
     return windows, BlockCutter(loaded, rule, reference, device, itself=itself)
 

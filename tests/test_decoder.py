@@ -295,7 +295,7 @@ def weights_of(architecture):
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
-    rules = CommitRules(CommitRule(0.75, 0.3), CommitRule(0.5, 0.95, 5))
+    rules = CommitRules(CommitRule(0.75, 0.3), CommitRule(0.5, ((0.01, 0.5), (0.05, 0.95)), 5))
     save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
     loaded = load_predecoder(path)
     assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})
@@ -391,12 +391,21 @@ def test_gaps_are_validated(gap):
         CommitRule(0.9, gap)
 
 
+@pytest.mark.parametrize(
+    "gap",
+    [(), (0.1, 0.2), ((0.1,),), ((0.2, 0.1), (0.1, 0.1)), ((0.1, 2),), ((0, 0.1),), (("a", 0.1),)],
+)
+def test_gaps_by_noise_are_validated(gap):
+    with pytest.raises(QecError, match=r"must be pairs \(rate, fraction\)"):
+        CommitRule(0.9, gap)
+
+
 # The shipped checkpoint
 
 
 def test_shipped_checkpoint_says_how_it_was_trained(fast):
     assert 0.5 <= fast.rules.uncorrelated.threshold < 1
-    assert fast.rules.correlated.gap > 0
+    assert fast.rules.correlated.loud_gap > 0
     assert fast.metadata
 
 

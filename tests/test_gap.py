@@ -177,6 +177,31 @@ def test_correlated_decoders_fall_back_at_their_own_gap(our_circuit):
     assert 0 < counts[0] < counts[1] < len(dets)
 
 
+def test_gaps_follow_the_noise(our_circuit):
+    """At the rates that it names a rule has the gaps that it names; beyond, those at the ends."""
+    lattices = [SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", p)) for p in (0.002, 0.008)]
+    quiet, loud = (float(lattice.detection_rate.mean()) for lattice in lattices)
+    assert quiet < loud
+    rule = CommitRule(1, ((quiet, 0.4), (loud, 0.1)))
+    assert [rule.gap_on(lattice) for lattice in lattices] == pytest.approx([0.4, 0.1])
+    middle = SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", 0.004))
+    part = np.log(middle.detection_rate.mean() / quiet) / np.log(loud / quiet)
+    assert rule.gap_on(middle) == pytest.approx(0.4 - 0.3 * part)
+    for p, gap in ((0.0005, 0.4), (0.02, 0.1)):
+        assert rule.gap_on(SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", p))) == gap
+    assert rule.loud_gap == 0.1
+
+    circuit = our_circuit(5, 5, "X", 0.008)
+    dets = circuit.compile_detector_sampler(seed=7).sample(1000).view(np.uint8)
+    matched = []
+    for gap in (rule.gap, 0.1):
+        predecoder = committing_nothing(CommitRule(1, gap))
+        decoder = Decoder.from_circuit(circuit, predecoder=predecoder)
+        matched.append(decoder.match(dets, decoder.predecode(dets)))
+    np.testing.assert_array_equal(matched[0].fell_back, matched[1].fell_back)
+    assert matched[0].fell_back.any()
+
+
 def test_ensemble_of_one_is_correlated_matching(our_circuit):
     circuit = our_circuit(3, 3, "Z", 0.02)
     dets = circuit.compile_detector_sampler(seed=10).sample(2000).view(np.uint8)

@@ -33,7 +33,15 @@ def test_outputs_are_kept_and_new_channels_are_alive(width, layers):
 
 @pytest.mark.parametrize(
     "other",
-    [{"width": 6}, {"layers": 3}, {"kernel": 5}, {"activation": "gelu"}, {"residual": False}],
+    [
+        {"width": 6},
+        {"layers": 3},
+        {"kernel": 5},
+        {"stem": 5},
+        {"activation": "gelu"},
+        {"residual": False},
+        {"active_only": True},
+    ],
 )
 def test_what_cannot_grow_is_refused(other):
     small = PreDecoderNetwork(8, 4)

@@ -20,14 +20,17 @@ from qec.errors import QecError
 from qec.matching import Matcher, basis_split
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.predecoder.zoo import build_network
 from qec.training import data, teacher
 from qec.training.data import BatchStream, Labeller, Source, batches
 from qec.training.loop import train
+from qec.training.muon import Muon
 from qec.training.optim import build_optimisers
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher
+from qec.training.validate import Choice, with_quiet_gaps
 
 TINY = [
     "model={width: 8, layers: 3}",
@@ -144,7 +147,7 @@ def interrupt(monkeypatch, owner, name: str, call: int) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Run, "train_step"), (torch.optim.Muon, "step"), (torch.optim.AdamW, "step")],
+    [(Run, "train_step"), (Muon, "step"), (torch.optim.AdamW, "step")],
 )
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     tmp_path, monkeypatch, one_thread, owner, name
@@ -173,7 +176,7 @@ def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> N
         train(tiny(tmp_path / "between"))
     assert saved_step(tmp_path / "between/state.safetensors") == 3
     monkeypatch.undo()
-    interrupt(monkeypatch, torch.optim.Muon, "step", 3)
+    interrupt(monkeypatch, Muon, "step", 3)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(tmp_path / "within"))
     assert not (tmp_path / "within/state.safetensors").exists()
@@ -240,8 +243,8 @@ def test_command_line(tmp_path, capsys) -> None:
     predecoder = load_predecoder(out / "run.safetensors")
     assert predecoder.metadata["shots"] == 640
     assert predecoder.rules.uncorrelated.threshold in (0.5, 0.9)
-    assert predecoder.rules.uncorrelated.gap in (0, 0.3)
-    assert predecoder.rules.correlated.gap == 0.3
+    assert predecoder.rules.uncorrelated.loud_gap in (0, 0.3)
+    assert predecoder.rules.correlated.loud_gap == 0.3
     assert list((out / "tensorboard").iterdir())
     card = (out / "run.md").read_text()
     assert "| training shots | 640 |" in card
@@ -256,6 +259,7 @@ BAD_SETTINGS = [
     ("device=tpu", "device='tpu'"),
     ("device=cuda:99", "device=cuda:99"),
     ("seed=-1", "seed=-1"),
+    ("validation_quiet_p=0.01", "must be below validation_p"),
     ("seed=1.5", "seed=1.5"),
     ("distances=[4]", "odd"),
     ("distances=[]", "distances is empty"),
@@ -408,6 +412,27 @@ def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
     assert "warning: no rule cuts the events by 5" in capsys.readouterr().out
     assert "no rule cuts" in load_predecoder(path).metadata["warnings"][0]
     assert "**Warning: no rule cuts" in path.with_suffix(".md").read_text()
+
+
+def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -> None:
+    settings = tiny(tmp_path / "run", "gaps=[0.1,0.2,0.3]", "validation_density=5")
+    loud = [{"rate": 0.06}]
+    rules = CommitRules(CommitRule(0.5, 0.1), CommitRule(0.9, 0.3))
+    quiet = [
+        {"threshold": threshold, "gap": gap, "density_ratio": ratio, "rate": 0.03}
+        for threshold, ratios in ((0.5, (9, 5, 4)), (0.9, (4, 3, 2)))
+        for gap, ratio in zip((0.1, 0.2, 0.3), ratios, strict=True)
+    ]
+    found = with_quiet_gaps(Choice(rules, loud, []), quiet, settings).rules
+    assert found.uncorrelated.gap == ((0.03, 0.2), (0.06, 0.1))
+    assert found.correlated.gap == ((0.03, 0.3), (0.06, 0.3))
+
+
+def test_one_gap_for_all_noise_on_request(tmp_path) -> None:
+    settings = tiny(tmp_path / "run", "shots=64", "validation_quiet_p=null")
+    path = train(settings)
+    assert load_predecoder(path).rules.correlated.gap == 0.3
+    assert "below 0.3 |" in path.with_suffix(".md").read_text()
 
 
 def test_teacher_labels_no_events_with_the_zero_chain() -> None:

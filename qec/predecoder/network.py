@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.sparse import sparse_logits
 
 _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
 
@@ -59,6 +60,9 @@ class PreDecoderNetwork(nn.Module):
         kernel: odd kernel size.
         activation: "relu", "gelu" or "silu".
         residual: add each hidden layer to its input.
+        active_only: have features in cells that hold events only.  On CPUs such a network computes
+            nothing elsewhere (``qec.predecoder.sparse``).
+        stem: odd kernel size of the first convolution; None: as the others.
 
     Raises:
         ValueError: width or layers too small, or an even kernel.
@@ -71,6 +75,8 @@ class PreDecoderNetwork(nn.Module):
         kernel: int = 3,
         activation: str = "relu",
         residual: bool = True,
+        active_only: bool = False,
+        stem: int | None = None,
     ) -> None:
         super().__init__()
         if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
@@ -79,7 +85,8 @@ class PreDecoderNetwork(nn.Module):
             )
         self.activation = _ACTIVATIONS[activation]
         self.residual = residual
-        self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
+        self.active_only = active_only
+        self.stem = CubeConv(EVENT_CHANNELS, width, stem or kernel)
         # What does not depend on the shot enters apart, so that a decoder computes it once.
         self.stem_static = CubeConv(STATIC_CHANNELS, width, kernel, gain=0.5)
         gain = (layers - 2) ** -0.5 if residual and layers > 2 else 1.0
@@ -95,16 +102,26 @@ class PreDecoderNetwork(nn.Module):
 
     def from_static_features(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """As ``forward``, with ``stem_static(static)`` computed before."""
+        on_cpu = events.device.type == "cpu" and not torch.compiler.is_compiling()
+        if self.active_only and on_cpu:
+            return sparse_logits(self, events, features)
+        return self.dense_logits(events, features)
+
+    def dense_logits(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """As ``from_static_features``, by convolutions over all cells."""
         h = self.stem(events) + features
+        active = (events != 0).any(dim=1, keepdim=True).to(h.dtype) if self.active_only else 1
+        h = h * active if self.active_only else h
         for conv in self.hidden:
             update = conv(self.activation(h))
+            update = update * active if self.active_only else update
             h = h + update if self.residual else update
         return self.head(self.activation(h))
 
     @property
     def reach(self) -> int:
         """Cells, and layers, between a logit and the farthest events that it depends on."""
-        return (len(self.hidden) + 2) * (self.stem.shape[-1] // 2)
+        return sum(conv.shape[-1] // 2 for conv in self.convolutions())
 
     def multiply_adds_per_site(self) -> float:
         """Multiply-adds per data qubit and round (a cell holds four data qubits)."""

@@ -70,7 +70,8 @@ class Plan:
         """
         gap = 0.0
         if self._has_network and self.fallback:
-            gap = self._predecoder.rules.ahead_of(self.correlated).gap
+            rule = self._predecoder.rules.ahead_of(self.correlated)
+            gap = rule.gap_on(self.reference.lattice)
         cutter = WindowCutter(self.reference, self.correlated, gap)
         return slots(self._stages, self.layers, cutter)
 

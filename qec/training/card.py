@@ -6,6 +6,7 @@ import collections
 from collections.abc import Sequence
 
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.rule import CommitRule
 from qec.training.settings import LABELS
 from qec.training.validate import by_distance, validation_cells
 
@@ -17,8 +18,8 @@ and round.
 
 | decoder | commits above | whole syndrome to {voters} at a gap |
 |---|---|---|
-| `predecoder+pymatching` | {uncorrelated.threshold} | below {uncorrelated.gap:g} |
-| `predecoder+pymatching-correlated` | {correlated.threshold} | below {correlated.gap:g} |
+| `predecoder+pymatching` | {uncorrelated.threshold} | {gap_uncorrelated} |
+| `predecoder+pymatching-correlated` | {correlated.threshold} | {gap_correlated} |
 
 | | |
 |---|---|
@@ -42,7 +43,7 @@ uses. F and C: logical error rates of uncorrelated and of correlated matching al
 rule, same shots, same (basis-split) error model; geometric means. Events: detection events sampled
 over those that matching gets, residuals and whole syndromes. The rule for correlated matching hands
 on the fewest events at C = {validation_c:g}; that for uncorrelated matching has the highest F with
-{validation_density:g} times fewer events or more.
+{validation_density:g} times fewer events or more.{quiet}
 
 Without fallback:
 
@@ -53,6 +54,10 @@ operator) below which a shot is matched as a whole:
 
 {gaps}
 {warning}"""
+
+_QUIET = """ At p = {validation_quiet_p} logical
+errors are too rare to choose by, so each takes the largest gap there that leaves its events cut by
+that much; between the two the gap is linear in the logarithm of the mean detection rate."""
 
 
 def model_card(predecoder: Predecoder) -> str:
@@ -89,6 +94,8 @@ def model_card(predecoder: Predecoder) -> str:
         "cost": network.multiply_adds_per_site() / 1e6,
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
+        **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
+        "quiet": _quiet(history),
         "voters": _voters(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
@@ -99,6 +106,22 @@ def model_card(predecoder: Predecoder) -> str:
         "validation_circuits": ", ".join(figures[0]["F"]),
     }
     return _CARD.format(**fields)
+
+
+def _gap(rule: CommitRule) -> str:
+    """The gap in words."""
+    if not isinstance(rule.gap, tuple):
+        return f"below {rule.gap:g}"
+    return "; ".join(
+        f"below {gap:g} at a mean detection rate of {rate:.4f}" for rate, gap in rule.gap
+    )
+
+
+def _quiet(history: dict) -> str:
+    """How the gap for quieter noise was chosen, and what it does there."""
+    if not history.get("validation_quiet"):
+        return ""
+    return _QUIET.format(**history)
 
 
 def _voters(members: int) -> str:

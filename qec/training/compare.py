@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import sys
 
@@ -67,11 +68,11 @@ def row(predecoder: Predecoder, bce: float, choice: Choice) -> list[str]:
         f"{math.exp(alone['mean_log_F']):.3f} /{alone['density_ratio']:.1f}",
     ]
     for rule in (choice.rules.uncorrelated, choice.rules.correlated):
-        found = by_rule[rule.threshold, rule.gap]
+        found = by_rule[rule.threshold, rule.loud_gap]
         factors = [f"{name} {math.exp(found[f'mean_log_{name}']):.3f}" for name in "FC"]
         cells.append(
-            f"{rule.threshold:g}, {rule.gap:g}: {' '.join(factors)} /{found['density_ratio']:.1f} "
-            f"{100 * found['fallback']:.1f} %"
+            f"{rule.threshold:g}, {rule.loud_gap:g}: {' '.join(factors)} "
+            f"/{found['density_ratio']:.1f} {100 * found['fallback']:.1f} %"
         )
     return cells
 
@@ -83,11 +84,12 @@ def main() -> int:
     args = parser.parse_args()
     try:
         settings = TrainSettings.from_config(load_config("train", args.set))
+        settings = dataclasses.replace(settings, validation_quiet_p=None)
         predecoders = [load_predecoder(name) for name in args.checkpoints]
     except QecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    batches = teacher_batches(settings)
+    batches, p = teacher_batches(settings), settings.validation_p
     table = Table("checkpoint", "shots", "minutes", "BCE", "F at the lowest threshold, no fallback")
     for name in ("uncorrelated", "correlated"):
         table.add_column(f"{name}: threshold, gap, F, C, events, fallback")
@@ -98,7 +100,7 @@ def main() -> int:
     console.width = max(console.width, 170)
     console.print(table)
     print(
-        f"means over {', '.join(validation_circuits(settings))}, p = {settings.validation_p:g}; "
+        f"means over {', '.join(validation_circuits(settings, p))}, p = {p:g}; "
         f"{settings.validation_shots} shots per circuit, seeds from {VALIDATION_SEED}; "
         "BCE: against correlated matching, nats per bit"
     )

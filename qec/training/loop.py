@@ -126,6 +126,8 @@ def _finish(run: Run, settings: TrainSettings) -> Path:
         "validation_shots": settings.validation_shots,
         "validation_noises": settings.validation_noises,
         "validation_p": settings.validation_p,
+        "validation_quiet_p": settings.validation_quiet_p,
+        "validation_quiet": choice.quiet,
         "validation_seed": VALIDATION_SEED,
         "validation": choice.records,
         "validation_density": settings.validation_density,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from qec.predecoder.network import PreDecoderNetwork
+from qec.training.muon import Muon
 from qec.training.settings import TrainSettings
 
 
@@ -24,7 +25,7 @@ def build_optimisers(
         )
     ]
     if hidden:
-        optimisers.append(torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=0.0))
+        optimisers.append(Muon(hidden, lr=settings.muon_lr))
     for optimiser in optimisers:
         for group in optimiser.param_groups:
             group["peak_lr"] = group["lr"]

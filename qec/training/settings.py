@@ -61,6 +61,7 @@ class TrainSettings:
     validation_distances: tuple[int, ...]
     validation_noises: tuple[str, ...]
     validation_p: float
+    validation_quiet_p: float | None
     validation_density: float
     validation_c: float
     ensemble: int
@@ -91,8 +92,11 @@ class TrainSettings:
         for noise in values["noises"]:
             for p in values["ps"]:
                 CircuitNoise.named(noise, p)
+        quiet, loud = values["validation_quiet_p"], values["validation_p"]
+        if quiet is not None and quiet >= loud:
+            raise QecError(f"validation_quiet_p={quiet} must be below validation_p={loud}.")
         for noise in values["validation_noises"]:
-            CircuitNoise.named(noise, values["validation_p"])
+            CircuitNoise.named(noise, loud)
         if values["shots"] < values["batch"]:
             raise QecError(f"shots={values['shots']} is less than one batch of {values['batch']}.")
         if values["batch"] % (64 * values["shards"]):
@@ -172,6 +176,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "save_every": (_number(lambda x: x >= 0), "seconds >= 0"),
     "validation_shots": (_integer(1), "an integer >= 1"),
     "validation_p": _STRENGTH,
+    "validation_quiet_p": (lambda x: x is None or _STRENGTH[0](x), f"null or {_STRENGTH[1]}"),
     "validation_density": (_number(lambda x: x >= 1), "a number >= 1"),
     "validation_c": _POSITIVE,
     "ensemble": (lambda x: _integer(1)(x) and x % 2 == 1, "an odd number >= 1"),

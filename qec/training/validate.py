@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,13 +36,16 @@ class Choice(NamedTuple):
     Attributes:
         rules: those chosen.
         records: one per threshold and gap: F and C per circuit, mean_log_F, mean_log_C,
-            density_ratio (events sampled over events matched) and fallback (fraction of shots).
+            density_ratio (events sampled over events matched), fallback (fraction of shots), rate
+            (mean detection rate).
         warnings: what no candidate reaches.
+        quiet: the records at ``validation_quiet_p``.
     """
 
     rules: CommitRules
     records: list[dict]
     warnings: list[str]
+    quiet: Sequence[dict] = ()
 
 
 def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
@@ -51,22 +55,36 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     uncorrelated and of correlated matching alone (basis-split model) over that of the candidate.
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` on average, and 1 or nearly so at each distance; that for uncorrelated matching
-    has the highest mean log F of those that cut the events by ``validation_density``.
+    has the highest mean log F of those that cut the events by ``validation_density``.  At
+    ``validation_quiet_p`` each takes the largest gap with which it still does, see
+    ``with_quiet_gaps``.
     """
+    choice = pick_rules(_records(network, settings, settings.validation_p), settings)
+    if settings.validation_quiet_p is None:
+        return choice
+    return with_quiet_gaps(
+        choice, _records(network, settings, settings.validation_quiet_p), settings
+    )
+
+
+def _records(network: PreDecoderNetwork, settings: TrainSettings, p: float) -> list[dict]:
+    """What each threshold and gap does at a noise strength."""
     gaps = (0.0, *settings.gaps)
-    circuits = validation_circuits(settings)
+    circuits = validation_circuits(settings, p)
+    rate = np.mean(
+        [SpaceTimeLattice.from_circuit(c).detection_rate.mean() for c in circuits.values()]
+    )
     scores = [
         _circuit_scores(network, circuit, number, settings, gaps)
         for number, circuit in enumerate(circuits.values())
     ]
     names = list(circuits)
-    records = [
-        _record(threshold, gap, names, [score[i, j] for score in scores])
+    return [
+        {**_record(threshold, gap, names, [score[i, j] for score in scores]), "rate": float(rate)}
         for (i, threshold), (j, gap) in itertools.product(
             enumerate(settings.thresholds), enumerate(gaps)
         )
     ]
-    return pick_rules(records, settings)
 
 
 def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
@@ -92,11 +110,33 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
     return Choice(CommitRules(*chosen), records, warnings)
 
 
-def validation_circuits(settings: TrainSettings) -> dict[str, stim.Circuit]:
-    """The circuits by name, "noise d=distance basis"."""
+def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) -> Choice:
+    """The rules with a second gap, for quieter noise.
+
+    There logical errors are too rare to choose by, but falling back costs little: so each rule
+    takes the largest gap that leaves its events cut by ``validation_density``, and at least the gap
+    that it has.
+    """
+
+    def extended(rule: CommitRule) -> CommitRule:
+        gaps = [
+            record["gap"]
+            for record in quiet
+            if record["threshold"] == rule.threshold
+            and record["density_ratio"] >= settings.validation_density
+        ]
+        steps = (quiet[0]["rate"], max(rule.gap, *gaps, 0.0)), (choice.records[0]["rate"], rule.gap)
+        return dataclasses.replace(rule, gap=steps)
+
+    rules = CommitRules(**{name: extended(rule) for name, rule in vars(choice.rules).items()})
+    return choice._replace(rules=rules, quiet=quiet)
+
+
+def validation_circuits(settings: TrainSettings, p: float) -> dict[str, stim.Circuit]:
+    """The circuits by name, "noise d=distance basis", at a noise strength."""
     return {
         f"{noise} d={d} {basis}": memory_circuit(
-            RotatedSurfaceCode(d), CircuitNoise.named(noise, settings.validation_p), d, basis
+            RotatedSurfaceCode(d), CircuitNoise.named(noise, p), d, basis
         )
         for noise, d, basis in validation_grid(settings)
     }
@@ -119,7 +159,7 @@ def validation_table(records: list[dict], rules: CommitRules) -> Table:
 def validation_cells(record: dict, rules: CommitRules) -> tuple[str, ...]:
     """One candidate: threshold, gap, mean F and C, density ratio, fallback; the chosen marked."""
     here = (record["threshold"], record["gap"])
-    chosen = {name: (rule.threshold, rule.gap) for name, rule in vars(rules).items()}
+    chosen = {name: (rule.threshold, rule.loud_gap) for name, rule in vars(rules).items()}
     marks = [name for name, there in chosen.items() if there == here]
     return (
         f"{record['threshold']:g}",

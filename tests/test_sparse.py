@@ -1,0 +1,110 @@
+"""A network on active cells computes the same cell by cell as over the whole volume."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qec.predecoder import sparse
+from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.network import PreDecoderNetwork
+from qec.training.muon import orthogonalised
+
+
+def _network(**arguments: object) -> PreDecoderNetwork:
+    torch.manual_seed(7)
+    network = PreDecoderNetwork(**{"width": 8, "layers": 4, "active_only": True, **arguments})
+    for conv in network.convolutions():
+        torch.nn.init.normal_(conv.bias, std=0.3)
+    return network
+
+
+def _inputs(shots: int, shape: tuple[int, int, int], rate: float, seed: int) -> tuple:
+    rng = torch.Generator().manual_seed(seed)
+    events = (torch.rand(shots, EVENT_CHANNELS, *shape, generator=rng) < rate).float()
+    return events, torch.rand(1, STATIC_CHANNELS, *shape, generator=rng)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arguments=st.fixed_dictionaries(
+        {
+            "kernel": st.sampled_from([1, 3, 5]),
+            "stem": st.sampled_from([None, 1, 3, 5]),
+            "layers": st.integers(2, 4),
+            "activation": st.sampled_from(["relu", "gelu", "silu"]),
+            "residual": st.booleans(),
+        }
+    ),
+    shots=st.integers(1, 5),
+    shape=st.tuples(*[st.integers(1, 5)] * 3),
+    rate=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_logits_and_gradients_are_those_of_dense_convolutions(
+    arguments, shots, shape, rate, seed
+) -> None:
+    network = _network(**arguments)
+    events, static = _inputs(shots, shape, rate, seed)
+    found = []
+    for logits in (
+        network(events, static),
+        network.dense_logits(events, network.stem_static(static)),
+    ):
+        network.zero_grad()
+        (logits.sin().sum()).backward()  # any function that is not linear
+        found.append([logits.detach(), *(p.grad.clone() for p in network.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_shots_in_passes_are_the_same_bit_for_bit(monkeypatch) -> None:
+    network = _network()
+    events, static = _inputs(9, (4, 3, 3), 0.1, 1)
+    with torch.inference_mode():
+        whole = network(events, static)
+        monkeypatch.setattr(sparse, "_CELLS_PER_PASS", 20)
+        assert torch.equal(network(events, static), whole)
+
+
+def test_bfloat16_comes_close_to_float32() -> None:
+    network = _network()
+    events, static = _inputs(9, (4, 3, 3), 0.1, 1)
+    with torch.inference_mode():
+        exact = network(events, static)
+        features = network.stem_static(static)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network.from_static_features(events.bfloat16(), features.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, rtol=0.05, atol=0.05)
+
+
+def test_empty_cells_have_no_features() -> None:
+    """What a far event says does not come through a gap wider than the kernel."""
+    network = _network()
+    events = torch.zeros(2, EVENT_CHANNELS, 1, 1, 9)
+    events[:, 0, 0, 0, 0] = 1
+    events[1, 0, 0, 0, 8] = 1
+    with torch.inference_mode():
+        near, both = network(events, torch.zeros(1, STATIC_CHANNELS, 1, 1, 9))
+    torch.testing.assert_close(near[..., :5], both[..., :5])
+    events[1, 0, 0, 0] = 1
+    with torch.inference_mode():
+        near, both = network(events, torch.zeros(1, STATIC_CHANNELS, 1, 1, 9))
+    assert not torch.allclose(near[..., 0], both[..., 0])
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (16, 16)])
+def test_muon_makes_updates_nearly_orthogonal(shape) -> None:
+    torch.manual_seed(3)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    spread = torch.linspace(0.1, 1, 16)
+    update = orthogonalised(u * spread @ v)
+    # The same singular vectors, and singular values near 1.
+    values = torch.diagonal(u.t() @ update @ v.t())
+    torch.testing.assert_close((u * values) @ v, update, rtol=1e-4, atol=1e-4)
+    assert (values > 0.6).all()
+    assert (values < 1.3).all()
+    torch.testing.assert_close(orthogonalised(1e-3 * u * spread @ v), update, rtol=1e-3, atol=1e-3)
