@@ -86,10 +86,14 @@ def parity_map(q: Array, lattice: SpaceTimeLattice) -> Array:
 
 def logical_parity(chain: Chain, lattice: SpaceTimeLattice) -> Array:
     """Parity of the memory-sector errors on the support of observable 0, shape (...)."""
+    return functools.reduce(operator.xor, logical_bits(chain, lattice))
+
+
+def logical_bits(chain: Chain, lattice: SpaceTimeLattice) -> Array:
+    """The bits whose parity that is, (n, ...)."""
     rows, cols = np.nonzero(lattice.logical_support)
     lines = chain.q[MEMORY][:, rows, cols]
-    lines = lines.reshape(-1, *lines.shape[2:])
-    return functools.reduce(operator.xor, lines)
+    return lines.reshape(-1, *lines.shape[2:])
 
 
 def weight(chain: Chain) -> int:

@@ -125,6 +125,27 @@ def test_each_committed_bit_acts_as_a_fault_of_the_circuit(
 
 @each_basis
 @each_orientation
+@pytest.mark.parametrize("core", [None, (1, 3)])
+@pytest.mark.parametrize(("distance", "rounds"), [(3, 1), (3, 5), (5, 4)])
+def test_residuals_are_those_of_the_boundary_map(
+    our_circuit, basis, orientation, distance, rounds, core
+):
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(distance, rounds, basis, 0.01, orientation))
+    bound = eager().bind(lattice, core=core)
+    rng = torch.Generator().manual_seed(4)
+    shape = (40, *bound.grid.valid.shape)
+    committed = torch.rand(shape, generator=rng) < torch.rand(40, 1, 1, 1, 1, generator=rng)
+    dets = torch.randint(2, (40, lattice.num_detectors), generator=rng, dtype=torch.uint8)
+    chain = bound.grid.unpack_chain(committed.to(torch.uint8))
+    explained = chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
+    for bits in (committed, committed.to(torch.uint8), committed.contiguous()):
+        residual, flips = bound.residual(dets, bits)
+        assert torch.equal(residual, dets ^ explained.T)
+        assert torch.equal(flips, chains.logical_parity(chain, lattice))
+
+
+@each_basis
+@each_orientation
 @pytest.mark.parametrize("rounds", [1, 2, 3, 7])
 def test_the_true_chain_leaves_nothing(our_circuit, basis, orientation, rounds):
     sampler = FrameSampler(our_circuit(3, rounds, basis, 0.02, orientation))

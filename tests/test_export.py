@@ -29,6 +29,7 @@ from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.onnx_model import OPSET
+from qec.predecoder.residual import incidence
 from qec.predecoder.rule import CommitRule, CommitRules
 
 
@@ -73,7 +74,7 @@ def exported(stim_circuit):
 def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orientation):
     dem = dem_of(our_circuit(distance, rounds, "X", orientation=orientation))
     bound = bind(eager(), dem)
-    table = bound.incidence()
+    table = incidence(bound.grid)
     generator = torch.Generator().manual_seed(1)
     bits = torch.randint(2, (50, table.num_bits), generator=generator, dtype=torch.uint8)
     dets = torch.randint(2, (50, dem.num_detectors), generator=generator, dtype=torch.uint8)

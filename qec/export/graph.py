@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.onnx_model import OPSET, onnx_model
+from qec.predecoder.residual import incidence
 from qec.predecoder.rule import CommitRule
 
 if TYPE_CHECKING:
@@ -48,15 +49,15 @@ class PredecoderModule(nn.Module):
         self.grid = bound.grid
         self.cut = rule.cut
         self.dtype = dtype
-        incidence = bound.incidence()
-        self.fan_in = incidence.detector.shape[1]
+        table = incidence(bound.grid)
+        self.fan_in = table.detector.shape[1]
         # ``to`` changes a module in place: at float32 the same network, else a copy of it.
         self.network = (
             bound.network if dtype == torch.float32 else copy.deepcopy(bound.network).to(dtype)
         )
         self.register_buffer("features", bound.features.clone().to(dtype))
-        self.register_buffer("detector_bits", torch.from_numpy(incidence.detector.reshape(-1)))
-        self.register_buffer("observable_bits", torch.from_numpy(incidence.observable))
+        self.register_buffer("detector_bits", torch.from_numpy(table.detector.reshape(-1)))
+        self.register_buffer("observable_bits", torch.from_numpy(table.observable))
 
     def forward(self, dets: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> uint8 (B, 1 + num_detectors)."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from qec import chain as chains
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
-from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
+from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
+from qec.predecoder.residual import Residual
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 from qec.predecoder.runtime import network_runtime
 from qec.predecoder.tiles import tiled_logits
@@ -76,23 +75,6 @@ class Predecoder:
         return BoundPredecoder(self, lattice, device, core, tile, dtype, backend)
 
 
-class Incidence(NamedTuple):
-    """The residual and the logical flip as sums, modulo 2, of chain bits.
-
-    Bits are numbered as in the flattened (12, T, Y, X).
-
-    Attributes:
-        detector: int64 (num_detectors, k), the bits that flip each detector; where there are fewer
-            than k, the rest is ``num_bits``.
-        observable: int64 (m,), the bits that flip observable 0.
-        num_bits: 12 T Y X.
-    """
-
-    detector: np.ndarray
-    observable: np.ndarray
-    num_bits: int
-
-
 class BoundPredecoder:
     """A pre-decoder on one lattice: detection events in, residual and logical flips out.
 
@@ -121,7 +103,7 @@ class BoundPredecoder:
         self.dtype = dtype or network_dtype(self.device)
         # A copy: the pre-decoder may be bound to several devices.
         self.network = copy.deepcopy(predecoder.network).to(self.device)
-        self._places = tuple(torch.from_numpy(a) for a in (lattice.layer, lattice.row, lattice.col))
+        self.residual = Residual(self.grid, self.device)
         with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
             self.features = self.network.stem_static(static)
@@ -146,7 +128,7 @@ class BoundPredecoder:
         self, detectors: torch.Tensor, logits: torch.Tensor, rule: CommitRule
     ) -> tuple[np.ndarray, np.ndarray]:
         """What ``residual`` makes of the chain bits that a rule commits, as arrays."""
-        left, flips = self.residual(detectors, (logits > rule.cut).to(torch.uint8))
+        left, flips = self.residual(detectors, logits > rule.cut)
         return left.cpu().numpy(), flips.cpu().numpy()
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
@@ -172,47 +154,3 @@ class BoundPredecoder:
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the host
             shots = shots.pin_memory()
         return shots.to(self.device, non_blocking=True)
-
-    def residual(
-        self, detectors: torch.Tensor, committed: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Detection events that committed bits uint8 (B, 12, T, Y, X) leave, and logical flips."""
-        chain = self.grid.unpack_chain(committed)
-        explained = chains.boundary(chain, self.lattice)[self._places]
-        return detectors ^ explained.T, chains.logical_parity(chain, self.lattice)
-
-    def incidence(self) -> Incidence:
-        """``residual`` as index arrays, found by committing one chain bit at a time."""
-        shape = (CHAIN_CHANNELS, *self.grid.shape)
-        num_bits = int(np.prod(shape))
-        detector, bit, observable = [], [], []
-        for start in range(0, num_bits, _SHOTS_PER_PASS):
-            count = min(_SHOTS_PER_PASS, num_bits - start)
-            one_hot = torch.zeros(count, num_bits, dtype=torch.uint8)
-            one_hot[range(count), range(start, start + count)] = 1
-            silent = torch.zeros(count, self.lattice.num_detectors, dtype=torch.uint8)
-            events, flips = self.residual(silent, one_hot.view(count, *shape))
-            where = np.nonzero(events.numpy())
-            bit.append(where[0] + start)
-            detector.append(where[1])
-            observable.append(np.flatnonzero(flips.numpy()) + start)
-        return Incidence(
-            _rows(
-                np.concatenate(detector),
-                np.concatenate(bit),
-                self.lattice.num_detectors,
-                filler=num_bits,
-            ),
-            np.concatenate(observable),
-            num_bits,
-        )
-
-
-def _rows(row: np.ndarray, value: np.ndarray, rows: int, filler: int) -> np.ndarray:
-    """The values of each row side by side, (rows, longest), filled up with ``filler``."""
-    order = np.argsort(row, kind="stable")
-    row, value = row[order], value[order]
-    length = np.bincount(row, minlength=rows)
-    table = np.full((rows, length.max()), filler)
-    table[row, np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length)] = value
-    return table

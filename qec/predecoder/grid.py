@@ -82,11 +82,11 @@ class CellGrid:
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(cells, -1, 0)))
 
     def unpack_chain(self, bits: torch.Tensor) -> Chain:
-        """uint8 (B, 12, T, Y, X) -> chain of uint8 tensors, one byte a shot, shots last."""
+        """Integers (B, 12, T, Y, X) -> chain of tensors of the same dtype, shots last."""
         d, r, s = self.lattice.distance, self.lattice.rounds, self._shift
         t, y, x = self.shape
         # Shots last and contiguous: the residual then works on long runs.
-        bits = (bits & self.valid.to(bits.device)).permute(1, 2, 3, 4, 0).contiguous()
+        bits = (bits * self.valid.to(bits.device)).permute(1, 2, 3, 4, 0).contiguous()
         planes = bits.view(3, 2, 2, t, y, x, -1).permute(0, 3, 4, 1, 5, 2, 6)
         planes = planes.reshape(3, t, 2 * y, 2 * x, -1)
         return Chain(planes[:2, :, :d, s : s + d], planes[2, :r, : d + 1, s : s + d + 1])

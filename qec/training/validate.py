@@ -250,7 +250,7 @@ def _circuit_scores(
             fallback = ensemble.decode_batch(detectors) != truth
         logits = bound.logits(events)
         for i, cut in enumerate(cuts):
-            left, flipped = bound.residual(events, (logits > cut).to(torch.uint8))
+            left, flipped = bound.residual(events, logits > cut)
             residual = left.cpu().numpy()
             flips, found = with_gap.decode_batch(residual)
             wrong = (flips ^ flipped.cpu().numpy()) != truth
