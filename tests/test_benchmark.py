@@ -11,6 +11,9 @@ from qec.benchmark.profile import STEPS, profile
 from qec.benchmark.roofline import Roofline, rate
 from qec.cli import main
 from qec.decoder import Decoder
+from qec.predecoder.correction import Predecoder
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRules
 
 
 def test_the_steps_make_up_the_whole(our_circuit):
@@ -29,18 +32,34 @@ def test_the_steps_make_up_the_whole(our_circuit):
 
 
 def test_the_limit_counts_multiply_adds_and_bytes(our_circuit):
-    bound = Decoder.from_circuit(our_circuit(3, 3, "X"), predecoder="fast").predecoder
+    bound = bind(our_circuit(3, 3, "X"), width=16, layers=4)
     shape = bound.grid.shape
     cells = math.prod(shape)
     ones = torch.ones(1, 1, *shape)
     taps = torch.nn.functional.conv3d(ones, torch.ones(1, 1, 3, 3, 3), padding=1).sum().item()
-    kernels = 4 * 64 + 4 * 64 * 64 + 64 * 12
+    kernels = 4 * 16 + 2 * 16 * 16 + 16 * 12
     slow = Roofline(multiply_adds=1e6, bytes=np.inf)
-    assert slow.seconds(bound, torch.float32) == pytest.approx(kernels * taps / 1e6)
-    # 4 and 64 channels in and out of the first layer, 64 and 64 of four, 64 and 12 of the last.
-    channels = 68 + 4 * 128 + 76
+    events = torch.zeros(7, 4, *shape)
+    assert slow.seconds(bound, events) == pytest.approx(kernels * taps / 1e6)
+    # 4 and 16 channels in and out of the first layer, 16 and 16 of two, 16 and 12 of the last.
+    channels = 20 + 2 * 32 + 28
     narrow = Roofline(multiply_adds=np.inf, bytes=1e6)
-    assert narrow.seconds(bound, torch.bfloat16) == pytest.approx(2 * channels * cells / 1e6)
+    assert narrow.seconds(bound, events.bfloat16()) == pytest.approx(2 * channels * cells / 1e6)
+
+
+def test_the_limit_leaves_cells_without_features_out(our_circuit):
+    bound = bind(our_circuit(5, 5, "X"), width=16, layers=4, active_only=True)
+    events = torch.zeros(2, 4, *bound.grid.shape)
+    # Of two shots one is silent; the other has two neighbours, with 27 cells around each.
+    events[0, 0, 2, 1, 1] = events[0, 3, 3, 1, 1] = 1
+    first, hidden, last = 2 * 27 * 4 * 16, 2 * 4 * 16 * 16, 2 * 27 * 16 * 12
+    slow = Roofline(multiply_adds=1e6, bytes=np.inf)
+    assert slow.seconds(bound, events) == pytest.approx((first + hidden + last) / 2 / 1e6)
+
+
+def bind(circuit, **architecture):
+    predecoder = Predecoder(PreDecoderNetwork(**architecture), CommitRules.same(0.5))
+    return Decoder.from_circuit(circuit, predecoder=predecoder).predecoder
 
 
 def test_rates_are_measured():

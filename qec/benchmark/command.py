@@ -21,7 +21,7 @@ from rich.table import Table
 
 from qec.benchmark.profile import STEPS, profile
 from qec.config import distinct_values, positive_integer, required_path
-from qec.decoder import check_decoder_name, has_predecoder, named_decoder
+from qec.decoder import check_decoder_name, has_predecoder, named_decoder, unpacked
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.paired import available_cores
@@ -218,12 +218,15 @@ def _time(case: Case, barrier: Barrier, seed: int) -> Timing:
     limit, rates, dtype = np.nan, (np.nan, np.nan), ""
     rounds = case.metadata["r"]
     if has_predecoder(case.decoder):
+        import torch
+
         from qec.benchmark.roofline import Roofline
 
         bound = decoder.predecoder
         barrier.wait()
         roofline = Roofline.measured(bound.dtype)
-        limit = 1e6 * roofline.seconds(bound, bound.dtype) / rounds
+        shots = torch.from_numpy(unpacked(batches[0], decoder.num_detectors, packed=True))
+        limit = 1e6 * roofline.seconds(bound, bound.cells(shots)) / rounds
         rates = (roofline.multiply_adds, roofline.bytes)
         dtype = str(bound.dtype).removeprefix("torch.")
     barrier.wait()

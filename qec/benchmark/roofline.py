@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 
 import torch
+from torch.nn.functional import conv3d
 
 from qec.predecoder.correction import BoundPredecoder
 
@@ -37,25 +37,31 @@ class Roofline:
             bytes=2 * _BYTES * rate(lambda: target.copy_(source), seconds),
         )
 
-    def seconds(self, bound: BoundPredecoder, dtype: torch.dtype) -> float:
-        """The least time that the network takes for a shot.
+    def seconds(self, bound: BoundPredecoder, events: torch.Tensor) -> float:
+        """The least time that the network takes for a shot, on average over some.
 
-        Its multiply-adds at full rate (without those with padding), or the reading and writing of
-        every layer's activations, whichever takes longer.
+        Its multiply-adds at full rate (without those with padding or, where it has ``active_only``,
+        with cells that have no features), or the reading and writing of every layer's activations,
+        whichever takes longer.
+
+        Args:
+            events: (B, 4, T, Y, X), as ``bound`` makes them.
         """
-        shape = bound.grid.shape
+        active = (events != 0).any(dim=1, keepdim=True).float()
+        everywhere = torch.ones_like(active)
+        network = bound.network
+        reads = [everywhere, *[active] * (len(network.hidden) + 1)]
+        writes = [*[active] * (len(network.hidden) + 1), everywhere]
         multiply_adds = moved = 0.0
-        for conv in bound.network.convolutions():
+        for conv, read, written in zip(network.convolutions(), reads, writes, strict=True):
+            if not network.active_only:
+                read = written = everywhere
             outputs, inputs, *kernel = conv.shape
-            taps = math.prod(_taps(n, k) for n, k in zip(shape, kernel, strict=True))
-            multiply_adds += outputs * inputs * taps
-            moved += (outputs + inputs) * math.prod(shape) * dtype.itemsize
-        return max(multiply_adds / self.multiply_adds, moved / self.bytes)
-
-
-def _taps(extent: int, kernel: int) -> int:
-    """Pairs of a position and a tap of the kernel there that does not lie in the padding."""
-    return sum(max(extent - abs(k), 0) for k in range(-(kernel // 2), kernel // 2 + 1))
+            taps = conv3d(read, read.new_ones(1, 1, *kernel), padding=kernel[0] // 2) * written
+            multiply_adds += outputs * inputs * taps.sum().item()
+            values = outputs * written.sum() + inputs * read.sum()
+            moved += values.item() * events.element_size()
+        return max(multiply_adds / self.multiply_adds, moved / self.bytes) / len(events)
 
 
 def rate(call: Callable[[], object], seconds: float) -> float:
