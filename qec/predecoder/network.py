@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS, STATIC_CHANNELS
-from qec.predecoder.sparse import sparse_logits
+from qec.predecoder.sparse import SparseNetwork
 
 _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
 
@@ -102,9 +102,8 @@ class PreDecoderNetwork(nn.Module):
 
     def from_static_features(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """As ``forward``, with ``stem_static(static)`` computed before."""
-        on_cpu = events.device.type == "cpu" and not torch.compiler.is_compiling()
-        if self.active_only and on_cpu:
-            return sparse_logits(self, events, features)
+        if self.active_only and events.device.type == "cpu" and not torch.compiler.is_compiling():
+            return SparseNetwork(self, features, events.dtype)(events)
         return self.dense_logits(events, features)
 
     def dense_logits(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

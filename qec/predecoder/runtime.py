@@ -17,6 +17,7 @@ from qec.errors import QecError, first_line
 from qec.optional import optional
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.onnx_model import onnx_model, onnxruntime_session
+from qec.predecoder.sparse import SparseNetwork
 
 BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
 _CPU_ONLY = ("onnxruntime", "openvino")
@@ -62,6 +63,9 @@ def network_runtime(
     """
     check_backend(backend, features.device)
     if backend == "eager":
+        if network.active_only and features.device.type == "cpu":
+            with torch.inference_mode():
+                return SparseNetwork(network, features, dtype)
         return _FixedNetwork(network, features)
     if backend == "compile":
         return _compiled(_FixedNetwork(network, features))

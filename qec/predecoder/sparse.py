@@ -12,6 +12,7 @@ out; k^3 taps of a kernel; B shots of a volume (T, Y, X).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,34 +26,61 @@ if TYPE_CHECKING:
 _CELLS_PER_PASS = 4096  # so that what a convolution gathers stays within a few MB
 
 
-def sparse_logits(
-    network: PreDecoderNetwork, events: torch.Tensor, features: torch.Tensor
-) -> torch.Tensor:
-    """``network.dense_logits(events, features)``, up to rounding, in the dtype of ``events``.
+class Kernel(NamedTuple):
+    """A convolution, tap by tap.
+
+    Attributes:
+        taps: (k^3, inputs, outputs), contiguous.
+        bias: (outputs,).
+        size: k, odd.
+    """
+
+    taps: torch.Tensor
+    bias: torch.Tensor
+    size: int
+
+    @classmethod
+    def of(cls, conv: CubeConv, dtype: torch.dtype) -> Kernel:
+        outputs, inputs, *_, size = conv.shape
+        taps = conv.weight.view(outputs, inputs, -1).permute(2, 1, 0)
+        return cls(taps.to(dtype).contiguous(), conv.bias.to(dtype), size)
+
+
+class SparseNetwork:
+    """``network.dense_logits(., features)`` on active cells, the same up to rounding.
+
+    Gradients flow back to the network; what is prepared here holds until its weights change.
 
     Args:
-        network: one with ``active_only``.
-        events: (B, 4, T, Y, X).
-        features: (1, width, T, Y, X).
+        network: one with ``active_only``, on the CPU.
+        features: (1, width, T, Y, X), its ``stem_static`` of a lattice.
+        dtype: in which to compute.
     """
-    active = int((events != 0).any(dim=1).sum())
-    shots = max(1, _CELLS_PER_PASS * len(events) // max(active, 1))
-    parts = [_one_pass(network, part, features) for part in events.split(shots)]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
+    def __init__(
+        self, network: PreDecoderNetwork, features: torch.Tensor, dtype: torch.dtype
+    ) -> None:
+        self._activation, self._residual = network.activation, network.residual
+        self._stem, *self._hidden, self._head = (
+            Kernel.of(conv, dtype) for conv in network.convolutions()
+        )
+        self._static = features[0].flatten(1).t().to(dtype)  # T Y X, width
 
-def _one_pass(
-    network: PreDecoderNetwork, events: torch.Tensor, features: torch.Tensor
-) -> torch.Tensor:
-    cells = ActiveCells(events, network.head.shape[-1])
-    width = features.shape[1]
-    static = features[0].reshape(width, -1).t().to(events.dtype)
-    h = _stem(network.stem, events, cells) + static.index_select(0, cells.cell)
-    for conv in network.hidden:
-        update = _Convolution.apply(network.activation(h), _taps(conv, h.dtype), cells)
-        update = update + conv.bias.to(h.dtype)
-        h = h + update if network.residual else update
-    return _head(network.head, network.activation(h), cells)
+    def __call__(self, events: torch.Tensor) -> torch.Tensor:
+        """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X), some shots at a time."""
+        active = int((events != 0).any(dim=1).sum())
+        shots = max(1, _CELLS_PER_PASS * len(events) // max(active, 1))
+        parts = [self._one_pass(part) for part in events.split(shots)]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
+        cells = ActiveCells(events, self._head.size)
+        h = _first(self._stem, events.to(self._static.dtype), cells)
+        h = h + self._static.index_select(0, cells.cell)
+        for kernel in self._hidden:
+            update = _Convolution.apply(self._activation(h), kernel.taps, cells) + kernel.bias
+            h = h + update if self._residual else update
+        return _last(self._head, self._activation(h), cells)
 
 
 class Padded(NamedTuple):
@@ -79,7 +107,7 @@ class ActiveCells:
     Attributes:
         cell: int64 (n,), which cell of its shot each is.
         source, target: int64 (P,), the pairs, tap by tap: ``target`` reads ``source``.
-        runs: of each tap but the middle one, (tap, start, end) of its pairs.
+        runs: of each tap but the middle one that has pairs, (tap, start, end) of them.
         order, start: int64 (P,) and (n,): pairs by target, and where in them each target starts.
     """
 
@@ -99,9 +127,8 @@ class ActiveCells:
         self.source, self.target = torch.cat([there, here]), torch.cat([here, there])
         ends = found.sum(dim=1).cumsum(0).tolist()
         runs = list(zip(range(half), [0, *ends], ends, strict=False))
-        self.runs = runs + [
-            (2 * half - k, len(here) + start, len(here) + end) for k, start, end in runs
-        ]
+        runs += [(2 * half - k, len(here) + start, len(here) + end) for k, start, end in runs]
+        self.runs = [run for run in runs if run[1] < run[2]]
         self.order = torch.argsort(self.target, stable=True)
         degree = torch.bincount(self.target, minlength=n)
         self.start = degree.cumsum(0) - degree
@@ -111,41 +138,38 @@ class ActiveCells:
         reach = kernel // 2
         shots, t, y, x = self._extent
         shape = (shots, t + 2 * reach, y + 2 * reach, x + 2 * reach)
-        offsets = itertools.product(range(-reach, reach + 1), repeat=3)
         strides = torch.tensor([math.prod(shape[k:]) for k in range(1, 5)])
-        step = torch.tensor(list(offsets)) @ strides[1:]
         place = (self._at + torch.tensor([0, reach, reach, reach])) @ strides
-        return Padded(shape, place, step)
+        return Padded(shape, place, _offsets(kernel) @ strides[1:])
 
 
-def _stem(conv: CubeConv, events: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
+@functools.cache
+def _offsets(kernel: int) -> torch.Tensor:
+    """int64 (k^3, 3), the taps of a kernel in order."""
+    reach = kernel // 2
+    return torch.tensor(list(itertools.product(range(-reach, reach + 1), repeat=3)))
+
+
+def _first(kernel: Kernel, events: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The first convolution in active cells, (n, width)."""
-    kernel = conv.shape[-1]
-    _, place, step = cells.padded(kernel)
-    margin = (0, 0, *(kernel // 2,) * 6)
+    _, place, step = cells.padded(kernel.size)
+    margin = (0, 0, *(kernel.size // 2,) * 6)
     channels = functional.pad(events.movedim(1, -1), margin).flatten(0, 3)
     seen = channels.index_select(0, (place[:, None] + step).flatten())
-    taps = _taps(conv, events.dtype).flatten(0, 1)
-    return seen.view(-1, len(taps)) @ taps + conv.bias.to(events.dtype)
+    taps = kernel.taps.flatten(0, 1)
+    return torch.addmm(kernel.bias, seen.view(-1, len(taps)), taps)
 
 
-def _head(conv: CubeConv, h: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
+def _last(kernel: Kernel, h: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The last convolution, in all cells: (B, outputs, T, Y, X)."""
-    outputs, kernel = len(conv.bias), conv.shape[-1]
-    shape, place, step = cells.padded(kernel)
-    taps = _taps(conv, h.dtype).permute(1, 0, 2).flatten(1)
+    shape, place, step = cells.padded(kernel.size)
+    outputs = len(kernel.bias)
     target = (place[:, None] - step).flatten()  # seen from its source, a tap leads the other way
-    summed = h.new_zeros(math.prod(shape), outputs)
-    summed = summed.index_add(0, target, (h @ taps).view(-1, outputs)).view(*shape, outputs)
-    inner = slice(kernel // 2, -(kernel // 2) or None)
-    logits = summed[:, inner, inner, inner] + conv.bias.to(h.dtype)
+    terms = h @ kernel.taps.permute(1, 0, 2).flatten(1)
+    summed = h.new_zeros(math.prod(shape), outputs).index_add(0, target, terms.view(-1, outputs))
+    inner = slice(kernel.size // 2, -(kernel.size // 2) or None)
+    logits = summed.view(*shape, outputs)[:, inner, inner, inner] + kernel.bias
     return logits.movedim(-1, 1)
-
-
-def _taps(conv: CubeConv, dtype: torch.dtype) -> torch.Tensor:
-    """Its kernel as (k^3, inputs, outputs)."""
-    outputs, inputs, *_ = conv.shape
-    return conv.weight.view(outputs, inputs, -1).permute(2, 1, 0).to(dtype).contiguous()
 
 
 class _Convolution(torch.autograd.Function):
@@ -174,7 +198,7 @@ class _Convolution(torch.autograd.Function):
         grad_x, grad_read = _convolve(grad, taps.flip(0).transpose(1, 2), cells)
         # Half of all pairs on is the one that reads the other way: its source is this one's target.
         half = len(read) // 2
-        grad_taps = torch.empty_like(taps)
+        grad_taps = torch.zeros_like(taps)
         torch.mm(x.t(), grad, out=grad_taps[len(taps) // 2])
         for tap, start, end in cells.runs:
             shift = half if start < half else -half
