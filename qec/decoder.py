@@ -76,6 +76,7 @@ class Decoder:
         members: int = 1,
         device: str = "cpu",
         backend: str = "eager",
+        precision: str = "auto",
     ) -> Decoder:
         """Builds a decoder from a detector error model.
 
@@ -95,10 +96,12 @@ class Decoder:
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino"
                 (``qec.predecoder.runtime``).
+            precision: in which it computes, "float32", "bfloat16" or "auto", the faster of them.
 
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
-                one observable; the checkpoint cannot be loaded; the device or backend is not there;
+                one observable; the checkpoint cannot be loaded; the device, backend or precision
+                is not there;
                 ``members`` where they cannot vote.
         """
         if dem.num_observables != 1:
@@ -111,9 +114,11 @@ class Decoder:
         bound = rule = None
         if predecoder is not None:
             from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
+            from qec.predecoder.precision import resolve_device, resolve_precision
 
             predecoder = as_predecoder(predecoder)
-            bound = predecoder.bind(lattice, device, backend=backend)
+            dtype = resolve_precision(precision, resolve_device(device))
+            bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
             rule = predecoder.rules.ahead_of(correlated)
         gap = rule.gap_on(lattice) if fallback and rule is not None else 0
         if gap > 0:
@@ -240,7 +245,10 @@ def check_decoder_name(name: str) -> None:
 
 
 def named_decoder(
-    name: str, dem: stim.DetectorErrorModel, predecoder: str = DEFAULT_PREDECODER
+    name: str,
+    dem: stim.DetectorErrorModel,
+    predecoder: str = DEFAULT_PREDECODER,
+    **options: object,
 ) -> Decoder:
     """The decoder called ``name`` (one of ``DECODER_NAMES``) in sweeps and in sinter.
 
@@ -248,10 +256,11 @@ def named_decoder(
         name: e.g. "predecoder+pymatching-correlated".
         dem: the detector error model.
         predecoder: checkpoint for the names that start with "predecoder+".
+        options: further arguments of ``Decoder.from_dem``.
 
     Raises:
         QecError: unknown name, or as ``Decoder.from_dem``.
     """
     check_decoder_name(name)
     network = predecoder if has_predecoder(name) else None
-    return Decoder.from_dem(dem, predecoder=network, **_NAMED[name])
+    return Decoder.from_dem(dem, predecoder=network, **_NAMED[name], **options)

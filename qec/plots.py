@@ -354,10 +354,16 @@ def plot_steps(timings: Sequence[Timing], folder: Path) -> list[Path]:
     Raises:
         QecError: the folder cannot be written to.
     """
-    shown = ("d", "r", "p", "noise", "b", "batch")
+    shown = ("d", "r", "p", "noise", "b", "batch", "threads")
     varied = [k for k in shown if len({str(t.metadata.get(k)) for t in timings}) > 1]
+    networks = [t.network for t in timings if t.network]
+    several = {k for n in networks for k in n if any(n[k] != m[k] for m in networks)}
     labels = [
-        ", ".join([*(f"{k}={t.metadata.get(k)}" for k in varied), t.decoder]) for t in timings
+        ", ".join(
+            [*(f"{k}={t.metadata.get(k)}" for k in varied), t.decoder]
+            + [value for key, value in t.network.items() if key in several]
+        )
+        for t in timings
     ]
     figure = Figure(figsize=(8, 1.2 + 0.3 * len(timings)), layout="constrained")
     axes = figure.subplots()

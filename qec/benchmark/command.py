@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import queue
@@ -29,6 +30,7 @@ from qec.plots import plot_steps
 from qec.points import Grid
 
 _BATCHES = 4  # different ones, in turn
+_NETWORK = ("predecoder", "backend", "precision")  # what a decoder with a network varies in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Settings:
 
     grid: Grid
     batch: tuple[int, ...]
+    threads: tuple[int, ...]
     decoders: tuple[str, ...]
-    predecoder: str
+    networks: tuple[dict[str, str], ...]
     workers: int
     seconds: float
     out: Path
@@ -47,10 +50,11 @@ class Settings:
     def from_config(cls, config: DictConfig) -> Settings:
         """Raises QecError where a value makes no sense."""
         values = OmegaConf.to_container(config)
-        for key in ("batch", "decoders"):
+        for key in ("batch", "threads", "decoders", *_NETWORK):
             values[key] = distinct_values(key, values[key])
-        for batch in values["batch"]:
-            positive_integer("batch", batch)
+        for key in ("batch", "threads"):
+            for value in values[key]:
+                positive_integer(key, value)
         for name in values["decoders"]:
             check_decoder_name(name)
         seconds = values["seconds"]
@@ -61,8 +65,12 @@ class Settings:
         return cls(
             grid=Grid.from_values(values),
             batch=values["batch"],
+            threads=values["threads"],
             decoders=values["decoders"],
-            predecoder=values["predecoder"],
+            networks=tuple(
+                dict(zip(_NETWORK, chosen, strict=True))
+                for chosen in itertools.product(*(values[key] for key in _NETWORK))
+            ),
             workers=positive_integer("workers", values["workers"]),
             seconds=float(seconds),
             out=required_path(config, "out"),
@@ -75,9 +83,9 @@ class Case:
 
     Attributes:
         circuit, model: as text.
-        metadata: d, r, p, b, noise.
-        decoder, predecoder: as in ``named_decoder``.
-        batch: shots at a time.
+        metadata: d, r, p, b, noise, batch (shots at a time), threads (of each process).
+        decoder: as in ``named_decoder``.
+        network: its further arguments: predecoder, backend, precision; empty without a network.
         seconds: for which it is decoded, at least.
     """
 
@@ -85,8 +93,7 @@ class Case:
     model: str
     metadata: dict
     decoder: str
-    predecoder: str
-    batch: int
+    network: dict[str, str]
     seconds: float
 
 
@@ -95,8 +102,7 @@ class Timing:
     """A case, timed in several processes at once.
 
     Attributes:
-        metadata: of the case, with ``batch``.
-        decoder: its name.
+        metadata, decoder, network: of the case.
         steps: microseconds per round and shot of each of ``STEPS``, all processes together: the
             mean of their times over their number.
         fell_back: fraction of the shots that were matched as a whole.
@@ -108,6 +114,7 @@ class Timing:
 
     metadata: dict
     decoder: str
+    network: dict[str, str]
     steps: dict[str, float]
     fell_back: float
     limit: float
@@ -126,14 +133,17 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
         QecError: a value that makes no sense; a process that died.
     """
     settings = Settings.from_config(config)
+    sizes = itertools.product(settings.batch, settings.threads)
     cases = [
         Case(
-            *(str(circuit), str(dem), metadata, name),
-            *(settings.predecoder, batch, settings.seconds),
+            *(str(circuit), str(dem), {**metadata, "batch": batch, "threads": threads}),
+            *(name, network, settings.seconds),
         )
-        for circuit, dem, metadata in settings.grid.points()
-        for batch in settings.batch
+        for (circuit, dem, metadata), (batch, threads) in itertools.product(
+            settings.grid.points(), sizes
+        )
         for name in settings.decoders
+        for network in (settings.networks if has_predecoder(name) else ({},))
     ]
     make_folder(settings.out)
     timings = run(cases, settings.workers)
@@ -153,7 +163,7 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
 
 
 def run(cases: Sequence[Case], workers: int) -> list[Timing]:
-    """Times every case in ``workers`` processes at once, of one thread each.
+    """Times every case in ``workers`` processes at once.
 
     Raises:
         QecError: a process died, or the decoder cannot be built.
@@ -197,9 +207,6 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
 
 
 def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queue, seed: int):
-    import torch
-
-    torch.set_num_threads(1)
     for k, case in enumerate(cases):
         try:
             results.put((k, _time(case, barrier, seed)))
@@ -209,30 +216,32 @@ def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queu
 
 
 def _time(case: Case, barrier: Barrier, seed: int) -> Timing:
+    import torch
+
+    torch.set_num_threads(case.metadata["threads"])
     circuit = stim.Circuit(case.circuit)
-    decoder = named_decoder(
-        case.decoder, stim.DetectorErrorModel(case.model), predecoder=case.predecoder
-    )
+    decoder = named_decoder(case.decoder, stim.DetectorErrorModel(case.model), **case.network)
     sampler = circuit.compile_detector_sampler(seed=seed)
-    batches = [sampler.sample(case.batch, bit_packed=True) for _ in range(_BATCHES)]
+    shots = case.metadata["batch"]
+    batches = [sampler.sample(shots, bit_packed=True) for _ in range(_BATCHES)]
     limit, rates, dtype = np.nan, (np.nan, np.nan), ""
     rounds = case.metadata["r"]
     if has_predecoder(case.decoder):
-        import torch
-
         from qec.benchmark.roofline import Roofline
 
         bound = decoder.predecoder
         barrier.wait()
         roofline = Roofline.measured(bound.dtype)
-        shots = torch.from_numpy(unpacked(batches[0], decoder.num_detectors, packed=True))
-        limit = 1e6 * roofline.seconds(bound, bound.cells(shots)) / rounds
+        events = torch.from_numpy(unpacked(batches[0], decoder.num_detectors, packed=True))
+        limit = 1e6 * roofline.seconds(bound, bound.cells(events)) / rounds
         rates = (roofline.multiply_adds, roofline.bytes)
         dtype = str(bound.dtype).removeprefix("torch.")
     barrier.wait()
     found = profile(decoder, batches, rounds, case.seconds)
-    metadata = {**case.metadata, "batch": case.batch}
-    return Timing(metadata, case.decoder, found.steps, found.fell_back, limit, rates, dtype)
+    return Timing(
+        *(case.metadata, case.decoder, case.network, found.steps, found.fell_back),
+        *(limit, rates, dtype),
+    )
 
 
 def _together(timings: Sequence[Timing]) -> Timing:
@@ -250,12 +259,12 @@ def _together(timings: Sequence[Timing]) -> Timing:
 def print_table(timings: Sequence[Timing], settings: Settings) -> None:
     """A row per case, with its time over those of matching alone on the same point."""
     table = Table(
-        title=f"microseconds per round, {settings.workers} processes of one thread on "
+        title=f"microseconds per round, {settings.workers} processes on "
         f"{len(available_cores())} cores",
         box=box.SIMPLE,
     )
     for name in ("point", "decoder"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in (*STEPS, "total", "over uncorrelated", "over correlated", "whole", "network"):
         table.add_column(name, justify="right")
     baselines = {(str(t.metadata), t.decoder): t.total for t in timings}
@@ -270,11 +279,11 @@ def print_table(timings: Sequence[Timing], settings: Settings) -> None:
             network += f", {t.dtype}"
         table.add_row(
             " ".join(f"{key}={value}" for key, value in t.metadata.items() if key != "o"),
-            t.decoder,
+            " ".join([t.decoder, *t.network.values()]),
             *(f"{t.steps[step]:.3g}" if t.steps[step] else "" for step in STEPS),
             f"{t.total:.3g}",
             *("" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios),
             f"{t.fell_back:.1%}" if has_predecoder(t.decoder) else "",
             network,
         )
-    Console(width=220).print(table)
+    Console(width=260).print(table)

@@ -8,6 +8,19 @@ import torch
 
 from qec.errors import QecError
 
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """The dtype called ``name``; auto is ``network_dtype``.
+
+    Raises:
+        QecError: unknown name.
+    """
+    if name not in PRECISIONS:
+        raise QecError(f"precision={name!r} is not supported: use {', '.join(PRECISIONS)}.")
+    return network_dtype(device) if name == "auto" else getattr(torch, name)
+
 
 def resolve_device(name: str) -> torch.device:
     """The torch device called ``name`` ("cpu", "cuda", "cuda:1").

@@ -17,7 +17,7 @@ from qec.files import atomic_path
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.precision import network_dtype
+from qec.predecoder.precision import resolve_precision
 from qec.predecoder.zoo import build_network
 from qec.training.data import Batch
 from qec.training.grow import grow
@@ -52,8 +52,7 @@ class Run:
         self.settings = settings
         self.processes = processes
         self.device = processes.device(settings.device)
-        automatic = settings.precision == "auto"
-        self.dtype = network_dtype(self.device) if automatic else getattr(torch, settings.precision)
+        self.dtype = resolve_precision(settings.precision, self.device)
         network = build_network(settings.model)
         self.parent: str | None = None
         if settings.init_from and not state.exists():

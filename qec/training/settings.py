@@ -14,13 +14,11 @@ from qec.code import RotatedSurfaceCode
 from qec.config import value_list
 from qec.errors import QecError
 from qec.noise import CircuitNoise
-from qec.predecoder.precision import resolve_device
+from qec.predecoder.precision import PRECISIONS, resolve_device
 from qec.predecoder.zoo import architecture
 
 LABELS = {"matching": "correlated matching", "frames": "sampled errors"}
 """What imitates what: the values of ``labels``, in words."""
-
-PRECISIONS = ("auto", "bfloat16", "float32")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
