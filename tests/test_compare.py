@@ -5,6 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import torch
+
+from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.rule import CommitRule
+
 TINY = [
     "--set",
     "validation_shots=64",
@@ -32,3 +37,35 @@ def test_bad_input_is_one_line():
         assert done.returncode == 2
         assert message in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def rules(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "qec.training.rules", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_trained_network_gets_other_rules(tmp_path):
+    keys = ["validation_quiet_p=null", f"out={tmp_path / 'mine'}", *TINY[1:], "ensemble=3"]
+    done = rules("fast", *keys)
+    assert done.returncode == 0, done.stderr
+    found, fast = load_predecoder(tmp_path / "mine" / "mine.safetensors"), load_predecoder("fast")
+    assert found.rules.correlated == CommitRule(0.5, 0.3, 3)
+    assert found.metadata["shots"] == fast.metadata["shots"]
+    for ours, theirs in zip(found.network.parameters(), fast.network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    card = (tmp_path / "mine" / "mine.md").read_text()
+    assert "# Pre-decoder `mine`" in card
+    assert "64 validation shots per circuit" in card
+
+
+def test_bad_input_of_rules_is_one_line(tmp_path):
+    out = f"out={tmp_path / 'mine'}"
+    for arguments, message in (
+        (["nowhere", out], "nowhere"),
+        (["fast", out, "gaps=[2]"], "gaps=2"),
+        ([out], "usage"),
+    ):
+        done = rules(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr + done.stdout
+        assert len((done.stderr + done.stdout).splitlines()) == 1

@@ -13,20 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from qec.errors import Preempted, QecError
-from qec.files import atomic_path, make_folder
-from qec.predecoder.checkpoint import load_predecoder, save_predecoder
-from qec.training.card import model_card
+from qec.files import make_folder
 from qec.training.data import batches, check_mixture
 from qec.training.log import TrainingLog
 from qec.training.optim import set_learning_rate
 from qec.training.preemption import stop_requests
 from qec.training.processes import Processes
+from qec.training.rules import write_with_rules
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, choose_rules, validation_table
 
 
 def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) -> Path:
@@ -115,32 +112,11 @@ def _optimise(run: Run, settings: TrainSettings) -> str | None:
 
 def _finish(run: Run, settings: TrainSettings) -> Path:
     """Chooses the commit rules; writes the checkpoint with its history, and its card."""
-    network = run.ema.module.eval()
-    choice = choose_rules(network, settings)
     history = {
         **settings.deciding(),
         "shots": run.step * settings.batch,
         "minutes": round(run.seconds / 60, 1),
         "started_from": run.parent,
         "sessions": run.sessions,
-        "validation_shots": settings.validation_shots,
-        "validation_noises": settings.validation_noises,
-        "validation_p": settings.validation_p,
-        "validation_quiet_p": settings.validation_quiet_p,
-        "validation_quiet": choice.quiet,
-        "validation_seed": VALIDATION_SEED,
-        "validation": choice.records,
-        "validation_density": settings.validation_density,
-        "validation_c": settings.validation_c,
-        "warnings": choice.warnings,
     }
-    path = settings.checkpoint
-    save_predecoder(path, network.state_dict(), settings.model, choice.rules, history)
-    with atomic_path(path.with_suffix(".md")) as temporary:
-        temporary.write_text(model_card(load_predecoder(path)))
-    Console().print(validation_table(choice.records, choice.rules))
-    for warning in choice.warnings:
-        print(f"warning: {warning}.")
-    shots, minutes = history["shots"], history["minutes"]
-    print(f"{path}: {shots} shots, {minutes} minutes, {choice.rules}")
-    return path
+    return write_with_rules(run.ema.module.eval(), settings.model, history, settings)

@@ -1,0 +1,88 @@
+"""Commit rules for a trained network: chosen, written with it, shown.
+
+    python -m qec.training.rules CHECKPOINT out=FOLDER [key=value ...]
+
+does so for a network that has been trained already, with the keys of conf/train.yaml that the
+choice goes by: the validation keys, thresholds, gaps, ensemble.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from qec.config import load_config
+from qec.errors import QecError
+from qec.files import atomic_path, make_folder
+from qec.predecoder.checkpoint import load_predecoder, save_predecoder
+from qec.predecoder.network import PreDecoderNetwork
+from qec.training.card import model_card
+from qec.training.settings import TrainSettings
+from qec.training.validate import VALIDATION_SEED, choose_rules, validation_table
+
+
+def write_with_rules(
+    network: PreDecoderNetwork,
+    architecture: dict[str, object],
+    history: dict[str, object],
+    settings: TrainSettings,
+) -> Path:
+    """Chooses the rules; writes the checkpoint, ``settings.checkpoint``, and its card.
+
+    Args:
+        network: trained.
+        architecture: its arguments.
+        history: how it was trained.
+        settings: what the choice goes by.
+    """
+    choice = choose_rules(network, settings)
+    history = {
+        **history,
+        "validation_shots": settings.validation_shots,
+        "validation_noises": settings.validation_noises,
+        "validation_p": settings.validation_p,
+        "validation_quiet_p": settings.validation_quiet_p,
+        "validation_quiet": choice.quiet,
+        "validation_seed": VALIDATION_SEED,
+        "validation": choice.records,
+        "validation_density": settings.validation_density,
+        "validation_c": settings.validation_c,
+        "warnings": choice.warnings,
+    }
+    path = settings.checkpoint
+    save_predecoder(path, network.state_dict(), architecture, choice.rules, history)
+    with atomic_path(path.with_suffix(".md")) as temporary:
+        temporary.write_text(model_card(load_predecoder(path)))
+    Console().print(validation_table(choice.records, choice.rules))
+    for warning in choice.warnings:
+        print(f"warning: {warning}.")
+    print(f"{path}: {history['shots']} shots, {history['minutes']} minutes, {choice.rules}")
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or "=" in arguments[0]:
+        print("usage: python -m qec.training.rules CHECKPOINT out=FOLDER [key=value ...]")
+        return 2
+    name, *overrides = arguments
+    try:
+        settings = TrainSettings.from_config(load_config("train", overrides))
+        predecoder = load_predecoder(name)
+        if "model" not in predecoder.metadata:
+            raise QecError(f"checkpoint {name} does not say how it was trained.")
+        make_folder(settings.out)
+        write_with_rules(
+            predecoder.network, predecoder.metadata["model"], predecoder.metadata, settings
+        )
+    except QecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
