@@ -37,7 +37,6 @@ def test_outputs_are_kept_and_new_channels_are_alive(width, layers):
         {"width": 6},
         {"layers": 3},
         {"kernel": 5},
-        {"stem": 5},
         {"activation": "gelu"},
         {"residual": False},
         {"active_only": True},

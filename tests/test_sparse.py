@@ -32,7 +32,6 @@ def _inputs(shots: int, shape: tuple[int, int, int], rate: float, seed: int) -> 
     arguments=st.fixed_dictionaries(
         {
             "kernel": st.sampled_from([1, 3, 5]),
-            "stem": st.sampled_from([None, 1, 3, 5]),
             "layers": st.integers(2, 4),
             "activation": st.sampled_from(["relu", "gelu", "silu"]),
             "residual": st.booleans(),

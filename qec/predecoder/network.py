@@ -62,7 +62,6 @@ class PreDecoderNetwork(nn.Module):
         residual: add each hidden layer to its input.
         active_only: have features in cells that hold events only.  On CPUs such a network computes
             nothing elsewhere (``qec.predecoder.sparse``).
-        stem: odd kernel size of the first convolution; None: as the others.
 
     Raises:
         ValueError: width or layers too small, or an even kernel.
@@ -76,7 +75,6 @@ class PreDecoderNetwork(nn.Module):
         activation: str = "relu",
         residual: bool = True,
         active_only: bool = False,
-        stem: int | None = None,
     ) -> None:
         super().__init__()
         if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
@@ -86,7 +84,7 @@ class PreDecoderNetwork(nn.Module):
         self.activation = _ACTIVATIONS[activation]
         self.residual = residual
         self.active_only = active_only
-        self.stem = CubeConv(EVENT_CHANNELS, width, stem or kernel)
+        self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
         # What does not depend on the shot enters apart, so that a decoder computes it once.
         self.stem_static = CubeConv(STATIC_CHANNELS, width, kernel, gain=0.5)
         gain = (layers - 2) ** -0.5 if residual and layers > 2 else 1.0
@@ -120,7 +118,7 @@ class PreDecoderNetwork(nn.Module):
     @property
     def reach(self) -> int:
         """Cells, and layers, between a logit and the farthest events that it depends on."""
-        return sum(conv.shape[-1] // 2 for conv in self.convolutions())
+        return (len(self.hidden) + 2) * (self.stem.shape[-1] // 2)
 
     def multiply_adds_per_site(self) -> float:
         """Multiply-adds per data qubit and round (a cell holds four data qubits)."""

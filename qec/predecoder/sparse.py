@@ -32,18 +32,16 @@ class Kernel(NamedTuple):
     Attributes:
         taps: (k^3, inputs, outputs), contiguous.
         bias: (outputs,).
-        size: k, odd.
     """
 
     taps: torch.Tensor
     bias: torch.Tensor
-    size: int
 
     @classmethod
     def of(cls, conv: CubeConv, dtype: torch.dtype) -> Kernel:
-        outputs, inputs, *_, size = conv.shape
+        outputs, inputs, *_ = conv.shape
         taps = conv.weight.view(outputs, inputs, -1).permute(2, 1, 0)
-        return cls(taps.to(dtype).contiguous(), conv.bias.to(dtype), size)
+        return cls(taps.to(dtype).contiguous(), conv.bias.to(dtype))
 
 
 class SparseNetwork:
@@ -61,6 +59,7 @@ class SparseNetwork:
         self, network: PreDecoderNetwork, features: torch.Tensor, dtype: torch.dtype
     ) -> None:
         self._activation, self._residual = network.activation, network.residual
+        self._size = network.stem.shape[-1]
         self._stem, *self._hidden, self._head = (
             Kernel.of(conv, dtype) for conv in network.convolutions()
         )
@@ -74,7 +73,7 @@ class SparseNetwork:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
-        cells = ActiveCells(events, self._head.size)
+        cells = ActiveCells(events, self._size)
         h = _first(self._stem, events.to(self._static.dtype), cells)
         h = h + self._static.index_select(0, cells.cell)
         for kernel in self._hidden:
@@ -83,92 +82,75 @@ class SparseNetwork:
         return _last(self._head, self._activation(h), cells)
 
 
-class Padded(NamedTuple):
-    """Active cells in a volume with a margin as wide as a kernel reaches.
-
-    Attributes:
-        shape: (B, T, Y, X), the margin included.
-        place: int64 (n,), where each cell is in the flattened volume.
-        step: int64 (k^3,), how far each tap of the kernel leads there.
-    """
-
-    shape: tuple[int, int, int, int]
-    place: torch.Tensor
-    step: torch.Tensor
-
-
 class ActiveCells:
     """Which cells hold events, and which of them are neighbours.
 
     Args:
         events: (B, 4, T, Y, X).
-        kernel: odd size of the hidden convolutions.
+        size: k, odd, of the kernels.
 
     Attributes:
+        margin: k // 2.
+        padded: the shape (B, T, Y, X) with that margin on each side of T, Y and X.
         cell: int64 (n,), which cell of its shot each is.
-        source, target: int64 (P,), the pairs, tap by tap: ``target`` reads ``source``.
+        place: int64 (n,), where each is in the flattened padded volume.
+        step: int64 (k^3,), how far each tap leads there.
+        source: int64 (P,), which cell each pair reads; the pairs are in order of taps.
         runs: of each tap but the middle one that has pairs, (tap, start, end) of them.
-        order, start: int64 (P,) and (n,): pairs by target, and where in them each target starts.
+        order, start: int64 (P,) and (n,): pairs by the cell that reads, and where each starts there.
     """
 
-    def __init__(self, events: torch.Tensor, kernel: int) -> None:
+    def __init__(self, events: torch.Tensor, size: int) -> None:
+        self.margin = size // 2
         active = (events != 0).any(dim=1)
-        self._extent = active.shape
-        self._at = active.nonzero()
+        around = functional.pad(active, (self.margin,) * 6)
+        self.padded = around.shape
         self.cell = active.flatten().nonzero().squeeze(1) % active[0].numel()
-        n = len(self.cell)
-        shape, place, step = self.padded(kernel)
-        number = torch.full((math.prod(shape),), -1)
-        number[place] = torch.arange(n)
-        half = len(step) // 2  # what tap k reads one way, tap k^3 - 1 - k reads the other
-        neighbour = number[place + step[:half, None]]
+        self.place = around.flatten().nonzero().squeeze(1)
+        strides = torch.tensor([math.prod(self.padded[axis:]) for axis in (2, 3, 4)])
+        self.step = _offsets(size) @ strides
+
+        n = len(self.place)
+        number = torch.full((around.numel(),), -1)
+        number[self.place] = torch.arange(n)
+        half = len(self.step) // 2  # what tap k reads one way, tap k^3 - 1 - k reads the other
+        neighbour = number[self.place + self.step[:half, None]]
         found = neighbour >= 0
         here, there = found.nonzero()[:, 1], neighbour[found]
-        self.source, self.target = torch.cat([there, here]), torch.cat([here, there])
+        self.source, target = torch.cat([there, here]), torch.cat([here, there])
         ends = found.sum(dim=1).cumsum(0).tolist()
         runs = list(zip(range(half), [0, *ends], ends, strict=False))
         runs += [(2 * half - k, len(here) + start, len(here) + end) for k, start, end in runs]
         self.runs = [run for run in runs if run[1] < run[2]]
-        self.order = torch.argsort(self.target, stable=True)
-        degree = torch.bincount(self.target, minlength=n)
+        self.order = torch.argsort(target, stable=True)
+        degree = torch.bincount(target, minlength=n)
         self.start = degree.cumsum(0) - degree
-
-    def padded(self, kernel: int) -> Padded:
-        """The cells with the margin of a kernel of this odd size."""
-        reach = kernel // 2
-        shots, t, y, x = self._extent
-        shape = (shots, t + 2 * reach, y + 2 * reach, x + 2 * reach)
-        strides = torch.tensor([math.prod(shape[k:]) for k in range(1, 5)])
-        place = (self._at + torch.tensor([0, reach, reach, reach])) @ strides
-        return Padded(shape, place, _offsets(kernel) @ strides[1:])
 
 
 @functools.cache
-def _offsets(kernel: int) -> torch.Tensor:
-    """int64 (k^3, 3), the taps of a kernel in order."""
-    reach = kernel // 2
+def _offsets(size: int) -> torch.Tensor:
+    """int64 (k^3, 3), where the taps of a kernel lead."""
+    reach = size // 2
     return torch.tensor(list(itertools.product(range(-reach, reach + 1), repeat=3)))
 
 
 def _first(kernel: Kernel, events: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The first convolution in active cells, (n, width)."""
-    _, place, step = cells.padded(kernel.size)
-    margin = (0, 0, *(kernel.size // 2,) * 6)
-    channels = functional.pad(events.movedim(1, -1), margin).flatten(0, 3)
-    seen = channels.index_select(0, (place[:, None] + step).flatten())
+    around = functional.pad(events.movedim(1, -1), (0, 0, *(cells.margin,) * 6)).flatten(0, 3)
+    seen = around.index_select(0, (cells.place[:, None] + cells.step).flatten())
     taps = kernel.taps.flatten(0, 1)
     return torch.addmm(kernel.bias, seen.view(-1, len(taps)), taps)
 
 
 def _last(kernel: Kernel, h: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The last convolution, in all cells: (B, outputs, T, Y, X)."""
-    shape, place, step = cells.padded(kernel.size)
     outputs = len(kernel.bias)
-    target = (place[:, None] - step).flatten()  # seen from its source, a tap leads the other way
-    terms = h @ kernel.taps.permute(1, 0, 2).flatten(1)
-    summed = h.new_zeros(math.prod(shape), outputs).index_add(0, target, terms.view(-1, outputs))
-    inner = slice(kernel.size // 2, -(kernel.size // 2) or None)
-    logits = summed.view(*shape, outputs)[:, inner, inner, inner] + kernel.bias
+    # Seen from its source, a tap leads the other way.
+    target = (cells.place[:, None] - cells.step).flatten()
+    terms = (h @ kernel.taps.permute(1, 0, 2).flatten(1)).view(-1, outputs)
+    logits = h.new_zeros(math.prod(cells.padded), outputs).index_add(0, target, terms)
+    inner = slice(cells.margin, -cells.margin or None)
+    logits = logits.view(*cells.padded, outputs)[:, inner, inner, inner] + kernel.bias
     return logits.movedim(-1, 1)
 
 

@@ -17,16 +17,16 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
     """Overwrites the freshly initialised ``large`` so that it computes what ``small`` does.
 
     Raises:
-        QecError: ``large`` is narrower or shallower, differs in kernels, activation or cells, or
+        QecError: ``large`` is narrower or shallower, differs in kernel, activation or cells, or
             gains layers without being residual.
     """
     old, new = _shape(small), _shape(large)
-    kept = ("kernel", "stem", "activation", "residual", "active_only")
+    kept = ("kernel", "activation", "residual", "active_only")
     changed = any(new[key] != old[key] for key in kept)
     smaller = new["width"] < old["width"] or new["layers"] < old["layers"]
     if changed or smaller or (new["layers"] > old["layers"] and not large.residual):
         raise QecError(
-            f"a network of {old} cannot grow into one of {new}: keep kernel, stem, activation, "
+            f"a network of {old} cannot grow into one of {new}: keep kernel, activation, "
             "residual and active_only, and make it wider or (if residual) deeper, never smaller."
         )
     with torch.no_grad():
@@ -38,12 +38,11 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
 
 
 def _shape(network: PreDecoderNetwork) -> dict[str, object]:
-    outputs, _, stem, *_ = network.stem.shape
+    outputs, _, kernel, *_ = network.stem.shape
     return {
         "width": outputs,
         "layers": len(network.hidden) + 2,
-        "kernel": network.head.shape[-1],
-        "stem": stem,
+        "kernel": kernel,
         "activation": network.activation.__name__,
         "residual": network.residual,
         "active_only": network.active_only,
