@@ -97,7 +97,7 @@ class ActiveCells:
         step: int64 (k^3,), how far each tap leads there.
         source: int64 (P,), which cell each pair reads; the pairs are in order of taps.
         runs: of each tap but the middle one that has pairs, (tap, start, end) of them.
-        order, start: int64 (P,) and (n,): pairs by the cell that reads, and where each starts there.
+        order, start: int64 (P,) and (n,): pairs by the cell that reads, and where its pairs start.
     """
 
     def __init__(self, events: torch.Tensor, size: int) -> None:
