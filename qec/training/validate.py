@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import stim
 import torch
+from rich.progress import track
 from rich.table import Table
 
 from qec.circuit import memory_circuit
@@ -76,7 +77,9 @@ def _records(network: PreDecoderNetwork, settings: TrainSettings, p: float) -> l
     )
     scores = [
         _circuit_scores(network, circuit, number, settings, gaps)
-        for number, circuit in enumerate(circuits.values())
+        for number, circuit in enumerate(
+            track(circuits.values(), f"validation, p = {p:g}", transient=True)
+        )
     ]
     names = list(circuits)
     return [
