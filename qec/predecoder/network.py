@@ -107,11 +107,13 @@ class PreDecoderNetwork(nn.Module):
     def dense_logits(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """As ``from_static_features``, by convolutions over all cells."""
         h = self.stem(events) + features
-        active = (events != 0).any(dim=1, keepdim=True).to(h.dtype) if self.active_only else 1
-        h = h * active if self.active_only else h
+        if self.active_only:
+            active = (events != 0).any(dim=1, keepdim=True).to(h.dtype)
+            h = h * active
         for conv in self.hidden:
             update = conv(self.activation(h))
-            update = update * active if self.active_only else update
+            if self.active_only:
+                update = update * active
             h = h + update if self.residual else update
         return self.head(self.activation(h))
 
