@@ -153,6 +153,36 @@ def _with_interval(ratio: Estimate) -> str:
     return f"{value} ({low}-{high})"
 
 
+def markdown(points: Sequence[Accuracy]) -> str:
+    """A line per point, in Markdown."""
+    heads = (
+        *("noise", "p", "d", "R", "basis", "shots"),
+        *("errors: uncorrelated, F's decoder", "F", "errors: correlated, C's decoder", "C"),
+        *("F without fallback", "events", "whole, F and C", "matching time, F and C"),
+    )
+    lines = [heads, ["---"] * len(heads)]
+    for point in points:
+        meta = point.metadata
+        cells = [str(meta.get(key, "")) for key in ("noise", "p", "d", "r", "b")]
+        cells.append(str(point.shots))
+        for name, decoder in FACTORS.items():
+            row = point.rows[decoder]
+            cells.append(f"{row.baseline_errors}, {row.errors}")
+            cells.append(_rounded(point.factor(name)) + " !" * point.harms(name))
+        cells.append(_rounded(point.factor("F0")))
+        cells.append(f"{point.density:.1f}")
+        cells.append(", ".join(f"{100 * point.fallback(name):.1f}" for name in FACTORS) + " %")
+        cells.append(", ".join(f"{point.speedup(name):.1f}" for name in FACTORS))
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _rounded(ratio: Estimate) -> str:
+    if math.isnan(ratio.value):
+        return "-"
+    return f"**{ratio.value:.2f} ({ratio.low:.2f}-{ratio.high:.2f})**"
+
+
 _LEGEND = (
     "F: LER(pymatching-css) / LER(predecoder+pymatching), with its paired 95 % interval",
     "C: LER(pymatching-correlated-css) / LER(predecoder+pymatching-correlated), likewise",

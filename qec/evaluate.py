@@ -12,7 +12,7 @@ from pathlib import Path
 import sinter
 from omegaconf import DictConfig, OmegaConf
 
-from qec.accuracy import BASELINES, Accuracy, report
+from qec.accuracy import BASELINES, Accuracy, markdown, report
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
@@ -54,8 +54,9 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
         [row for point in points for row in point.rows.values()], settings.out / "stats.csv"
     )
     text = report(points, settings.precision)
-    with atomic_path(settings.out / "accuracy.txt") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    for name, content in (("accuracy.txt", text), ("accuracy.md", markdown(points))):
+        with atomic_path(settings.out / name) as temporary:
+            temporary.write_text(content + "\n", encoding="utf-8")
     plots = plot_factors(points, settings.out)
     plots += plot_reliability(
         diagrams(settings, points), points[0].metadata["predecoder"], settings.out
@@ -67,7 +68,8 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
         stats,
         started=started,
         workers=settings.num_workers,
-        files=f"{collected} stats.csv accuracy.txt {' '.join(path.name for path in plots)}",
+        files=f"{collected} stats.csv accuracy.txt accuracy.md "
+        f"{' '.join(path.name for path in plots)}",
         command=command,
     )
     return points

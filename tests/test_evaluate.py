@@ -25,7 +25,7 @@ from qec.stats import Estimate
 
 SMALL = ["distance=3", "noise=uniform", "basis=X", "num_workers=1", "reliability_shots=64"]
 FILES = [
-    *("accuracy.png", "accuracy.svg", "accuracy.txt", "collected.csv"),
+    *("accuracy.md", "accuracy.png", "accuracy.svg", "accuracy.txt", "collected.csv"),
     *("reliability.png", "reliability.svg", "stats.csv"),
 ]
 
@@ -72,6 +72,10 @@ def test_evaluate_writes_its_files_and_resumes(tmp_path, capsys):
     text = capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert (out / "accuracy.txt").read_text().rstrip() in text
+    lines = (out / "accuracy.md").read_text().splitlines()
+    assert [line.split(" | ")[:6] for line in lines[2:]] == [
+        [f"| {noise}", "0.02", "3", "6", "X", "900"] for noise in ("uniform", "si1000")
+    ]
     for expected in (
         "uniform noise, basis X, fast@",
         "si1000 noise, basis X, fast@",
