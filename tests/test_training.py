@@ -46,6 +46,7 @@ TINY = [
     "validation_noises=[uniform]",
     "thresholds=[0.5,0.9]",
     "gaps=[0.3]",
+    "quiet_gaps=[0.3]",
 ]
 
 

@@ -65,6 +65,7 @@ class TrainSettings:
     ensemble: int
     thresholds: tuple[float, ...]
     gaps: tuple[float, ...]
+    quiet_gaps: tuple[float, ...]
 
     @classmethod
     def from_config(cls, config: DictConfig) -> TrainSettings:
@@ -128,7 +129,7 @@ _DECIDING = (
 )
 _LISTS = (
     *("distances", "orientations", "noises", "ps"),
-    *("validation_distances", "validation_noises", "thresholds", "gaps"),
+    *("validation_distances", "validation_noises", "thresholds", "gaps", "quiet_gaps"),
 )
 
 
@@ -178,6 +179,6 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_density": (_number(lambda x: x >= 1), "a number >= 1"),
     "validation_c": _POSITIVE,
     "ensemble": (lambda x: _integer(1)(x) and x % 2 == 1, "an odd number >= 1"),
-    "gaps": (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]"),
+    **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }

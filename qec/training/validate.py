@@ -60,17 +60,19 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     ``validation_quiet_p`` each takes the largest gap with which it still does, see
     ``with_quiet_gaps``.
     """
-    choice = pick_rules(_records(network, settings, settings.validation_p), settings)
-    if settings.validation_quiet_p is None:
+    loud, quiet = settings.validation_p, settings.validation_quiet_p
+    choice = pick_rules(_records(network, settings, loud, (0.0, *settings.gaps)), settings)
+    if quiet is None:
         return choice
     return with_quiet_gaps(
-        choice, _records(network, settings, settings.validation_quiet_p), settings
+        choice, _records(network, settings, quiet, settings.quiet_gaps), settings
     )
 
 
-def _records(network: PreDecoderNetwork, settings: TrainSettings, p: float) -> list[dict]:
+def _records(
+    network: PreDecoderNetwork, settings: TrainSettings, p: float, gaps: tuple[float, ...]
+) -> list[dict]:
     """What each threshold and gap does at a noise strength."""
-    gaps = (0.0, *settings.gaps)
     circuits = validation_circuits(settings, p)
     rate = np.mean(
         [SpaceTimeLattice.from_circuit(c).detection_rate.mean() for c in circuits.values()]
