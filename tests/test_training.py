@@ -416,7 +416,7 @@ def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
 
 
 def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -> None:
-    settings = tiny(tmp_path / "run", "gaps=[0.1,0.2,0.3]", "validation_density=5")
+    settings = tiny(tmp_path / "run", "validation_quiet_density=5")
     loud = [{"rate": 0.06}]
     rules = CommitRules(CommitRule(0.5, 0.1), CommitRule(0.9, 0.3))
     quiet = [

@@ -6,7 +6,7 @@ import collections
 from collections.abc import Sequence
 
 from qec.predecoder.correction import Predecoder
-from qec.predecoder.rule import CommitRule
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.settings import LABELS
 from qec.training.validate import by_distance, validation_cells
 
@@ -43,7 +43,7 @@ uses. F and C: logical error rates of uncorrelated and of correlated matching al
 rule, same shots, same (basis-split) error model; geometric means. Events: detection events sampled
 over those that matching gets, residuals and whole syndromes. The rule for correlated matching hands
 on the fewest events at C = {validation_c:g}; that for uncorrelated matching has the highest F with
-{validation_density:g} times fewer events or more.{quiet}
+{validation_density:g} times fewer events or more.
 
 Without fallback:
 
@@ -53,11 +53,18 @@ At these thresholds, by the logical gap (as a fraction of the weight of the ligh
 operator) below which a shot is matched as a whole:
 
 {gaps}
-{warning}"""
+{quiet}{warning}"""
 
-_QUIET = """ At p = {validation_quiet_p} logical
-errors are too rare to choose by, so each takes the largest gap there that leaves its events cut by
-that much; between the two the gap is linear in the logarithm of the mean detection rate."""
+_HEADS = ("threshold", "gap", "F", "C", "events", "matched as a whole")
+
+_QUIET = """\
+
+At p = {validation_quiet_p} logical errors are too rare to choose by, so each takes the largest gap there with
+{validation_quiet_density:g} times fewer events; between the two the gap is linear in the logarithm of the mean
+detection rate:
+
+{table}
+"""  # noqa: E501
 
 
 def model_card(predecoder: Predecoder) -> str:
@@ -83,7 +90,6 @@ def model_card(predecoder: Predecoder) -> str:
         if record["threshold"] in used
     ]
     distances = list(by_distance(figures[0], "F"))
-    heads = ["threshold", "gap", "F", "C", "events", "matched as a whole"]
     fields = {
         **history,
         **{key: _counted(history[key]) for key in ("distances", "orientations", "noises", "ps")},
@@ -95,14 +101,14 @@ def model_card(predecoder: Predecoder) -> str:
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
         **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
-        "quiet": _quiet(history),
+        "quiet": _quiet(history, rules),
         "voters": _voters(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
         "warning": "".join(f"\n**Warning: {text}.**\n" for text in history["warnings"]),
         "plain": _markdown(["threshold", *(f"F, {d}" for d in distances), "events"], plain),
-        "gaps": _markdown([*heads, *(f"C, {d}" for d in distances)], by_gap),
+        "gaps": _markdown([*_HEADS, *(f"C, {d}" for d in distances)], by_gap),
         "validation_circuits": ", ".join(figures[0]["F"]),
     }
     return _CARD.format(**fields)
@@ -117,11 +123,18 @@ def _gap(rule: CommitRule) -> str:
     )
 
 
-def _quiet(history: dict) -> str:
+def _quiet(history: dict, rules: CommitRules) -> str:
     """How the gap for quieter noise was chosen, and what it does there."""
     if not history.get("validation_quiet"):
         return ""
-    return _QUIET.format(**history)
+    rows = []
+    for name, rule in vars(rules).items():
+        for record in history["validation_quiet"]:
+            if record["threshold"] == rule.threshold:
+                threshold, _, *cells = validation_cells(record, rules)
+                chosen = f" ({name})" if record["gap"] == rule.gap[0][1] else ""
+                rows.append((threshold, f"{record['gap']:g}{chosen}", *cells))
+    return _QUIET.format(**history, table=_markdown(_HEADS, rows))
 
 
 def _voters(members: int) -> str:

@@ -48,6 +48,7 @@ def write_with_rules(
         "validation_seed": VALIDATION_SEED,
         "validation": choice.records,
         "validation_density": settings.validation_density,
+        "validation_quiet_density": settings.validation_quiet_density,
         "validation_c": settings.validation_c,
         "warnings": choice.warnings,
     }

@@ -61,6 +61,7 @@ class TrainSettings:
     validation_p: float
     validation_quiet_p: float | None
     validation_density: float
+    validation_quiet_density: float
     validation_c: float
     ensemble: int
     thresholds: tuple[float, ...]
@@ -176,7 +177,10 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_shots": (_integer(1), "an integer >= 1"),
     "validation_p": _STRENGTH,
     "validation_quiet_p": (lambda x: x is None or _STRENGTH[0](x), f"null or {_STRENGTH[1]}"),
-    "validation_density": (_number(lambda x: x >= 1), "a number >= 1"),
+    **dict.fromkeys(
+        ("validation_density", "validation_quiet_density"),
+        (_number(lambda x: x >= 1), "a number >= 1"),
+    ),
     "validation_c": _POSITIVE,
     "ensemble": (lambda x: _integer(1)(x) and x % 2 == 1, "an odd number >= 1"),
     **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),

@@ -56,9 +56,8 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     uncorrelated and of correlated matching alone (basis-split model) over that of the candidate.
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` on average, and 1 or nearly so at each distance; that for uncorrelated matching
-    has the highest mean log F of those that cut the events by ``validation_density``.  At
-    ``validation_quiet_p`` each takes the largest gap with which it still does, see
-    ``with_quiet_gaps``.
+    has the highest mean log F of those that cut the events by ``validation_density``.  Both get
+    another gap at ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
     loud, quiet = settings.validation_p, settings.validation_quiet_p
     choice = pick_rules(_records(network, settings, loud, (0.0, *settings.gaps)), settings)
@@ -119,8 +118,8 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     """The rules with a second gap, for quieter noise.
 
     There logical errors are too rare to choose by, but falling back costs little: so each rule
-    takes the largest gap that leaves its events cut by ``validation_density``, and at least the gap
-    that it has.
+    takes the largest gap that leaves its events cut by ``validation_quiet_density``, and at least
+    the gap that it has.
     """
 
     def extended(rule: CommitRule) -> CommitRule:
@@ -128,7 +127,7 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
             record["gap"]
             for record in quiet
             if record["threshold"] == rule.threshold
-            and record["density_ratio"] >= settings.validation_density
+            and record["density_ratio"] >= settings.validation_quiet_density
         ]
         steps = (quiet[0]["rate"], max(rule.gap, *gaps, 0.0)), (choice.records[0]["rate"], rule.gap)
         return dataclasses.replace(rule, gap=steps)
