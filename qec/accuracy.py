@@ -154,14 +154,20 @@ def _with_interval(ratio: Estimate) -> str:
 
 
 def markdown(points: Sequence[Accuracy]) -> str:
-    """A line per point, in Markdown."""
+    """A line per point, by noise, strength and distance, in Markdown."""
     heads = (
         *("noise", "p", "d", "R", "basis", "shots"),
         *("errors: uncorrelated, F's decoder", "F", "errors: correlated, C's decoder", "C"),
         *("F without fallback", "events", "whole, F and C", "matching time, F and C"),
     )
     lines = [heads, ["---"] * len(heads)]
-    for point in points:
+    noises = list(dict.fromkeys(point.metadata["noise"] for point in points))
+
+    def order(point: Accuracy) -> tuple:
+        meta = point.metadata
+        return noises.index(meta["noise"]), meta.get("p", 0), meta["d"], meta["r"], meta["b"]
+
+    for point in sorted(points, key=order):
         meta = point.metadata
         cells = [str(meta.get(key, "")) for key in ("noise", "p", "d", "r", "b")]
         cells.append(str(point.shots))
