@@ -14,7 +14,7 @@ _CARD = """\
 # Pre-decoder `{name}`
 
 {parameters} parameters in {layers} convolutions; {cost:.2f} million multiply-adds per data qubit
-and round.
+and round{sparse}.
 
 | decoder | commits above | whole syndrome to {voters} at a gap |
 |---|---|---|
@@ -54,6 +54,9 @@ operator) below which a shot is matched as a whole:
 
 {gaps}
 {quiet}{warning}"""
+
+_SPARSE = """ over all cells, on a CPU only a few per cent of them: features in cells with
+detection events only"""
 
 _HEADS = ("threshold", "gap", "F", "C", "events", "matched as a whole")
 
@@ -98,6 +101,7 @@ def model_card(predecoder: Predecoder) -> str:
         "parameters": sum(p.numel() for p in network.parameters()),
         "layers": len(network.hidden) + 2,
         "cost": network.multiply_adds_per_site() / 1e6,
+        "sparse": _SPARSE if network.active_only else "",
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
         **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
