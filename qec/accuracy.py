@@ -12,6 +12,7 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
+from qec.markdown import markdown_table
 from qec.results import Row, point_title, rows_of, short
 from qec.stats import Estimate, paired_ratio
 
@@ -160,7 +161,7 @@ def markdown(points: Sequence[Accuracy]) -> str:
         *("errors: uncorrelated, F's decoder", "F", "errors: correlated, C's decoder", "C"),
         *("F without fallback", "events", "whole, F and C", "matching time, F and C"),
     )
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     noises = list(dict.fromkeys(point.metadata["noise"] for point in points))
 
     def order(point: Accuracy) -> tuple:
@@ -180,7 +181,7 @@ def markdown(points: Sequence[Accuracy]) -> str:
         cells.append(", ".join(f"{100 * point.fallback(name):.1f}" for name in FACTORS) + " %")
         cells.append(", ".join(f"{point.speedup(name):.1f}" for name in FACTORS))
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(heads, lines)
 
 
 def _rounded(ratio: Estimate) -> str:

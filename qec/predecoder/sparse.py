@@ -67,13 +67,16 @@ class SparseNetwork:
 
     def __call__(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X), some shots at a time."""
-        active = int((events != 0).any(dim=1).sum())
-        shots = max(1, _CELLS_PER_PASS * len(events) // max(active, 1))
-        parts = [self._one_pass(part) for part in events.split(shots)]
+        active = (events != 0).any(dim=1)
+        shots = max(1, _CELLS_PER_PASS * len(events) // max(int(active.sum()), 1))
+        parts = [
+            self._one_pass(*part)
+            for part in zip(events.split(shots), active.split(shots), strict=True)
+        ]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
-        cells = ActiveCells(events, self._size)
+    def _one_pass(self, events: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        cells = ActiveCells(active, self._size)
         h = _first(self._stem, events.to(self._static.dtype), cells)
         h = h + self._static.index_select(0, cells.cell)
         for kernel in self._hidden:
@@ -86,7 +89,7 @@ class ActiveCells:
     """Which cells hold events, and which of them are neighbours.
 
     Args:
-        events: (B, 4, T, Y, X).
+        active: bool (B, T, Y, X), the cells with events.
         size: k, odd, of the kernels.
 
     Attributes:
@@ -100,9 +103,8 @@ class ActiveCells:
         order, start: int64 (P,) and (n,): pairs by the cell that reads, and where its pairs start.
     """
 
-    def __init__(self, events: torch.Tensor, size: int) -> None:
+    def __init__(self, active: torch.Tensor, size: int) -> None:
         self.margin = size // 2
-        active = (events != 0).any(dim=1)
         around = functional.pad(active, (self.margin,) * 6)
         self.padded = around.shape
         self.cell = active.flatten().nonzero().squeeze(1) % active[0].numel()

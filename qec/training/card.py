@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 
+from qec.markdown import markdown_table
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.settings import LABELS
@@ -111,8 +112,8 @@ def model_card(predecoder: Predecoder) -> str:
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
         "warning": "".join(f"\n**Warning: {text}.**\n" for text in history["warnings"]),
-        "plain": _markdown(["threshold", *(f"F, {d}" for d in distances), "events"], plain),
-        "gaps": _markdown([*_HEADS, *(f"C, {d}" for d in distances)], by_gap),
+        "plain": markdown_table(["threshold", *(f"F, {d}" for d in distances), "events"], plain),
+        "gaps": markdown_table([*_HEADS, *(f"C, {d}" for d in distances)], by_gap),
         "validation_circuits": ", ".join(figures[0]["F"]),
     }
     return _CARD.format(**fields)
@@ -138,16 +139,11 @@ def _quiet(history: dict, rules: CommitRules) -> str:
                 threshold, _, *cells = validation_cells(record, rules)
                 chosen = f" ({name})" if record["gap"] == rule.gap[0][1] else ""
                 rows.append((threshold, f"{record['gap']:g}{chosen}", *cells))
-    return _QUIET.format(**history, table=_markdown(_HEADS, rows))
+    return _QUIET.format(**history, table=markdown_table(_HEADS, rows))
 
 
 def _voters(members: int) -> str:
     return f"{members} voting correlated matchings" if members > 1 else "correlated matching"
-
-
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _counted(values: Sequence) -> str:

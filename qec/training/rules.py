@@ -8,12 +8,14 @@ choice goes by: the validation keys, thresholds, gaps, ensemble.
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
+from omegaconf import DictConfig
 from rich.console import Console
 
-from qec.config import load_config
+from qec.config import module_main
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
@@ -70,19 +72,18 @@ def main(arguments: list[str] | None = None) -> int:
         print("usage: python -m qec.training.rules CHECKPOINT out=FOLDER [key=value ...]")
         return 2
     name, *overrides = arguments
-    try:
-        settings = TrainSettings.from_config(load_config("train", overrides))
-        predecoder = load_predecoder(name)
-        if "model" not in predecoder.metadata:
-            raise QecError(f"checkpoint {name} does not say how it was trained.")
-        make_folder(settings.out)
-        write_with_rules(
-            predecoder.network, predecoder.metadata["model"], predecoder.metadata, settings
-        )
-    except QecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return module_main("qec.training.rules", "train", overrides, functools.partial(_run, name))
+
+
+def _run(name: str, config: DictConfig) -> None:
+    settings = TrainSettings.from_config(config)
+    predecoder = load_predecoder(name)
+    if "model" not in predecoder.metadata:
+        raise QecError(f"checkpoint {name} does not say how it was trained.")
+    make_folder(settings.out)
+    write_with_rules(
+        predecoder.network, predecoder.metadata["model"], predecoder.metadata, settings
+    )
 
 
 if __name__ == "__main__":

@@ -73,13 +73,13 @@ def _records(
 ) -> list[dict]:
     """What each threshold and gap does at a noise strength."""
     circuits = validation_circuits(settings, p)
-    rate = np.mean(
-        [SpaceTimeLattice.from_circuit(c).detection_rate.mean() for c in circuits.values()]
-    )
+    lattices = [SpaceTimeLattice.from_circuit(circuit) for circuit in circuits.values()]
+    rate = np.mean([lattice.detection_rate.mean() for lattice in lattices])
+    pairs = list(zip(circuits.values(), lattices, strict=True))
     scores = [
-        _circuit_scores(network, circuit, number, settings, gaps)
-        for number, circuit in enumerate(
-            track(circuits.values(), f"validation, p = {p:g}", transient=True)
+        _circuit_scores(network, circuit, lattice, number, settings, gaps)
+        for number, (circuit, lattice) in enumerate(
+            track(pairs, f"validation, p = {p:g}", transient=True)
         )
     ]
     names = list(circuits)
@@ -129,7 +129,7 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
             if record["threshold"] == rule.threshold
             and record["density_ratio"] >= settings.validation_quiet_density
         ]
-        steps = (quiet[0]["rate"], max(rule.gap, *gaps, 0.0)), (choice.records[0]["rate"], rule.gap)
+        steps = (quiet[0]["rate"], max([rule.gap, *gaps])), (choice.records[0]["rate"], rule.gap)
         return dataclasses.replace(rule, gap=steps)
 
     rules = CommitRules(**{name: extended(rule) for name, rule in vars(choice.rules).items()})
@@ -227,12 +227,12 @@ def _record(threshold: float, gap: float, names: list[str], scores: list[_Score]
 def _circuit_scores(
     network: PreDecoderNetwork,
     circuit: stim.Circuit,
+    lattice: SpaceTimeLattice,
     number: int,
     settings: TrainSettings,
     gaps: tuple[float, ...],
 ) -> dict[tuple[int, int], _Score]:
     """The score of each (threshold number, gap number), all on the same shots."""
-    lattice = SpaceTimeLattice.from_circuit(circuit)
     plain = Matcher(basis_split(lattice), correlated=False)
     with_gap = GapMatcher(plain.graph, lattice, largest=max(gaps))
     ensemble = EnsembleMatcher(lattice, settings.ensemble)
