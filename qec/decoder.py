@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,9 +121,9 @@ class Decoder:
             dtype = resolve_precision(precision, resolve_device(device))
             bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
             rule = predecoder.rules.ahead_of(correlated)
-        gap = rule.gap_on(lattice) if fallback and rule is not None else 0
-        if gap > 0:
-            return cls(dem.num_detectors, Fallback(lattice, gap, rule.members), bound, rule)
+            rule = dataclasses.replace(rule, gap=rule.gap_on(lattice) if fallback else 0.0)
+        if rule is not None and rule.gap > 0:
+            return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
         if members > 1:
             if not correlated or lattice is None or predecoder is not None:
                 raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
@@ -156,7 +157,9 @@ class Decoder:
         detectors = unpacked(np.asarray(detectors), self.num_detectors, packed=False)
         decoders = (self, *others)
         if self.predecoder is None:
-            return [Predecoded(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders]
+            return [
+                Predecoded.sure(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders
+            ]
         return self.predecoder.apply(detectors, *(decoder._rule for decoder in decoders))
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:

@@ -28,9 +28,9 @@ class Matched(NamedTuple):
 class Fallback:
     """Matches residuals, and matches anew, as a whole, the shots where they leave doubt.
 
-    Uncorrelated matching of the residual predicts.  The shots whose logical gap is below ``gap``
-    times the weight of the lightest logical operator go to correlated matching of all their
-    detection events instead, by an ensemble of ``members``.
+    Uncorrelated matching of the residual predicts.  The shots whose logical gap, the residual's or
+    the network's, is below ``gap`` times the weight of the lightest logical operator go to
+    correlated matching of all their detection events instead, by an ensemble of ``members``.
 
     Raises:
         QecError: PyMatching refuses the model, or the logical gap is not defined on it.
@@ -45,7 +45,7 @@ class Fallback:
         """As ``Decoder.match``."""
         flips, gaps = self._residual.decode_batch(predecoded.residual)
         flips = flips ^ predecoded.committed
-        doubtful = gaps < self._residual.cap
+        doubtful = np.minimum(gaps, predecoded.gap) < self._residual.cap
         if doubtful.any():
             flips[doubtful] = self._full.decode_batch(detectors[doubtful])
         return Matched(flips, doubtful)

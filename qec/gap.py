@@ -42,11 +42,8 @@ class GapMatcher:
     ) -> None:
         self._detectors = np.flatnonzero(lattice.sector == MEMORY)
         u, v, weight, flip = _edges(graph, lattice, self._detectors)
-        n, inner = len(self._detectors), v >= 0
-        self._side = side = _sides(n, u[inner], v[inner], flip[inner])
-        far = ~inner & (flip ^ side[u])
-        if not far.any() or not (~inner & ~far).any():
-            raise QecError(_UNDEFINED)
+        n = len(self._detectors)
+        self._side, far = boundaries(n, u, v, flip)
         # One node of the far boundary per layer, joined at no cost: a single one would have so many
         # neighbours that PyMatching slows down.
         layer = lattice.layer[self._detectors]
@@ -111,18 +108,35 @@ def _edges(
     return u, v, weight, flip
 
 
-def _sides(n: int, u: np.ndarray, v: np.ndarray, flip: np.ndarray) -> np.ndarray:
-    """bool (n,): detectors to multiply the observable by, so that no inner edge flips it.
+def boundaries(
+    n: int, u: np.ndarray, v: np.ndarray, flip: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Moves the observable onto one of the two boundaries, by multiplying it with checks.
 
-    Multiplying the observable by checks moves it onto a boundary.  Two copies of each detector,
-    joined crosswise by the edges that flip the observable, fall apart into two halves if it can.
+    Args:
+        n: number of detectors.
+        u, v: int64, the ends of each edge; v = -1 is a boundary.
+        flip: bool, the edges that flip the observable.
+
+    Returns:
+        bool (n,), the detectors to multiply it with; bool, the edges that end on that boundary.
+
+    Raises:
+        QecError: the observable is not the parity of the errors that end on one of two boundaries.
     """
-    heads, tails = np.concatenate([u, u + n]), np.concatenate([v + n * flip, v + n * ~flip])
+    inner = v >= 0
+    # Two copies of each detector, joined crosswise by the edges that flip the observable, fall
+    # apart into two halves if it can be moved.
+    u_in, v_in, flip_in = u[inner], v[inner], flip[inner]
+    heads = np.concatenate([u_in, u_in + n])
+    tails = np.concatenate([v_in + n * flip_in, v_in + n * ~flip_in])
     joined = scipy.sparse.coo_matrix((np.ones(len(heads)), (heads, tails)), shape=(2 * n, 2 * n))
     _, half = csgraph.connected_components(joined, directed=False)
-    if (half[:n] == half[n:]).any():
+    side = half[:n] > half[n:]
+    far = ~inner & (flip ^ side[u])
+    if (half[:n] == half[n:]).any() or not far.any() or not (~inner & ~far).any():
         raise QecError(_UNDEFINED)
-    return half[:n] > half[n:]
+    return side, far
 
 
 def _matching(

@@ -65,7 +65,7 @@ def assert_null_changes_nothing(circuit, shots, seed):
                 correlated=correlated,
                 decomposition=decomposition,
             )
-            residual, flips = decoder.predecode(dets.view(np.uint8))
+            residual, flips, _ = decoder.predecode(dets.view(np.uint8))
             np.testing.assert_array_equal(residual, dets)
             assert not flips.any()
             alone = pymatching.Matching.from_detector_error_model(
@@ -177,7 +177,7 @@ def test_residual_plus_boundary_of_the_correction_is_the_input(
     lattice = SpaceTimeLattice.from_circuit(circuit)
     dets = sample(circuit, 300, seed=4)[0].view(np.uint8)  # more than one pass of the network
     bound = eager().bind(lattice)
-    ((residual, flips),) = bound.apply(dets, CommitRule(0.5))
+    ((residual, flips, _),) = bound.apply(dets, CommitRule(0.5))
     assert (residual != dets).any(axis=1).mean() > 0.9
     committed = torch.cat(
         [(bound.logits(torch.from_numpy(part)) > 0).byte() for part in (dets[:256], dets[256:])]
@@ -316,7 +316,7 @@ def weights_of(architecture):
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
-    rules = CommitRules(CommitRule(0.75, 0.3), CommitRule(0.5, ((0.01, 0.5), (0.05, 0.95)), 5))
+    rules = CommitRules(CommitRule(0.75, 0.3), CommitRule(0.5, ((5, 0.01, 0.5), (5, 0.05, 0.95)), 5))
     save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
     loaded = load_predecoder(path)
     assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})
@@ -414,10 +414,13 @@ def test_gaps_are_validated(gap):
 
 @pytest.mark.parametrize(
     "gap",
-    [(), (0.1, 0.2), ((0.1,),), ((0.2, 0.1), (0.1, 0.1)), ((0.1, 2),), ((0, 0.1),), (("a", 0.1),)],
+    [
+        *((), (5, 0.1, 0.2), ((0.1, 0.2),), ((5, 0.2, 0.1), (5, 0.1, 0.1))),
+        *(((9, 0.1, 0.1), (5, 0.2, 0.1)), ((5, 0.1, 2),), ((5, 0, 0.1),), ((5, "a", 0.1),)),
+    ],
 )
-def test_gaps_by_noise_are_validated(gap):
-    with pytest.raises(QecError, match=r"must be pairs \(rate, fraction\)"):
+def test_gaps_by_distance_and_noise_are_validated(gap):
+    with pytest.raises(QecError, match=r"must be triples \(distance, rate, fraction\)"):
         CommitRule(0.9, gap)
 
 
@@ -426,7 +429,7 @@ def test_gaps_by_noise_are_validated(gap):
 
 def test_shipped_checkpoint_says_how_it_was_trained(fast):
     assert 0.5 <= fast.rules.uncorrelated.threshold < 1
-    assert fast.rules.correlated.loud_gap > 0
+    assert all(gap > 0 for _, _, gap in fast.rules.correlated.gap)
     assert fast.metadata
 
 

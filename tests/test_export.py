@@ -140,7 +140,7 @@ def test_nothing_is_committed_at_threshold_one(our_circuit):
     null = Predecoder.null()
     module = PredecoderModule(bind(null, dem), null.rules.uncorrelated)
     dets, _ = sample(dem, 100, seed=5)
-    residual, committed = GraphRunner(predecoder_graph(module)).predecode(dets)
+    residual, committed, _ = GraphRunner(predecoder_graph(module)).predecode(dets)
     np.testing.assert_array_equal(residual, dets)
     assert not committed.any()
 

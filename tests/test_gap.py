@@ -177,19 +177,21 @@ def test_correlated_decoders_fall_back_at_their_own_gap(our_circuit):
     assert 0 < counts[0] < counts[1] < len(dets)
 
 
-def test_gaps_follow_the_noise(our_circuit):
-    """At the rates that it names a rule has the gaps that it names; beyond, those at the ends."""
+def test_gaps_follow_noise_and_distance(our_circuit):
+    """Where it names one a rule has that gap; beyond, the nearest; between, a mixture."""
     lattices = [SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", p)) for p in (0.002, 0.008)]
     quiet, loud = (float(lattice.detection_rate.mean()) for lattice in lattices)
     assert quiet < loud
-    rule = CommitRule(1, ((quiet, 0.4), (loud, 0.1)))
+    rule = CommitRule(1, ((5, quiet, 0.4), (5, loud, 0.1), (9, quiet, 0.8)))
     assert [rule.gap_on(lattice) for lattice in lattices] == pytest.approx([0.4, 0.1])
     middle = SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", 0.004))
     part = np.log(middle.detection_rate.mean() / quiet) / np.log(loud / quiet)
     assert rule.gap_on(middle) == pytest.approx(0.4 - 0.3 * part)
-    for p, gap in ((0.0005, 0.4), (0.02, 0.1)):
-        assert rule.gap_on(SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", p))) == gap
-    assert rule.loud_gap == 0.1
+    for distance, p, gap in ((5, 0.0005, 0.4), (5, 0.02, 0.1), (3, 0.02, 0.1), (11, 0.02, 0.8)):
+        lattice = SpaceTimeLattice.from_circuit(our_circuit(distance, 2, "X", p))
+        assert rule.gap_on(lattice) == pytest.approx(gap)
+    between = SpaceTimeLattice.from_circuit(our_circuit(7, 2, "X", 0.02))
+    assert rule.gap_on(between) == pytest.approx((0.1 + 0.8) / 2)
 
     circuit = our_circuit(5, 5, "X", 0.008)
     dets = circuit.compile_detector_sampler(seed=7).sample(1000).view(np.uint8)

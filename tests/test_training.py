@@ -20,9 +20,10 @@ from qec.errors import QecError
 from qec.matching import Matcher, basis_split
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
-from qec.predecoder.rule import CommitRule, CommitRules
+from qec.predecoder.rule import CommitRule
 from qec.predecoder.zoo import build_network
 from qec.training import data, teacher
+from qec.training.choice import pick_rules, with_quiet_gaps
 from qec.training.data import BatchStream, Labeller, Source, batches
 from qec.training.loop import train
 from qec.training.muon import Muon
@@ -30,7 +31,6 @@ from qec.training.optim import build_optimisers
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher
-from qec.training.validate import Choice, with_quiet_gaps
 
 TINY = [
     "model={width: 8, layers: 3}",
@@ -244,8 +244,14 @@ def test_command_line(tmp_path, capsys) -> None:
     predecoder = load_predecoder(out / "run.safetensors")
     assert predecoder.metadata["shots"] == 640
     assert predecoder.rules.uncorrelated.threshold in (0.5, 0.9)
-    assert predecoder.rules.uncorrelated.loud_gap in (0, 0.3)
-    assert predecoder.rules.correlated.loud_gap == 0.3
+    for rule, gaps in (
+        (predecoder.rules.uncorrelated, (0, 0.3)),
+        (predecoder.rules.correlated, (0.3,)),
+    ):
+        (distance, quiet, _), (also, loud, gap) = rule.gap
+        assert (distance, also) == (3, 3)
+        assert quiet < loud
+        assert gap in gaps
     assert list((out / "tensorboard").iterdir())
     card = (out / "run.md").read_text()
     assert "| training shots | 640 |" in card
@@ -410,30 +416,64 @@ def test_the_parent_is_the_one_it_started_from(tmp_path) -> None:
 
 def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
     path = train(tiny(tmp_path / "run", "shots=64"))  # one step: it commits nothing
-    assert "warning: no rule cuts the events by 5" in capsys.readouterr().out
+    assert "warning: no rule cuts the events by 8" in capsys.readouterr().out
     assert "no rule cuts" in load_predecoder(path).metadata["warnings"][0]
     assert "**Warning: no rule cuts" in path.with_suffix(".md").read_text()
 
 
+def record(distance, threshold, gap, f, c, events, rate=0.06) -> dict:
+    return {
+        **{"distance": distance, "threshold": threshold, "gap": gap, "F": f, "C": c},
+        **{"events": events, "fallback": 0.1, "rate": rate},
+    }
+
+
+CANDIDATES = [
+    record(5, 0.5, 0.1, 1.1, 0.8, 12),
+    record(5, 0.5, 0.2, 1.2, 0.9, 9),
+    record(5, 0.5, 0.3, 1.3, 1.0, 7),
+    record(9, 0.5, 0.1, 1.2, 0.9, 8),
+    record(9, 0.5, 0.2, 1.4, 1.0, 6),
+    record(5, 0.9, 0.1, 1.5, 1.0, 6),
+    record(9, 0.9, 0.1, 1.5, 1.0, 6),
+]
+
+
+def test_each_distance_gets_its_gap(tmp_path) -> None:
+    settings = tiny(tmp_path / "run", "validation_density=8", "validation_c=0.995")
+    rules, _, _, warnings = pick_rules(CANDIDATES, settings)
+    assert rules.uncorrelated == CommitRule(0.5, ((5, 0.06, 0.2), (9, 0.06, 0.1)))
+    assert rules.correlated == CommitRule(0.5, ((5, 0.06, 0.3), (9, 0.06, 0.2)))
+    assert not warnings
+
+
+def test_what_no_candidate_reaches_is_said(tmp_path) -> None:
+    settings = tiny(tmp_path / "run", "validation_density=20", "validation_c=2")
+    rules, _, _, warnings = pick_rules(CANDIDATES, settings)
+    assert rules.uncorrelated.threshold == 0.9  # the highest F
+    assert len(warnings) == 2
+
+
 def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -> None:
-    settings = tiny(tmp_path / "run", "validation_quiet_density=5")
-    loud = [{"rate": 0.06}]
-    rules = CommitRules(CommitRule(0.5, 0.1), CommitRule(0.9, 0.3))
+    settings = tiny(tmp_path / "run", "validation_density=8", "validation_quiet_density=5")
     quiet = [
-        {"threshold": threshold, "gap": gap, "density_ratio": ratio, "rate": 0.03}
-        for threshold, ratios in ((0.5, (9, 5, 4)), (0.9, (4, 3, 2)))
-        for gap, ratio in zip((0.1, 0.2, 0.3), ratios, strict=True)
+        record(distance, 0.5, gap, 1, 1, events, rate=0.03)
+        for distance, found in ((5, (9, 5, 4)), (9, (4, 3, 2)))
+        for gap, events in zip((0.1, 0.25, 0.4), found, strict=True)
     ]
-    found = with_quiet_gaps(Choice(rules, loud, []), quiet, settings).rules
-    assert found.uncorrelated.gap == ((0.03, 0.2), (0.06, 0.1))
-    assert found.correlated.gap == ((0.03, 0.3), (0.06, 0.3))
+    found = with_quiet_gaps(pick_rules(CANDIDATES, settings), quiet, settings).rules
+    at_9 = ((9, 0.03, 0.1), (9, 0.06, 0.1))
+    assert found.uncorrelated.gap == ((5, 0.03, 0.25), (5, 0.06, 0.2), *at_9)
+    at_9 = ((9, 0.03, 0.2), (9, 0.06, 0.2))
+    assert found.correlated.gap == ((5, 0.03, 0.3), (5, 0.06, 0.3), *at_9)
 
 
 def test_one_gap_for_all_noise_on_request(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "shots=64", "validation_quiet_p=null")
     path = train(settings)
-    assert load_predecoder(path).rules.correlated.gap == 0.3
-    assert "below 0.3 |" in path.with_suffix(".md").read_text()
+    ((distance, _, gap),) = load_predecoder(path).rules.correlated.gap
+    assert (distance, gap) == (3, 0.3)
+    assert "below, d=3: 0.3 (mean detection rate" in path.with_suffix(".md").read_text()
 
 
 def test_teacher_labels_no_events_with_the_zero_chain() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from qec.decoder import Decoder, unpacked
 
-INSIDE = {"cells": "cells", "network": "forward", "residual": "commit"}
+INSIDE = {"cells": "cells", "network": "forward", "residual": "commit", "gap": "gap"}
 """The pre-decoder's own steps, and the methods of ``BoundPredecoder`` that take them."""
 
 STEPS = ("unpack", *INSIDE, "match")
@@ -22,7 +22,8 @@ class Profile:
 
     Attributes:
         steps: ``STEPS`` in their order: bits to bytes; detection events to cells; network;
-            corrections, residual and what is around; matching, with the shots matched as a whole.
+            corrections, residual and what is around; the network's logical gap; matching, with the
+            shots matched as a whole.
         fell_back: fraction of the shots that were matched as a whole.
         batches: of how many the times are means.
     """

@@ -41,7 +41,7 @@ class GraphRunner:
     def predecode(self, detectors: np.ndarray) -> Predecoded:
         """uint8 (B, num_detectors) -> residual and committed flips."""
         (output,) = self._session.run(None, {INPUT: detectors})
-        return Predecoded(output[:, 1:], output[:, 0])
+        return Predecoded.sure(output[:, 1:], output[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +112,7 @@ def compare(
         detectors: uint8 (B, num_detectors).
         flips: uint8 (B,), true flips of observable 0.
     """
+    rule = dataclasses.replace(rule, gap=0.0)  # a graph does not tell the network's gap
     runners = {
         "torch": lambda shots: bound.apply(shots, rule)[0],
         "float32": GraphRunner(float32).predecode,

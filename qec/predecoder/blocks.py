@@ -41,7 +41,7 @@ class BlockCutter:
         itself: bool = False,
     ) -> None:
         self.reach = predecoder.network.reach
-        self._predecoder, self._rule = predecoder, rule
+        self._predecoder, self._rule = predecoder, dataclasses.replace(rule, gap=0.0)
         self._device, self._backend = device, backend
         self._reference, self._itself = reference, itself
         self._cut: dict[Window, LayerBlock] = {}
@@ -89,7 +89,7 @@ class LayerBlock:
             core and of the layer after; and uint8 (B,), the logical flips that it commits.
         """
         events = layers.reshape(len(layers), -1)[:, self.places]
-        ((residual, flips),) = self.predecoder.apply(events, self.rule)
+        ((residual, flips, _),) = self.predecoder.apply(events, self.rule)
         explained = np.zeros_like(layers)
         explained.reshape(len(layers), -1)[:, self.places] = events ^ residual
         return explained, flips

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.network_gap import NetworkGap
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
 from qec.predecoder.residual import Residual
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
@@ -78,7 +80,7 @@ class Predecoder:
 class BoundPredecoder:
     """A pre-decoder on one lattice: detection events in, residual and logical flips out.
 
-    Its steps are ``cells``, ``forward`` and ``commit``.
+    Its steps are ``cells``, ``forward``, ``commit`` and, for rules with a gap, ``gap``.
     """
 
     def __init__(
@@ -137,17 +139,25 @@ class BoundPredecoder:
         Args:
             detectors: uint8 (B, num_detectors).
         """
-        done = [
-            Predecoded(np.empty_like(detectors), np.empty(len(detectors), dtype=np.uint8))
-            for _ in rules
-        ]
+        committed = np.empty(len(detectors), dtype=np.uint8)
+        done = [Predecoded.sure(np.empty_like(detectors), committed.copy()) for _ in rules]
         for start in range(0, len(detectors), _SHOTS_PER_PASS):
             part = slice(start, start + _SHOTS_PER_PASS)
             shots = self._upload(detectors[part])
             logits = self.logits(shots)
-            for rule, (residual, committed) in zip(rules, done, strict=True):
-                residual[part], committed[part] = self.commit(shots, logits, rule)
+            gap = self.gap(logits) if any(rule.gap for rule in rules) else np.inf
+            for rule, found in zip(rules, done, strict=True):
+                found.residual[part], found.committed[part] = self.commit(shots, logits, rule)
+                found.gap[part] = gap if rule.gap else np.inf
         return done
+
+    def gap(self, logits: torch.Tensor) -> np.ndarray:
+        """logits (B, 12, T, Y, X) -> float32 (B,), as ``NetworkGap``."""
+        return self._network_gap(logits)
+
+    @functools.cached_property
+    def _network_gap(self) -> NetworkGap:
+        return NetworkGap(self.grid, self.device)
 
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:
         shots = torch.from_numpy(detectors)

@@ -20,10 +20,11 @@ class CommitRule:
 
     Attributes:
         threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is.
-        gap: shots whose residual has a logical gap (see ``qec.gap``) below this fraction, in
-            [0, 1], of the weight of the lightest logical operator fall back on correlated matching
-            of the whole syndrome; 0: none does.  Or pairs (mean detection rate, fraction) in rising
-            order of the rate, between which the fraction is linear in the rate's logarithm.
+        gap: shots with a logical gap (of the residual, ``qec.gap``, or of the network,
+            ``qec.predecoder.network_gap``) below this fraction, in [0, 1], of the weight of the
+            lightest logical operator fall back on correlated matching of the whole syndrome;
+            0: none does.  Or triples (distance, mean detection rate, fraction), rising in both:
+            between them the fraction is linear in the rate's logarithm, and in the distance.
         members: of the ensemble that then votes (see ``qec.ensemble``), odd; 1: no ensemble.
 
     Raises:
@@ -31,7 +32,7 @@ class CommitRule:
     """
 
     threshold: float
-    gap: float | tuple[tuple[float, float], ...] = 0.0
+    gap: float | tuple[tuple[int, float, float], ...] = 0.0
     members: int = 1
 
     def __post_init__(self) -> None:
@@ -51,18 +52,17 @@ class CommitRule:
         t = self.threshold
         return math.inf if t == 1 else math.log(t / (1 - t))
 
-    @property
-    def loud_gap(self) -> float:
-        """The gap at the strongest noise that it was chosen for, and beyond."""
-        return self.gap[-1][1] if isinstance(self.gap, tuple) else self.gap
-
     def gap_on(self, lattice: SpaceTimeLattice) -> float:
-        """The gap at the noise of a lattice's error model."""
+        """The gap at the distance of a lattice and the noise of its error model."""
         if not isinstance(self.gap, tuple):
             return self.gap
-        rates, gaps = zip(*self.gap, strict=True)
-        rate = max(lattice.detection_rate.mean(), 1e-9)
-        return float(np.interp(math.log(rate), np.log(rates), gaps))
+        rate = math.log(max(lattice.detection_rate.mean(), 1e-9))
+        by_distance = {}
+        for distance, steps in itertools.groupby(self.gap, key=lambda step: step[0]):
+            _, rates, gaps = zip(*steps, strict=True)
+            by_distance[distance] = np.interp(rate, np.log(rates), gaps)
+        distances, gaps = zip(*by_distance.items(), strict=True)
+        return float(np.interp(lattice.distance, distances, gaps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,25 +93,33 @@ class Predecoded(NamedTuple):
     Attributes:
         residual: uint8 (B, num_detectors), detection events that it leaves.
         committed: uint8 (B,), flips of observable 0 by the corrections that it commits.
+        gap: float32 (B,), the network's logical gap in nats (``qec.predecoder.network_gap``);
+            infinite where there is none or nobody asked.
     """
 
     residual: np.ndarray
     committed: np.ndarray
+    gap: np.ndarray
+
+    @classmethod
+    def sure(cls, residual: np.ndarray, committed: np.ndarray) -> Predecoded:
+        """Without a gap of the network's."""
+        return cls(residual, committed, np.full(len(residual), np.inf, dtype=np.float32))
 
 
-def _checked_steps(steps: Sequence) -> tuple[tuple[float, float], ...]:
-    pairs = tuple(tuple(step) if isinstance(step, list | tuple) else () for step in steps)
-    sound = bool(pairs) and all(len(pair) == 2 and all(map(_is_number, pair)) for pair in pairs)
+def _checked_steps(steps: Sequence) -> tuple[tuple[int, float, float], ...]:
+    triples = tuple(tuple(step) if isinstance(step, list | tuple) else () for step in steps)
+    sound = bool(triples) and all(len(t) == 3 and all(map(_is_number, t)) for t in triples)
     if sound:
-        rates = [rate for rate, _ in pairs]
-        rising = all(a < b for a, b in itertools.pairwise([0.0, *rates]))
-        sound = rising and rates[-1] < 1 and all(0 <= gap <= 1 for _, gap in pairs)
+        places = [(distance, rate) for distance, rate, _ in triples]
+        rising = all(a < b for a, b in itertools.pairwise(places))
+        sound = rising and all(0 < rate < 1 and 0 <= gap <= 1 for _, rate, gap in triples)
     if not sound:
         raise QecError(
-            f"gap={steps!r} must be pairs (rate, fraction): rising rates in (0, 1), fractions in "
-            "[0, 1]."
+            f"gap={steps!r} must be triples (distance, rate, fraction): rising distances, rising "
+            "rates in (0, 1) for each, fractions in [0, 1]."
         )
-    return pairs
+    return triples
 
 
 def _is_number(value: object) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Sequence
 
 from qec.markdown import markdown_table
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.rule import CommitRule, CommitRules
+from qec.training.choice import HEADS, validation_rows
 from qec.training.settings import LABELS
-from qec.training.validate import by_distance, validation_cells
 
 _CARD = """\
 # Pre-decoder `{name}`
@@ -41,59 +42,42 @@ and round{sparse}.
 {validation_shots} validation shots per circuit ({validation_circuits};
 p = {validation_p}, seeds from {validation_seed}), which neither training nor any published figure
 uses. F and C: logical error rates of uncorrelated and of correlated matching alone over that of the
-rule, same shots, same (basis-split) error model; geometric means. Events: detection events sampled
-over those that matching gets, residuals and whole syndromes. The rule for correlated matching hands
-on the fewest events at C = {validation_c:g}; that for uncorrelated matching has the highest F with
-{validation_density:g} times fewer events or more.
+rule, same shots, same (basis-split) error model; geometric means over the circuits of a distance.
+Events: detection events sampled over those that matching gets, residuals and whole syndromes. The
+gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
+whole. Each rule has one threshold. Its gaps at p = {validation_p}: before correlated matching those that hand
+on the fewest events at C = {validation_c:g} or more at each distance, before uncorrelated matching those with
+the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
 
-Without fallback:
+Without fallback (gap 0):
 
 {plain}
 
-At these thresholds, by the logical gap (as a fraction of the weight of the lightest logical
-operator) below which a shot is matched as a whole:
+At the chosen thresholds:
 
 {gaps}
-{quiet}{warning}"""
+{quiet}{warning}"""  # noqa: E501
 
 _SPARSE = """ over all cells, on a CPU only a few per cent of them: features in cells with
 detection events only"""
 
-_HEADS = ("threshold", "gap", "F", "C", "events", "matched as a whole")
+_QUIET_RULE = """ At p = {validation_quiet_p}
+logical errors are too rare to choose by, so there each takes the largest gap with {validation_quiet_density:g} times
+fewer events at that distance. Between these noises the gap is linear in the logarithm of the mean
+detection rate, and between distances linear in the distance."""  # noqa: E501
 
 _QUIET = """\
 
-At p = {validation_quiet_p} logical errors are too rare to choose by, so each takes the largest gap there with
-{validation_quiet_density:g} times fewer events; between the two the gap is linear in the logarithm of the mean
-detection rate:
+At p = {validation_quiet_p}:
 
 {table}
-"""  # noqa: E501
+"""
 
 
 def model_card(predecoder: Predecoder) -> str:
     """The card of a checkpoint that ``qec train`` wrote (its history fills the fields)."""
     history, network = predecoder.metadata, predecoder.network
     figures, rules = history["validation"], predecoder.rules
-    plain = [
-        (
-            f"{record['threshold']:g}",
-            *(f"{factor:.2f}" for factor in by_distance(record, "F").values()),
-            f"{record['density_ratio']:.1f}",
-        )
-        for record in figures
-        if record["gap"] == 0
-    ]
-    used = (rules.uncorrelated.threshold, rules.correlated.threshold)
-    by_gap = [
-        (
-            *validation_cells(record, rules),
-            *(f"{factor:.2f}" for factor in by_distance(record, "C").values()),
-        )
-        for record in figures
-        if record["threshold"] in used
-    ]
-    distances = list(by_distance(figures[0], "F"))
     fields = {
         **history,
         **{key: _counted(history[key]) for key in ("distances", "orientations", "noises", "ps")},
@@ -106,15 +90,15 @@ def model_card(predecoder: Predecoder) -> str:
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
         **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
-        "quiet": _quiet(history, rules),
+        **_quiet(history, rules),
         "voters": _voters(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
         "warning": "".join(f"\n**Warning: {text}.**\n" for text in history["warnings"]),
-        "plain": markdown_table(["threshold", *(f"F, {d}" for d in distances), "events"], plain),
-        "gaps": markdown_table([*_HEADS, *(f"C, {d}" for d in distances)], by_gap),
-        "validation_circuits": ", ".join(figures[0]["F"]),
+        "plain": markdown_table(*_without_fallback(figures)),
+        "gaps": markdown_table(HEADS, validation_rows(figures, rules)),
+        "validation_circuits": ", ".join(history["validation_circuits"]),
     }
     return _CARD.format(**fields)
 
@@ -123,23 +107,34 @@ def _gap(rule: CommitRule) -> str:
     """The gap in words."""
     if not isinstance(rule.gap, tuple):
         return f"below {rule.gap:g}"
-    return "; ".join(
-        f"below {gap:g} at a mean detection rate of {rate:.4f}" for rate, gap in rule.gap
-    )
+    parts = []
+    for distance, steps in itertools.groupby(rule.gap, key=lambda step: step[0]):
+        at = ", ".join(f"{gap:g} (mean detection rate {rate:.4f})" for _, rate, gap in steps)
+        parts.append(f"d={distance}: {at}")
+    return "below, " + "; ".join(parts)
 
 
-def _quiet(history: dict, rules: CommitRules) -> str:
-    """How the gap for quieter noise was chosen, and what it does there."""
-    if not history.get("validation_quiet"):
-        return ""
-    rows = []
-    for name, rule in vars(rules).items():
-        for record in history["validation_quiet"]:
-            if record["threshold"] == rule.threshold:
-                threshold, _, *cells = validation_cells(record, rules)
-                chosen = f" ({name})" if record["gap"] == rule.gap[0][1] else ""
-                rows.append((threshold, f"{record['gap']:g}{chosen}", *cells))
-    return _QUIET.format(**history, table=markdown_table(_HEADS, rows))
+def _without_fallback(records: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Heads and rows: F and events of each threshold at each distance."""
+    rows: dict[float, list[str]] = {}
+    for record in records:
+        if record["gap"] == 0:
+            cells = rows.setdefault(record["threshold"], [f"{record['threshold']:g}"])
+            cells += [f"{record['F']:.2f}", f"{record['events']:.1f}"]
+    distances = dict.fromkeys(record["distance"] for record in records)
+    heads = [f"{name}, d={distance}" for distance in distances for name in ("F", "events")]
+    return ["threshold", *heads], [tuple(cells) for cells in rows.values()]
+
+
+def _quiet(history: dict, rules: CommitRules) -> dict[str, str]:
+    """How the gaps for quieter noise were chosen, and what they do there."""
+    if not history["validation_quiet"]:
+        return {"quiet_rule": "", "quiet": ""}
+    table = markdown_table(HEADS, validation_rows(history["validation_quiet"], rules))
+    return {
+        "quiet_rule": _QUIET_RULE.format(**history),
+        "quiet": _QUIET.format(**history, table=table),
+    }
 
 
 def _voters(members: int) -> str:

@@ -20,16 +20,11 @@ from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import autocast, network_dtype
+from qec.training.choice import Choice, choose_rules, chosen_by, mean_log
 from qec.training.data import Batch, Labeller, Source
 from qec.training.loss import cross_entropy
 from qec.training.settings import TrainSettings
-from qec.training.validate import (
-    VALIDATION_SEED,
-    Choice,
-    choose_rules,
-    validation_circuits,
-    validation_grid,
-)
+from qec.training.validate import VALIDATION_SEED, validation_circuits, validation_grid
 
 
 def teacher_batches(settings: TrainSettings, shots: int = 1024) -> list[Batch]:
@@ -58,23 +53,28 @@ def mean_cross_entropy(network: PreDecoderNetwork, batches: list[Batch]) -> floa
 
 def row(predecoder: Predecoder, bce: float, choice: Choice) -> list[str]:
     """One checkpoint: its training, what its network does alone, and its best rules."""
-    by_rule = {(r["threshold"], r["gap"]): r for r in choice.records}
-    alone = min(choice.records, key=lambda r: (r["threshold"], r["gap"]))
+    lowest = min((r["threshold"], r["gap"]) for r in choice.records)
+    alone = [r for r in choice.records if (r["threshold"], r["gap"]) == lowest]
     cells = [
         f"{predecoder.name}@{predecoder.digest}",
         str(predecoder.metadata.get("shots", "")),
         f"{predecoder.metadata.get('minutes', math.nan):.0f}",
         f"{bce:.5f}",
-        f"{math.exp(alone['mean_log_F']):.3f} /{alone['density_ratio']:.1f}",
+        f"{_mean(alone, 'F'):.3f} /{_mean(alone, 'events'):.1f}",
     ]
     for rule in (choice.rules.uncorrelated, choice.rules.correlated):
-        found = by_rule[rule.threshold, rule.loud_gap]
-        factors = [f"{name} {math.exp(found[f'mean_log_{name}']):.3f}" for name in "FC"]
+        found = [r for r in choice.records if chosen_by(rule, r)]
+        gaps = " ".join(f"{r['gap']:g}" for r in found)
         cells.append(
-            f"{rule.threshold:g}, {rule.loud_gap:g}: {' '.join(factors)} "
-            f"/{found['density_ratio']:.1f} {100 * found['fallback']:.1f} %"
+            f"{rule.threshold:g}, {gaps}: F {_mean(found, 'F'):.3f} C {_mean(found, 'C'):.3f} "
+            f"/{_mean(found, 'events'):.1f}"
         )
     return cells
+
+
+def _mean(records: list[dict], name: str) -> float:
+    """Geometric mean over the distances."""
+    return math.exp(mean_log([r[name] for r in records]))
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def main() -> int:
     batches, p = teacher_batches(settings), settings.validation_p
     table = Table("checkpoint", "shots", "minutes", "BCE", "F at the lowest threshold, no fallback")
     for name in ("uncorrelated", "correlated"):
-        table.add_column(f"{name}: threshold, gap, F, C, events, fallback")
+        table.add_column(f"{name}: threshold, gap of each distance, F, C, events")
     for predecoder in predecoders:
         bce = mean_cross_entropy(predecoder.network, batches)
         table.add_row(*row(predecoder, bce, choose_rules(predecoder.network, settings)))

@@ -21,8 +21,9 @@ from qec.files import atomic_path, make_folder
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.training.card import model_card
+from qec.training.choice import choose_rules, validation_table
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, choose_rules, validation_table
+from qec.training.validate import VALIDATION_SEED, validation_circuits
 
 
 def write_with_rules(
@@ -43,7 +44,7 @@ def write_with_rules(
     history = {
         **history,
         "validation_shots": settings.validation_shots,
-        "validation_noises": settings.validation_noises,
+        "validation_circuits": list(validation_circuits(settings, settings.validation_p)),
         "validation_p": settings.validation_p,
         "validation_quiet_p": settings.validation_quiet_p,
         "validation_quiet": choice.quiet,
@@ -58,7 +59,7 @@ def write_with_rules(
     save_predecoder(path, network.state_dict(), architecture, choice.rules, history)
     with atomic_path(path.with_suffix(".md")) as temporary:
         temporary.write_text(model_card(load_predecoder(path)))
-    Console().print(validation_table(choice.records, choice.rules))
+    Console().print(validation_table(choice))
     for warning in choice.warnings:
         print(f"warning: {warning}.")
     print(f"{path}: {history['shots']} shots, {history['minutes']} minutes, {choice.rules}")
