@@ -10,12 +10,15 @@ memory sector has.  So that boundary becomes a detector, which then chooses the 
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pymatching
 import scipy.sparse
 from scipy.sparse import csgraph
 
 from qec.errors import QecError
+from qec.gap_bound import GapBound
 from qec.lattice import MEMORY, SpaceTimeLattice
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
@@ -56,8 +59,10 @@ class GapMatcher:
         ends[n] = 1
         self.logical_weight = float(self._one.decode(ends, return_weight=True)[1])
         self.cap = max(largest * self.logical_weight, 0.0)
-        # The bound in decode_batch needs weights that are not negative.
-        self._bound = self.logical_weight if weight.min() >= 0 else -np.inf
+        # Bounds need weights that are not negative.
+        self._bound = None
+        if weight.min() >= 0:
+            self._bound = GapBound(n, u, v, weight, far, _corners(lattice, self._detectors))
         # A way out that keeps PyMatching from searching farther than the cap.
         self._one.add_boundary_edge(n, weight=self.cap + _MARGIN)
 
@@ -75,9 +80,7 @@ class GapMatcher:
         predictions, weights = self._either.decode_batch(events, return_weights=True)
         flips = predictions[:, 0]
         gaps = np.full(len(events), self.cap)
-        # The two corrections differ by a logical operator, so their weights add up to its weight
-        # at least: where the better one is light enough, the gap needs no second matching.
-        close = np.flatnonzero(self._bound - 2 * weights < self.cap)
+        close = self._close(events, weights)
         if len(close):
             other = np.zeros((len(close), self._nodes), dtype=np.uint8)
             other[:, :n] = events[close]
@@ -86,11 +89,28 @@ class GapMatcher:
             gaps[close] = np.clip(heavier - weights[close], 0, self.cap)
         return flips, gaps
 
+    def _close(self, events: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """int64, the shots whose gap may be below the cap; the others need no second matching."""
+        if self._bound is None:
+            return np.arange(len(events))
+        # The two corrections differ by a logical operator, so their weights add up to its weight
+        # at least.
+        close = np.flatnonzero(self.logical_weight - 2 * weights < self.cap)
+        pairs = [self._either.decode_to_matched_dets_array(events[shot]) for shot in close]
+        return close[self._bound.may_be_below(self.cap, pairs, weights[close])]
+
 
 _UNDEFINED = (
     "observable 0 is not the parity of the errors that end on one boundary of the memory sector: "
     "the logical gap is not defined. Decode without fallback."
 )
+
+
+def _corners(lattice: SpaceTimeLattice, detectors: np.ndarray) -> np.ndarray:
+    """int64 (8,), among ``detectors`` those in the corners of space-time."""
+    place = np.stack([lattice.layer, lattice.row, lattice.col])[:, detectors]
+    signs = np.array(list(itertools.product((-1, 1), repeat=3)))
+    return (signs @ place).argmin(axis=1)
 
 
 def _edges(

@@ -316,7 +316,9 @@ def weights_of(architecture):
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
-    rules = CommitRules(CommitRule(0.75, 0.3), CommitRule(0.5, ((5, 0.01, 0.5), (5, 0.05, 0.95)), 5))
+    rules = CommitRules(
+        CommitRule(0.75, 0.3), CommitRule(0.5, ((5, 0.01, 0.5), (5, 0.05, 0.95)), 5)
+    )
     save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
     loaded = load_predecoder(path)
     assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})

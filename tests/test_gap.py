@@ -204,6 +204,36 @@ def test_gaps_follow_noise_and_distance(our_circuit):
     assert matched[0].fell_back.any()
 
 
+@pytest.mark.parametrize("spread", [0, 1])
+def test_bound_spares_second_matchings_and_changes_no_gap(our_circuit, spread):
+    """On uniform weights, and on weights that vary by a factor of up to exp(spread)."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(7, 7, "X", 0.002))
+    rng = np.random.default_rng(3)
+    dem = stim.DetectorErrorModel()
+    for line in basis_split(lattice).flattened():
+        if line.type == "error":
+            p = line.args_copy()[0] ** np.exp(spread * (rng.random() - 0.5))
+            line = stim.DemInstruction("error", [p], line.targets_copy())
+        dem.append(line)
+    graph = pymatching.Matching.from_detector_error_model(dem)
+    sampler = dem.compile_sampler(seed=4)
+    events = sampler.sample(1000)[0].view(np.uint8) & (rng.random((1000, 1)) < 0.95)
+    matcher = GapMatcher(graph, lattice, largest=0.4)
+    flips, gaps = matcher.decode_batch(events)
+    plain = GapMatcher(graph, lattice, largest=0.4)
+    plain._bound = None  # every shot is matched twice
+    want_flips, want = plain.decode_batch(events)
+    np.testing.assert_array_equal(flips, want_flips)
+    np.testing.assert_allclose(gaps, want, atol=1e-6)
+
+    memory = np.ascontiguousarray(events[:, matcher._detectors])
+    weights = matcher._either.decode_batch(memory, return_weights=True)[1]
+    second = len(matcher._close(memory, weights))
+    needed = (want < plain.cap).sum()
+    assert 50 < needed <= second
+    assert second - needed < (0.03 if spread == 0 else 0.3) * (len(events) - needed)
+
+
 def test_ensemble_of_one_is_correlated_matching(our_circuit):
     circuit = our_circuit(3, 3, "Z", 0.02)
     dets = circuit.compile_detector_sampler(seed=10).sample(2000).view(np.uint8)
