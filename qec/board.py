@@ -9,7 +9,7 @@ first falls back: the other must take the seam as that one took it.
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,10 +17,26 @@ from qec.reference import Window
 from qec.window_cutter import WindowMatcher
 
 
+class Explained(NamedTuple):
+    """What a block makes of its layers.
+
+    Attributes:
+        events: uint8 (B, layers, width), those that its corrections explain: in its core and in the
+            layer after.
+        flips: uint8 (B,), the logical flips that it commits.
+        gap: float32 (B,), the network's logical gap in its core, in nats
+            (``qec.predecoder.network_gap``).
+    """
+
+    events: np.ndarray
+    flips: np.ndarray
+    gap: np.ndarray
+
+
 class Block(Protocol):
     """As ``qec.predecoder.blocks.LayerBlock``."""
 
-    def apply(self, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def apply(self, layers: np.ndarray) -> Explained: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +61,7 @@ class Slot:
 
 @dataclasses.dataclass
 class Board:
-    """The state of B experiments with n windows each; all arrays are uint8.
+    """The state of B experiments with n windows each; arrays are uint8 where nothing else is said.
 
     Attributes:
         events: (B, layers, width), detection events.
@@ -53,6 +69,7 @@ class Board:
             pre-decoder.
         carry: (B, n, width), the events that a block explains in the layer after its core.
         block_flip: (B, n), logical flips that a block commits.
+        block_gap: float32 (B, n), the network's logical gap in a block, in nats.
         flip: (B, n), logical flips that a window commits.
         defects: (B, n, 2, width), the artificial defects that it makes before and after its core.
         fell_back: (B, n), whether it dropped what its block had committed.
@@ -62,6 +79,7 @@ class Board:
     left: np.ndarray | None
     carry: np.ndarray
     block_flip: np.ndarray
+    block_gap: np.ndarray
     flip: np.ndarray
     defects: np.ndarray
     fell_back: np.ndarray
@@ -75,6 +93,7 @@ class Board:
             left=np.zeros_like(events) if predecoder else None,
             carry=np.zeros((batch, windows, width), dtype=np.uint8),
             block_flip=np.zeros((batch, windows), dtype=np.uint8),
+            block_gap=np.full((batch, windows), np.inf, dtype=np.float32),
             flip=np.zeros((batch, windows), dtype=np.uint8),
             defects=np.zeros((batch, windows, 2, width), dtype=np.uint8),
             fell_back=np.zeros((batch, windows), dtype=np.uint8),
@@ -83,7 +102,7 @@ class Board:
     def predecode(self, k: int, window: Window, block: Block) -> None:
         """Enters block k; ``window`` has its layers."""
         events = self.events[:, window.start : window.end]
-        explained, self.block_flip[:, k] = block.apply(events)
+        explained, self.block_flip[:, k], self.block_gap[:, k] = block.apply(events)
         left, self.carry[:, k] = left_and_carry(window, events, explained)
         self.left[:, window.core_start : window.core_end] = left
 
@@ -101,7 +120,8 @@ class Board:
             seam = self.defects[:, k + 1, 0] ^ dropped
             residual[:, -1] ^= seam
             syndrome[:, -1] ^= seam ^ carry
-        flips, self.defects[:, k], fell_back = slot.matcher.decode(syndrome, residual)
+        found = slot.matcher.decode(syndrome, residual, self.block_gap[:, k])
+        flips, self.defects[:, k], fell_back = found
         self.fell_back[:, k] = fell_back
         self.flip[:, k] = flips ^ (self.block_flip[:, k] & ~fell_back)
 

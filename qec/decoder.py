@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,8 +119,7 @@ class Decoder:
             predecoder = as_predecoder(predecoder)
             dtype = resolve_precision(precision, resolve_device(device))
             bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
-            rule = predecoder.rules.ahead_of(correlated)
-            rule = dataclasses.replace(rule, gap=rule.gap_on(lattice) if fallback else 0.0)
+            rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
         if rule is not None and rule.gap > 0:
             return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
         if members > 1:

@@ -202,11 +202,13 @@ class StreamingDecoder:
             blocks = [b for b in self._predecoded if b.start < window.end]
             for before, after in itertools.pairwise(blocks):
                 residual[:, after.start - window.start] ^= before.carry
-        found = self._windows.window(window, layers, before=True).decode(syndrome, residual)
+        committed = [b for b in blocks if b.start < window.core_end]
+        gap = np.min([b.gap for b in committed], axis=0) if committed else np.inf
+        matcher = self._windows.window(window, layers, before=True)
+        found = matcher.decode(syndrome, residual, gap)
         self._frame ^= found.flips
         self._seam = found.defects[:, 1].copy()
         stands = (~found.fell_back).astype(np.uint8)
-        committed = [b for b in blocks if b.start < window.core_end]
         for block in committed:
             self._frame ^= block.flips * stands
         if committed:

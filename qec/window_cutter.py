@@ -141,6 +141,7 @@ class Doubt:
     The logical gap (``qec.gap``) is that of the window with the ends in time that matching chose:
     what it matched to edges out of the window counts as explained, and there are no other such
     edges.  So an event near the end of a window, whose partner is still to come, casts no doubt.
+    The network's gap is that of the block in its core.
 
     Attributes:
         gap: on the closed window.
@@ -152,11 +153,19 @@ class Doubt:
     exits: np.ndarray
     whole: Matcher
 
-    def about(self, events: np.ndarray, explained: np.ndarray) -> np.ndarray:
-        """bool (B,), from uint8 (B, detectors) and, for the exits, uint8 (B, exits)."""
+    def about(
+        self, events: np.ndarray, explained: np.ndarray, network: np.ndarray | float
+    ) -> np.ndarray:
+        """bool (B,).
+
+        Args:
+            events: uint8 (B, detectors).
+            explained: uint8 (B, exits), for the exits.
+            network: (B,), the network's gaps in nats.
+        """
         closed = events.copy()
         closed[:, self.exits] ^= explained
-        return self.gap.decode_batch(closed)[1] < self.gap.cap
+        return np.minimum(self.gap.decode_batch(closed)[1], network) < self.gap.cap
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,15 +190,16 @@ class WindowMatcher:
         events = (rng.random((1, len(self.columns.gather))) < _DENSE).astype(np.uint8)
         found = self.matcher.decode_all(events)
         if self.doubt is not None:
-            self.doubt.about(events, found[:, 1 + len(self.columns.scatter) :])
+            self.doubt.about(events, found[:, 1 + len(self.columns.scatter) :], np.inf)
             self.doubt.whole.decode_all(events)
 
-    def decode(self, syndrome: np.ndarray, residual: np.ndarray) -> Decided:
+    def decode(self, syndrome: np.ndarray, residual: np.ndarray, gap: np.ndarray) -> Decided:
         """Matches a batch.
 
         Args:
             syndrome: uint8 (B, end - start, width), its layers, artificial defects included.
             residual: the same after the pre-decoder; what is matched at first.
+            gap: float32 (B,), the network's logical gaps in its core, in nats.
         """
         batch, seam = len(residual), len(self.columns.scatter)
         defects = np.zeros((batch, 2, self.columns.width), dtype=np.uint8)
@@ -199,7 +209,7 @@ class WindowMatcher:
         events = residual.reshape(batch, -1)[:, self.columns.gather]
         found = self.matcher.decode_all(events)
         if self.doubt is not None:
-            fell_back = self.doubt.about(events, found[:, 1 + seam :])
+            fell_back = self.doubt.about(events, found[:, 1 + seam :], gap)
             if fell_back.any():
                 whole = syndrome[fell_back].reshape(np.count_nonzero(fell_back), -1)
                 whole = self.doubt.whole.decode_all(whole[:, self.columns.gather])

@@ -133,9 +133,8 @@ def cutters(
     from qec.predecoder.checkpoint import as_predecoder
 
     loaded = as_predecoder(predecoder)
-    rule = loaded.rules.ahead_of(correlated)
-    gap = rule.gap_on(reference.lattice) if fallback else 0.0
-    windows = WindowCutter(reference, correlated, gap, itself=itself)
+    rule = loaded.rules.ahead_of(correlated).on(reference.lattice, fallback)
+    windows = WindowCutter(reference, correlated, rule.gap, itself=itself)
     return windows, BlockCutter(loaded, rule, reference, device, itself=itself)
 
 

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,9 @@ from qec.decoder import Decoder
 from qec.dem import Mechanisms
 from qec.errors import QecError
 from qec.lattice import detector_error_model
+from qec.predecoder.correction import Predecoder
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.windows import WindowDecoder, parallel_windows, sliding_windows
 
 
@@ -102,8 +106,8 @@ class Always:
     def whole(self):
         return self.doubt.whole
 
-    def about(self, events, explained):
-        self.doubt.about(events, explained)
+    def about(self, events, explained, network):
+        self.doubt.about(events, explained, network)
         return self.rng.random(len(events)) < self.chance
 
 
@@ -125,6 +129,21 @@ def test_falling_back_everywhere_is_having_no_pre_decoder(our_circuit, parallel)
     shots = circuit.compile_detector_sampler(seed=5).sample(300)
     plain = WindowDecoder(dem, 4, 3, parallel=parallel, correlated=True)
     decoder = with_doubts(WindowDecoder(dem, 4, 3, parallel=parallel, predecoder="fast"), 1)
+    np.testing.assert_array_equal(decoder.decode_batch(shots), plain.decode_batch(shots))
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_windows_fall_back_where_the_network_is_unsure(our_circuit, parallel):
+    """One that is sure of nothing is as good as none."""
+    circuit = our_circuit(3, 20, "X", 0.006)
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=6).sample(300)
+    network = PreDecoderNetwork(width=8, layers=2)
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.zeros_(network.head.bias)
+    unsure = Predecoder(network, CommitRules(*2 * [CommitRule(0.5, 0.01)]))
+    plain = WindowDecoder(dem, 4, 3, parallel=parallel, correlated=True)
+    decoder = WindowDecoder(dem, 4, 3, parallel=parallel, predecoder=unsure)
     np.testing.assert_array_equal(decoder.decode_batch(shots), plain.decode_batch(shots))
 
 

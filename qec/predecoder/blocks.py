@@ -12,7 +12,7 @@ import dataclasses
 
 import numpy as np
 
-from qec.board import left_and_carry
+from qec.board import Explained, left_and_carry
 from qec.config import positive_integer
 from qec.predecoder.correction import BoundPredecoder, Predecoder
 from qec.predecoder.rule import CommitRule
@@ -24,7 +24,7 @@ class BlockCutter:
 
     Args:
         predecoder: the network.
-        rule: its commit rule; there is no fallback in blocks.
+        rule: its commit rule; where it has a gap, blocks find the network's.
         reference: an experiment that is long enough, see ``Reference.place``.
         device, backend: as in ``Predecoder.bind``.
         itself: the blocks are those of the reference itself; it may differ from round to round.
@@ -41,7 +41,7 @@ class BlockCutter:
         itself: bool = False,
     ) -> None:
         self.reach = predecoder.network.reach
-        self._predecoder, self._rule = predecoder, dataclasses.replace(rule, gap=0.0)
+        self._predecoder, self._rule = predecoder, rule
         self._device, self._backend = device, backend
         self._reference, self._itself = reference, itself
         self._cut: dict[Window, LayerBlock] = {}
@@ -78,21 +78,17 @@ class LayerBlock:
     rule: CommitRule
     places: np.ndarray
 
-    def apply(self, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def apply(self, layers: np.ndarray) -> Explained:
         """Commits corrections.
 
         Args:
             layers: uint8 (B, end - start, width), its detection events.
-
-        Returns:
-            uint8 (B, end - start, width), the events that its corrections explain: those of its
-            core and of the layer after; and uint8 (B,), the logical flips that it commits.
         """
         events = layers.reshape(len(layers), -1)[:, self.places]
-        ((residual, flips, _),) = self.predecoder.apply(events, self.rule)
+        ((residual, flips, gap),) = self.predecoder.apply(events, self.rule)
         explained = np.zeros_like(layers)
         explained.reshape(len(layers), -1)[:, self.places] = events ^ residual
-        return explained, flips
+        return Explained(explained, flips, gap)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,12 +100,14 @@ class Predecoded:
         left: uint8 (B, layers of the core, width), the events that it leaves there.
         carry: uint8 (B, width), the events that it explains in the layer after its core.
         flips: uint8 (B,), the logical flips that it commits.
+        gap: float32 (B,), the network's logical gap there, in nats.
     """
 
     start: int
     left: np.ndarray
     carry: np.ndarray
     flips: np.ndarray
+    gap: np.ndarray
 
 
 class StreamingPredecoder:
@@ -147,10 +145,10 @@ class StreamingPredecoder:
 
     def _commit(self, window: Window, layers: int | None) -> Predecoded:
         seen = np.stack(self._events[: window.end - window.start], axis=1)
-        explained, flips = self._cutter.block(window, layers).apply(seen)
+        explained, flips, gap = self._cutter.block(window, layers).apply(seen)
         left, carry = left_and_carry(window, seen, explained)
         self._core = window.core_end
         start = max(self._core - self._cutter.reach, 0)
         del self._events[: start - self._start]
         self._start = start
-        return Predecoded(window.core_start, left, carry, flips)
+        return Predecoded(window.core_start, left, carry, flips, gap)

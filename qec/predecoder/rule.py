@@ -52,6 +52,10 @@ class CommitRule:
         t = self.threshold
         return math.inf if t == 1 else math.log(t / (1 - t))
 
+    def on(self, lattice: SpaceTimeLattice, fallback: bool = True) -> CommitRule:
+        """The rule with the gap of one lattice, or none without ``fallback``."""
+        return dataclasses.replace(self, gap=self.gap_on(lattice) if fallback else 0.0)
+
     def gap_on(self, lattice: SpaceTimeLattice) -> float:
         """The gap at the distance of a lattice and the noise of its error model."""
         if not isinstance(self.gap, tuple):

@@ -8,7 +8,8 @@ import functools
 import numpy as np
 import stim
 
-from qec.board import Block, Slot
+from qec.board import Block, Explained, Slot
+from qec.predecoder.rule import CommitRule
 from qec.reference import Reference, Window, rounds_needed
 from qec.window_cutter import WindowCutter
 from qec.windows import block_windows, parallel_windows, slots
@@ -20,8 +21,9 @@ NOTHING = "nothing"
 class NullBlock:
     """Explains nothing."""
 
-    def apply(self, layers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros_like(layers), np.zeros(len(layers), dtype=np.uint8)
+    def apply(self, layers: np.ndarray) -> Explained:
+        nothing = np.zeros(len(layers), dtype=np.uint8)
+        return Explained(np.zeros_like(layers), nothing, np.full(len(layers), np.inf, np.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +70,7 @@ class Plan:
         Raises:
             QecError: as ``parallel_windows``, a model that is too short, or as ``load_predecoder``.
         """
-        gap = 0.0
-        if self._has_network and self.fallback:
-            rule = self._predecoder.rules.ahead_of(self.correlated)
-            gap = rule.gap_on(self.reference.lattice)
+        gap = self._rule.gap if self._has_network else 0.0
         cutter = WindowCutter(self.reference, self.correlated, gap)
         return slots(self._stages, self.layers, cutter)
 
@@ -93,8 +92,9 @@ class Plan:
             return [NullBlock() for _ in self.block_windows]
         from qec.predecoder.blocks import BlockCutter
 
-        rule = self._predecoder.rules.ahead_of(self.correlated)
-        cutter = BlockCutter(self._predecoder, rule, self.reference, self.device, self.backend)
+        cutter = BlockCutter(
+            self._predecoder, self._rule, self.reference, self.device, self.backend
+        )
         return [cutter.block(window, self.layers) for window in self.block_windows]
 
     @functools.cached_property
@@ -104,6 +104,12 @@ class Plan:
     @property
     def _has_network(self) -> bool:
         return self.predecoder not in (None, NOTHING)
+
+    @property
+    def _rule(self) -> CommitRule:
+        """The commit rule, with its gap here."""
+        rule = self._predecoder.rules.ahead_of(self.correlated)
+        return rule.on(self.reference.lattice, self.fallback)
 
     @functools.cached_property
     def _predecoder(self):

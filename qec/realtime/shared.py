@@ -46,6 +46,7 @@ class Layout:
             "memory": ((self.workers, 2), np.int64),
             "begin": ((1,), np.int64),
             "stop": ((1,), np.int64),
+            "block_gap": ((self.slots,), np.float32),
             "events": ((self.layers, self.width), np.uint8),
             "left": ((self.layers if self.blocks else 0, self.width), np.uint8),
             "carry": ((self.slots, self.width), np.uint8),
@@ -67,7 +68,7 @@ class SharedRun:
         memory: bytes that a worker has for itself, when set up and at the end (the worker).
         begin, stop: the signals to begin and to stop early (collector).
         events: detection events (producer).
-        left, carry, block_flip: as in ``Board``, of all experiments (pre-decoder).
+        left, carry, block_flip, block_gap: as in ``Board``, of all experiments (pre-decoder).
         defects, flip, fell_back: likewise (matcher).
     """
 
@@ -84,6 +85,7 @@ class SharedRun:
     left: np.ndarray
     carry: np.ndarray
     block_flip: np.ndarray
+    block_gap: np.ndarray
     defects: np.ndarray
     flip: np.ndarray
     fell_back: np.ndarray
@@ -104,6 +106,8 @@ class SharedRun:
                 array[...] = 0
             setattr(self, field, array)
             offset += size
+        if self._owner:
+            self.block_gap[...] = np.inf  # of a block that is not there
         self.layout = layout
 
     def boards(self, shots: int) -> list[Board]:
