@@ -38,7 +38,8 @@ LAYOUTS = ("cudaq",)
 FORMAT = "qec-export-1"
 _FALLBACK = (
     "not in the graph: shots whose residual has a logical gap below `gap` of the lightest logical "
-    "operator are matched as a whole, after the graph"
+    "operator are matched as a whole, after the graph; qec.Decoder looks at the network's logical "
+    "gap too, which the graph does not tell"
 )
 
 
@@ -103,7 +104,7 @@ def export(config: DictConfig) -> Check | None:
     dem, experiment = settings.model()
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
-    rule = predecoder.rules.ahead_of(settings.correlated)
+    rule = predecoder.rules.ahead_of(settings.correlated).on(lattice)
     make_folder(settings.out)
 
     bound = predecoder.bind(lattice, dtype=torch.float32)
