@@ -96,6 +96,7 @@ class GapMatcher:
         # The two corrections differ by a logical operator, so their weights add up to its weight
         # at least.
         close = np.flatnonzero(self.logical_weight - 2 * weights < self.cap)
+        # PyMatching tells who is matched with whom shot by shot only.
         pairs = [self._either.decode_to_matched_dets_array(events[shot]) for shot in close]
         return close[self._bound.may_be_below(self.cap, pairs, weights[close])]
 
