@@ -455,7 +455,11 @@ def test_what_no_candidate_reaches_is_said(tmp_path) -> None:
 
 
 def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -> None:
-    settings = tiny(tmp_path / "run", "validation_density=8", "validation_quiet_density=5")
+    settings = tiny(
+        tmp_path / "run",
+        *("validation_density=8", "validation_quiet_density=5"),
+        "validation_quiet_density_correlated=4",
+    )
     quiet = [
         record(distance, 0.5, gap, 1, 1, events, rate=0.03)
         for distance, found in ((5, (9, 5, 4)), (9, (4, 3, 2)))
@@ -465,7 +469,7 @@ def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -
     at_9 = ((9, 0.03, 0.1), (9, 0.06, 0.1))
     assert found.uncorrelated.gap == ((5, 0.03, 0.25), (5, 0.06, 0.2), *at_9)
     at_9 = ((9, 0.03, 0.2), (9, 0.06, 0.2))
-    assert found.correlated.gap == ((5, 0.03, 0.3), (5, 0.06, 0.3), *at_9)
+    assert found.correlated.gap == ((5, 0.03, 0.4), (5, 0.06, 0.3), *at_9)
 
 
 def test_one_gap_for_all_noise_on_request(tmp_path) -> None:

@@ -62,8 +62,8 @@ _SPARSE = """ over all cells, on a CPU only a few per cent of them: features in 
 detection events only"""
 
 _QUIET_RULE = """ At p = {validation_quiet_p}
-logical errors are too rare to choose by, so there each takes the largest gap with {validation_quiet_density:g} times
-fewer events at that distance. Between these noises the gap is linear in the logarithm of the mean
+logical errors are too rare to choose by, so there they take the largest gaps with {validation_quiet_density:g} times
+(uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events at that distance. Between these noises the gap is linear in the logarithm of the mean
 detection rate, and between distances linear in the distance."""  # noqa: E501
 
 _QUIET = """\

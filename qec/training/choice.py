@@ -78,19 +78,24 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     """The rules with other gaps for quieter noise.
 
     There logical errors are too rare to choose by, but falling back costs little: so each rule
-    takes, at each distance, the largest gap that leaves its events cut by
+    takes, at each distance, the largest gap that leaves its events cut by its
     ``validation_quiet_density``, and at least the gap that it has.
     """
+    density = {
+        "uncorrelated": settings.validation_quiet_density,
+        "correlated": settings.validation_quiet_density_correlated,
+    }
 
-    def extended(rule: CommitRule) -> CommitRule:
+    def extended(name: str, rule: CommitRule) -> CommitRule:
         steps = []
         for distance, rate, gap in rule.gap:
             there = [r for r in quiet if _place(r) == (distance, rule.threshold)]
-            sparse = [r["gap"] for r in there if r["events"] >= settings.validation_quiet_density]
+            sparse = [r["gap"] for r in there if r["events"] >= density[name]]
             steps += [(distance, there[0]["rate"], max([gap, *sparse])), (distance, rate, gap)]
         return CommitRule(rule.threshold, tuple(steps), rule.members)
 
-    rules = CommitRules(**{name: extended(rule) for name, rule in vars(choice.rules).items()})
+    rules = vars(choice.rules).items()
+    rules = CommitRules(**{name: extended(name, rule) for name, rule in rules})
     return choice._replace(rules=rules, quiet=quiet)
 
 

@@ -62,6 +62,7 @@ class TrainSettings:
     validation_quiet_p: float | None
     validation_density: float
     validation_quiet_density: float
+    validation_quiet_density_correlated: float
     validation_c: float
     ensemble: int
     thresholds: tuple[float, ...]
@@ -178,7 +179,10 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_p": _STRENGTH,
     "validation_quiet_p": (lambda x: x is None or _STRENGTH[0](x), f"null or {_STRENGTH[1]}"),
     **dict.fromkeys(
-        ("validation_density", "validation_quiet_density"),
+        (
+            *("validation_density", "validation_quiet_density"),
+            "validation_quiet_density_correlated",
+        ),
         (_number(lambda x: x >= 1), "a number >= 1"),
     ),
     "validation_c": _POSITIVE,
