@@ -14,6 +14,8 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse import csgraph
 
+from qec.runs import place_in_run
+
 _SHOTS_PER_PASS = 128  # bounds the memory for distances between all events of a shot
 _ROUNDING = 0.01  # nats: PyMatching rounds weights
 
@@ -116,7 +118,6 @@ def _slots(pairs: list[np.ndarray]) -> np.ndarray:
     matched = np.concatenate(pairs)
     matched = np.where(matched[:, :1] < 0, matched[:, ::-1], matched)
     shot = np.repeat(np.arange(len(pairs)), count)
-    nth = np.arange(len(shot)) - np.repeat(np.cumsum(count) - count, count)
     slots = np.full((len(pairs), count.max(), 2), -1)
-    slots[shot, nth] = matched
+    slots[shot, place_in_run(count)] = matched
     return slots.reshape(len(pairs), -1)

@@ -46,7 +46,9 @@ def test_gap_is_the_weight_of_the_lightest_logical_operator(our_circuit, distanc
     # From shots where every bit is in doubt to shots where few are.
     scale = torch.linspace(1, 20, 40).view(-1, 1, 1, 1, 1)
     logits = torch.randn(shape, generator=rng) * scale
-    gaps = NetworkGap(grid, torch.device("cpu"))(logits.to(memory_format=torch.channels_last_3d))
+    gaps = NetworkGap(grid.lattice, incidence(grid), torch.device("cpu"))(
+        logits.to(memory_format=torch.channels_last_3d)
+    )
     want = [lightest_operator(grid, shot) for shot in logits]
     assert gaps.dtype == np.float32
     assert 0 < np.isinf(want).sum() < len(want)
@@ -58,7 +60,11 @@ def test_sure_bits_leave_no_doubt(our_circuit):
     grid = CellGrid(SpaceTimeLattice.from_circuit(our_circuit(3, 2, "Z", 0.01)))
     logits = torch.full((3, CHAIN_CHANNELS, *grid.shape), -4.5)
     logits[1] = 0
-    assert NetworkGap(grid, torch.device("cpu"))(logits).tolist() == [np.inf, 0, np.inf]
+    assert NetworkGap(grid.lattice, incidence(grid), torch.device("cpu"))(logits).tolist() == [
+        np.inf,
+        0,
+        np.inf,
+    ]
 
 
 def test_shots_fall_back_where_the_network_is_unsure(our_circuit):

@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.onnx_model import OPSET, onnx_model
-from qec.predecoder.residual import incidence
 from qec.predecoder.rule import CommitRule
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class PredecoderModule(nn.Module):
         self.grid = bound.grid
         self.cut = rule.cut
         self.dtype = dtype
-        table = incidence(bound.grid)
+        table = bound.incidence
         self.fan_in = table.detector.shape[1]
         # ``to`` changes a module in place: at float32 the same network, else a copy of it.
         self.network = (

@@ -14,7 +14,7 @@ from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.network_gap import NetworkGap
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
-from qec.predecoder.residual import Residual
+from qec.predecoder.residual import Residual, incidence
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 from qec.predecoder.runtime import network_runtime
 from qec.predecoder.tiles import tiled_logits
@@ -105,7 +105,8 @@ class BoundPredecoder:
         self.dtype = dtype or network_dtype(self.device)
         # A copy: the pre-decoder may be bound to several devices.
         self.network = copy.deepcopy(predecoder.network).to(self.device)
-        self.residual = Residual(self.grid, self.device)
+        self.incidence = incidence(self.grid)
+        self.residual = Residual(self.incidence, self.device)
         with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
             self.features = self.network.stem_static(static)
@@ -157,7 +158,7 @@ class BoundPredecoder:
 
     @functools.cached_property
     def _network_gap(self) -> NetworkGap:
-        return NetworkGap(self.grid, self.device)
+        return NetworkGap(self.lattice, self.incidence, self.device)
 
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:
         shots = torch.from_numpy(detectors)

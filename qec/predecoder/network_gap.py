@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from qec.gap import boundaries
-from qec.lattice import MEMORY
-from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
-from qec.predecoder.residual import incidence
+from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.predecoder.residual import Incidence
+from qec.runs import place_in_run
 
 _SURE = 4.0  # nats: bits beyond are not doubted; more changes nothing (data/experiments.md)
 
@@ -26,20 +26,19 @@ class NetworkGap:
     """The network's logical gap on one grid.
 
     Args:
-        grid: whose valid bits may be doubted.
+        lattice: of the grid.
+        table: what each bit of the grid flips; its valid bits may be doubted.
         device: where the logits are.
 
     Raises:
         QecError: the logical gap is not defined, as for ``qec.gap.GapMatcher``.
     """
 
-    def __init__(self, grid: CellGrid, device: torch.device) -> None:
-        lattice, table = grid.lattice, incidence(grid)
+    def __init__(self, lattice: SpaceTimeLattice, table: Incidence, device: torch.device) -> None:
         memory = np.flatnonzero(lattice.sector == MEMORY)
         u, v, bit = _edges(table.detector[memory], table.num_bits)
         _, far = boundaries(len(memory), u, v, np.isin(bit, table.observable))
-        cells = table.num_bits // CHAIN_CHANNELS
-        bit = bit % cells * CHAIN_CHANNELS + bit // cells  # channels last
+        bit = table.channels_last(bit)
         # The places of the search: the memory detectors, then the far boundary, then a spare one.
         self._far = len(memory)
         first, inner = (v < 0) & ~far, v >= 0
@@ -48,7 +47,7 @@ class NetworkGap:
         there = np.concatenate([np.where(far, self._far, v)[~first], u[inner]])
         order = np.argsort(here, kind="stable")
         count = np.bincount(here, minlength=self._far + 1)
-        nth = np.arange(len(here)) - np.repeat(np.cumsum(count) - count, count)
+        nth = place_in_run(count)
         leads = np.full((self._far + 1, count.max()), self._far + 1)
         by = np.zeros_like(leads)
         here = here[order]

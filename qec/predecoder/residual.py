@@ -13,6 +13,7 @@ import torch
 
 from qec import chain as chains
 from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
+from qec.runs import place_in_run
 
 
 class Incidence(NamedTuple):
@@ -30,6 +31,11 @@ class Incidence(NamedTuple):
     detector: np.ndarray
     observable: np.ndarray
     num_bits: int
+
+    def channels_last(self, bit: np.ndarray) -> np.ndarray:
+        """Where bits stand in the flattened (T, Y, X, 12)."""
+        cells = self.num_bits // CHAIN_CHANNELS
+        return bit % cells * CHAIN_CHANNELS + bit // cells
 
 
 def incidence(grid: CellGrid) -> Incidence:
@@ -58,29 +64,22 @@ class Residual:
     """The residual on one grid.
 
     Args:
-        grid: bits that are not ``valid`` flip nothing.
+        table: what each bit of the grid flips; bits that are not ``valid`` flip nothing.
         device: where its tensors are.
     """
 
-    def __init__(self, grid: CellGrid, device: torch.device) -> None:
-        table = incidence(grid)
-        self._detectors = grid.lattice.num_detectors
-        cells = int(np.prod(grid.shape))
-
-        def channels_last(bit: np.ndarray) -> np.ndarray:
-            return bit % cells * CHAIN_CHANNELS + bit // cells
-
+    def __init__(self, table: Incidence, device: torch.device) -> None:
+        self._detectors = len(table.detector)
         detector, column = np.nonzero(table.detector < table.num_bits)
-        place = channels_last(table.detector[detector, column])
+        place = table.channels_last(table.detector[detector, column])
         order = np.argsort(place, kind="stable")
         place, detector = place[order], detector[order]
         count = np.bincount(place, minlength=table.num_bits)
-        nth = np.arange(len(place)) - np.repeat(np.cumsum(count) - count, count)
         # A detector too many stands for none.
         flips = np.full((table.num_bits, max(count.max(), 1)), self._detectors)
-        flips[place, nth] = detector
+        flips[place, place_in_run(count)] = detector
         logical = np.zeros(table.num_bits, dtype=np.uint8)
-        logical[channels_last(table.observable)] = 1
+        logical[table.channels_last(table.observable)] = 1
         self._flips = torch.from_numpy(flips).to(device)
         self._logical = torch.from_numpy(logical).to(device)
 

@@ -89,7 +89,8 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     def extended(name: str, rule: CommitRule) -> CommitRule:
         steps = []
         for distance, rate, gap in rule.gap:
-            there = [r for r in quiet if _place(r) == (distance, rule.threshold)]
+            place = (distance, rule.threshold)
+            there = [r for r in quiet if (r["distance"], r["threshold"]) == place]
             sparse = [r["gap"] for r in there if r["events"] >= density[name]]
             steps += [(distance, there[0]["rate"], max([gap, *sparse])), (distance, rate, gap)]
         return CommitRule(rule.threshold, tuple(steps), rule.members)
@@ -130,10 +131,6 @@ def mean_log(values: Sequence[float]) -> float:
 def _rule(found: list[dict], settings: TrainSettings) -> CommitRule:
     steps = tuple((r["distance"], r["rate"], r["gap"]) for r in found)
     return CommitRule(found[0]["threshold"], steps, settings.ensemble)
-
-
-def _place(record: dict) -> tuple[int, float]:
-    return record["distance"], record["threshold"]
 
 
 def chosen_by(rule: CommitRule, record: dict) -> bool:

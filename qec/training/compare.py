@@ -24,7 +24,7 @@ from qec.training.choice import Choice, choose_rules, chosen_by, mean_log
 from qec.training.data import Batch, Labeller, Source
 from qec.training.loss import cross_entropy
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, validation_circuits, validation_grid
+from qec.training.validate import VALIDATION_SEED, validation_grid, validation_names
 
 
 def teacher_batches(settings: TrainSettings, shots: int = 1024) -> list[Batch]:
@@ -100,7 +100,7 @@ def main() -> int:
     console.width = max(console.width, 170)
     console.print(table)
     print(
-        f"means over {', '.join(validation_circuits(settings, p))}, p = {p:g}; "
+        f"means over {', '.join(validation_names(settings))}, p = {p:g}; "
         f"{settings.validation_shots} shots per circuit, seeds from {VALIDATION_SEED}; "
         "BCE: against correlated matching, nats per bit"
     )

@@ -23,7 +23,7 @@ from qec.predecoder.network import PreDecoderNetwork
 from qec.training.card import model_card
 from qec.training.choice import choose_rules, validation_table
 from qec.training.settings import TrainSettings
-from qec.training.validate import VALIDATION_SEED, validation_circuits
+from qec.training.validate import VALIDATION_SEED, validation_names
 
 
 def write_with_rules(
@@ -44,7 +44,7 @@ def write_with_rules(
     history = {
         **history,
         "validation_shots": settings.validation_shots,
-        "validation_circuits": list(validation_circuits(settings, settings.validation_p)),
+        "validation_circuits": validation_names(settings),
         "validation_p": settings.validation_p,
         "validation_quiet_p": settings.validation_quiet_p,
         "validation_quiet": choice.quiet,

@@ -49,9 +49,7 @@ def validation_records(
     circuits = validation_circuits(settings, p)
     scores: dict[int, list[dict]] = {}
     rates: dict[int, list[float]] = {}
-    for number, circuit in enumerate(
-        track(circuits.values(), f"validation, p = {p:g}", transient=True)
-    ):
+    for number, circuit in enumerate(track(circuits, f"validation, p = {p:g}", transient=True)):
         lattice = SpaceTimeLattice.from_circuit(circuit)
         found = _circuit_scores(network, circuit, lattice, number, settings, thresholds, gaps)
         scores.setdefault(lattice.distance, []).append(found)
@@ -81,14 +79,17 @@ def _mean_factor(errors: list[tuple[int, int]]) -> float:
     return round(math.exp(np.mean(logs)), 4)
 
 
-def validation_circuits(settings: TrainSettings, p: float) -> dict[str, stim.Circuit]:
-    """The circuits by name, "noise d=distance basis", at a noise strength."""
-    return {
-        f"{noise} d={d} {basis}": memory_circuit(
-            RotatedSurfaceCode(d), CircuitNoise.named(noise, p), d, basis
-        )
+def validation_circuits(settings: TrainSettings, p: float) -> list[stim.Circuit]:
+    """The circuits at a noise strength, in order."""
+    return [
+        memory_circuit(RotatedSurfaceCode(d), CircuitNoise.named(noise, p), d, basis)
         for noise, d, basis in validation_grid(settings)
-    }
+    ]
+
+
+def validation_names(settings: TrainSettings) -> list[str]:
+    """Noise, distance and basis of each validation circuit in words, in order."""
+    return [f"{noise} d={d} {basis}" for noise, d, basis in validation_grid(settings)]
 
 
 def validation_grid(settings: TrainSettings) -> Iterator[tuple[str, int, str]]:
