@@ -91,8 +91,8 @@ class Decoder:
             fallback: whether shots whose residual decides the observable narrowly are matched
                 anew, as a whole and correlated.  How narrowly is part of the checkpoint's commit
                 rule, one value for each of ``correlated``.
-            members: without a pre-decoder, how many perturbed correlated matchings vote, an odd
-                number (``qec.ensemble``; all of them only where the first three disagree).
+            members: without a pre-decoder, from how many perturbed correlated matchings the
+                correction is put together (``qec.ensemble``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino"
                 (``qec.predecoder.runtime``).
@@ -101,8 +101,7 @@ class Decoder:
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
-                is not there;
-                ``members`` where they cannot vote.
+                is not there; ``members`` together with a pre-decoder.
         """
         if dem.num_observables != 1:
             raise QecError(

@@ -49,8 +49,8 @@ def test_a_trained_network_gets_other_rules(tmp_path):
     done = rules("fast", *keys)
     assert done.returncode == 0, done.stderr
     found, fast = load_predecoder(tmp_path / "mine" / "mine.safetensors"), load_predecoder("fast")
-    ((_, rate, _),) = found.rules.correlated.gap
-    assert found.rules.correlated == CommitRule(0.5, ((3, rate, 0.3),), 3)
+    (_, stim, _), (_, uniform, _) = found.rules.correlated.gap
+    assert found.rules.correlated == CommitRule(0.5, ((3, stim, 0.3), (3, uniform, 0.3)), 3)
     assert found.metadata["shots"] == fast.metadata["shots"]
     for ours, theirs in zip(found.network.parameters(), fast.network.parameters(), strict=True):
         assert torch.equal(ours, theirs)

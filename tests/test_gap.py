@@ -9,7 +9,6 @@ import stim
 from scipy.sparse import csc_matrix
 
 from qec.decoder import Decoder
-from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.gap import GapMatcher
 from qec.lattice import MEMORY, SpaceTimeLattice, detector_error_model
@@ -232,46 +231,3 @@ def test_bound_spares_second_matchings_and_changes_no_gap(our_circuit, spread):
     needed = (want < plain.cap).sum()
     assert 50 < needed <= second
     assert second - needed < (0.03 if spread == 0 else 0.3) * (len(events) - needed)
-
-
-def test_ensemble_of_one_is_correlated_matching(our_circuit):
-    circuit = our_circuit(3, 3, "Z", 0.02)
-    dets = circuit.compile_detector_sampler(seed=10).sample(2000).view(np.uint8)
-    lattice = SpaceTimeLattice.from_circuit(circuit)
-    full = Matcher(basis_split(lattice), correlated=True)
-    one = EnsembleMatcher(lattice, 1)
-    np.testing.assert_array_equal(one.decode_batch(dets), full.decode_batch(dets))
-
-
-def test_ensemble_is_the_majority_of_its_members(our_circuit):
-    circuit = our_circuit(3, 3, "Z", 0.03)
-    dets = circuit.compile_detector_sampler(seed=11).sample(2000).view(np.uint8)
-    lattice = SpaceTimeLattice.from_circuit(circuit)
-    ensemble = EnsembleMatcher(lattice, 7)
-    single = np.stack([m.decode_batch(dets) for m in ensemble._members])
-    asked = single[:3].sum(axis=0)
-    majority = np.where(asked % 3 == 0, asked // 3, single.sum(axis=0) > 3)
-    np.testing.assert_array_equal(ensemble.decode_batch(dets), majority)
-    assert (single[1:] != single[0]).any(axis=1).all()  # every member is perturbed
-    np.testing.assert_array_equal(  # and reproducibly so
-        EnsembleMatcher(lattice, 7).decode_batch(dets), ensemble.decode_batch(dets)
-    )
-
-
-def test_ensemble_beats_correlated_matching(our_circuit):
-    """Same shots; the seeds are fixed, so this is a check of the code, not of the statistics."""
-    circuit = our_circuit(7, 7, "X", 0.008)
-    sampler = circuit.compile_detector_sampler(seed=12)
-    dets, obs = sampler.sample(6000, separate_observables=True)
-    dets, truth = dets.view(np.uint8), obs[:, 0]
-    lattice = SpaceTimeLattice.from_circuit(circuit)
-    errors = [
-        (EnsembleMatcher(lattice, members).decode_batch(dets) != truth).sum() for members in (1, 11)
-    ]
-    assert errors[1] < errors[0]
-
-
-@pytest.mark.parametrize("members", [0, 2, -1, 1.0, True])
-def test_members_are_validated(members):
-    with pytest.raises(QecError, match=r"members=.* odd"):
-        CommitRule(0.9, 0.3, members)

@@ -416,14 +416,21 @@ def test_the_parent_is_the_one_it_started_from(tmp_path) -> None:
 
 def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
     path = train(tiny(tmp_path / "run", "shots=64"))  # one step: it commits nothing
-    assert "warning: no rule cuts the events by 6" in capsys.readouterr().out
+    assert "warning: no rule cuts the events by 6 everywhere" in capsys.readouterr().out
     assert "no rule cuts" in load_predecoder(path).metadata["warnings"][0]
     assert "**Warning: no rule cuts" in path.with_suffix(".md").read_text()
 
 
-def record(distance, threshold, gap, f, c, events, rate=0.06) -> dict:
+def record(distance, threshold, gap, f, c, events, rate=0.06, noise="uniform") -> dict:
     return {
-        **{"distance": distance, "threshold": threshold, "gap": gap, "F": f, "C": c},
+        **{
+            "distance": distance,
+            "noise": noise,
+            "threshold": threshold,
+            "gap": gap,
+            "F": f,
+            "C": c,
+        },
         **{"events": events, "fallback": 0.1, "rate": rate},
     }
 
@@ -445,6 +452,32 @@ def test_each_distance_gets_its_gap(tmp_path) -> None:
     assert rules.uncorrelated == CommitRule(0.5, ((5, 0.06, 0.2), (9, 0.06, 0.1)))
     assert rules.correlated == CommitRule(0.5, ((5, 0.06, 0.3), (9, 0.06, 0.2)))
     assert not warnings
+
+
+def test_each_noise_gets_its_gap(tmp_path) -> None:
+    settings = tiny(
+        tmp_path / "run",
+        "validation_density=8",
+        "validation_c=0.995",
+        "validation_quiet_density=10",
+    )
+    weaker = [
+        record(5, 0.5, gap, f, c, events, 0.05, "stim")
+        for gap, f, c, events in ((0.1, 1.0, 1.0, 20), (0.2, 1.2, 0.98, 15), (0.3, 1.3, 1, 9))
+    ]
+    at_5 = [r for r in CANDIDATES if r["distance"] == 5 and r["threshold"] == 0.5]
+    rules = pick_rules([*at_5, *weaker], settings).rules
+    assert rules.uncorrelated.gap == ((5, 0.05, 0.3), (5, 0.06, 0.2))
+    # 0.1 has C = 1 by chance only: 0.2 does not.
+    assert rules.correlated.gap == ((5, 0.05, 0.3), (5, 0.06, 0.3))
+    quiet = [
+        record(5, 0.5, gap, 1, 1, events, rate, noise)
+        for noise, rate, found in (("uniform", 0.03, (20, 9)), ("stim", 0.025, (30, 12)))
+        for gap, events in zip((0.4, 0.6), found, strict=True)
+    ]
+    choice = with_quiet_gaps(pick_rules([*at_5, *weaker], settings), quiet, settings)
+    steps = ((5, 0.025, 0.6), (5, 0.03, 0.4), (5, 0.05, 0.3), (5, 0.06, 0.2))
+    assert choice.rules.uncorrelated.gap == steps
 
 
 def test_what_no_candidate_reaches_is_said(tmp_path) -> None:

@@ -25,7 +25,7 @@ class CommitRule:
             lightest logical operator fall back on correlated matching of the whole syndrome;
             0: none does.  Or triples (distance, mean detection rate, fraction), rising in both:
             between them the fraction is linear in the rate's logarithm, and in the distance.
-        members: of the ensemble that then votes (see ``qec.ensemble``), odd; 1: no ensemble.
+        members: of the ensemble that then decodes (see ``qec.ensemble``); 1: no ensemble.
 
     Raises:
         QecError: a value out of range.
@@ -43,8 +43,8 @@ class CommitRule:
         elif not _is_number(self.gap) or not 0 <= self.gap <= 1:
             raise QecError(f"gap={self.gap!r} must be a fraction in [0, 1].")
         whole = isinstance(self.members, int) and _is_number(self.members)
-        if not whole or self.members < 1 or self.members % 2 == 0:
-            raise QecError(f"members={self.members!r} must be an odd number of matchings.")
+        if not whole or self.members < 1:
+            raise QecError(f"members={self.members!r} must be a number of matchings >= 1.")
 
     @property
     def cut(self) -> float:

@@ -18,7 +18,7 @@ _CARD = """\
 {parameters} parameters in {layers} convolutions; {cost:.2f} million multiply-adds per data qubit
 and round{sparse}.
 
-| decoder | commits above | whole syndrome to {voters} at a gap |
+| decoder | commits above | whole syndrome to {matchings} at a gap |
 |---|---|---|
 | `predecoder+pymatching` | {uncorrelated.threshold} | {gap_uncorrelated} |
 | `predecoder+pymatching-correlated` | {correlated.threshold} | {gap_correlated} |
@@ -42,12 +42,12 @@ and round{sparse}.
 {validation_shots} validation shots per circuit ({validation_circuits};
 p = {validation_p}, seeds from {validation_seed}), which neither training nor any published figure
 uses. F and C: logical error rates of uncorrelated and of correlated matching alone over that of the
-rule, same shots, same (basis-split) error model; geometric means over the circuits of a distance.
+rule, same shots, same (basis-split) error model; geometric means over the two bases.
 Events: detection events sampled over those that matching gets, residuals and whole syndromes. The
 gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
-whole. Each rule has one threshold. Its gaps at p = {validation_p}: before correlated matching those that hand
-on the fewest events at C = {validation_c:g} or more at each distance, before uncorrelated matching those with
-the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
+whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: before
+correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with it and with
+every larger one), before uncorrelated matching that with the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
 
 Without fallback (gap 0):
 
@@ -63,7 +63,7 @@ detection events only"""
 
 _QUIET_RULE = """ At p = {validation_quiet_p}
 logical errors are too rare to choose by, so there they take the largest gaps with {validation_quiet_density:g} times
-(uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events at that distance. Between these noises the gap is linear in the logarithm of the mean
+(uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events. Between these noises the gap is linear in the logarithm of the mean
 detection rate, and between distances linear in the distance."""  # noqa: E501
 
 _QUIET = """\
@@ -91,7 +91,7 @@ def model_card(predecoder: Predecoder) -> str:
         "rounds": history["rounds"] or "as many as the distance",
         **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
         **_quiet(history, rules),
-        "voters": _voters(rules.uncorrelated.members),
+        "matchings": _matchings(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
         "sessions": "<br>".join(map(_session, history["sessions"])),
@@ -115,14 +115,14 @@ def _gap(rule: CommitRule) -> str:
 
 
 def _without_fallback(records: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Heads and rows: F and events of each threshold at each distance."""
+    """Heads and rows: F and events of each threshold at each distance and noise."""
     rows: dict[float, list[str]] = {}
     for record in records:
         if record["gap"] == 0:
             cells = rows.setdefault(record["threshold"], [f"{record['threshold']:g}"])
-            cells += [f"{record['F']:.2f}", f"{record['events']:.1f}"]
-    distances = dict.fromkeys(record["distance"] for record in records)
-    heads = [f"{name}, d={distance}" for distance in distances for name in ("F", "events")]
+            cells.append(f"{record['F']:.2f}, {record['events']:.1f}")
+    places = dict.fromkeys(f"{record['noise']} d={record['distance']}" for record in records)
+    heads = [f"F, events: {place}" for place in places]
     return ["threshold", *heads], [tuple(cells) for cells in rows.values()]
 
 
@@ -137,8 +137,8 @@ def _quiet(history: dict, rules: CommitRules) -> dict[str, str]:
     }
 
 
-def _voters(members: int) -> str:
-    return f"{members} voting correlated matchings" if members > 1 else "correlated matching"
+def _matchings(members: int) -> str:
+    return f"{members} correlated matchings" if members > 1 else "correlated matching"
 
 
 def _counted(values: Sequence) -> str:

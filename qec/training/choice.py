@@ -32,12 +32,12 @@ class Choice(NamedTuple):
 
 
 def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
-    """Picks a threshold for each rule, and gaps for each distance.
+    """Picks a threshold for each rule, and gaps for each distance and noise.
 
     The rule for correlated matching hands the fewest events to matching while C is
-    ``validation_c`` at each distance; that for uncorrelated matching has the highest F, mean over
-    the distances, of those that cut the events of each by ``validation_density``.  Both get other
-    gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
+    ``validation_c`` there, with this gap and with every larger one; that for uncorrelated matching
+    has the highest F, mean over distances and noises, of those that cut the events of each by
+    ``validation_density``.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
     records = validation_records(
         network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps)
@@ -60,14 +60,17 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
     )
     if uncorrelated is None:
         density = settings.validation_density
-        warnings.append(f"no rule cuts the events by {density:g} at each distance: train longer")
+        warnings.append(f"no rule cuts the events by {density:g} everywhere: train longer")
         uncorrelated = _best(records, lambda r: True, lambda r: r["F"])
     cautious = [r for r in records if r["gap"] > 0]
-    correlated = _best(cautious, lambda r: r["C"] >= settings.validation_c, lambda r: r["events"])
+    worst = _worst_from_gap_on(cautious)
+    correlated = _best(
+        cautious, lambda r: worst[_candidate(r)] >= settings.validation_c, lambda r: r["events"]
+    )
     if correlated is None:
         warnings.append(
-            f"no rule reaches C = {settings.validation_c:g} at each distance: train longer or "
-            "allow larger gaps"
+            f"no rule reaches C = {settings.validation_c:g} everywhere: train longer or allow "
+            "larger gaps"
         )
         correlated = _best(cautious, lambda r: True, lambda r: r["C"])
     rules = CommitRules(*(_rule(found, settings) for found in (uncorrelated, correlated)))
@@ -78,7 +81,7 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     """The rules with other gaps for quieter noise.
 
     There logical errors are too rare to choose by, but falling back costs little: so each rule
-    takes, at each distance, the largest gap that leaves its events cut by its
+    takes, at each distance and noise, the largest gap that leaves its events cut by its
     ``validation_quiet_density``, and at least the gap that it has.
     """
     density = {
@@ -87,38 +90,61 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     }
 
     def extended(name: str, rule: CommitRule) -> CommitRule:
-        steps = []
-        for distance, rate, gap in rule.gap:
-            place = (distance, rule.threshold)
-            there = [r for r in quiet if (r["distance"], r["threshold"]) == place]
+        steps = list(rule.gap)
+        for chosen in (r for r in choice.records if chosen_by(rule, r)):
+            here = (*_place(chosen), rule.threshold)
+            there = [r for r in quiet if (*_place(r), r["threshold"]) == here]
             sparse = [r["gap"] for r in there if r["events"] >= density[name]]
-            steps += [(distance, there[0]["rate"], max([gap, *sparse])), (distance, rate, gap)]
-        return CommitRule(rule.threshold, tuple(steps), rule.members)
+            steps.append((chosen["distance"], there[0]["rate"], max([chosen["gap"], *sparse])))
+        return CommitRule(rule.threshold, _rising(steps), rule.members)
 
     rules = vars(choice.rules).items()
     rules = CommitRules(**{name: extended(name, rule) for name, rule in rules})
     return choice._replace(rules=rules, quiet=quiet)
 
 
+def _place(record: dict) -> tuple[int, str]:
+    return record["distance"], record["noise"]
+
+
+def _candidate(record: dict) -> tuple[int, str, float, float]:
+    return (*_place(record), record["threshold"], record["gap"])
+
+
+def _worst_from_gap_on(records: list[dict]) -> dict[tuple[int, str, float, float], float]:
+    """The lowest C of each candidate and of those that differ by a larger gap.
+
+    C rises with the gap but for chance, which the choice of the smallest sufficient gap would
+    otherwise favour.
+    """
+    worst: dict[tuple[int, str, float, float], float] = {}
+    lowest: dict[tuple[int, str, float], float] = {}
+    for record in sorted(records, key=lambda r: -r["gap"]):
+        *here, _ = candidate = _candidate(record)
+        lowest[tuple(here)] = min(record["C"], lowest.get(tuple(here), math.inf))
+        worst[candidate] = lowest[tuple(here)]
+    return worst
+
+
 def _best(
     records: list[dict], fits: Callable[[dict], bool], value: Callable[[dict], float]
 ) -> list[dict] | None:
-    """Of one threshold, for each distance the record of the highest value among those that fit.
+    """Of one threshold, for each distance and noise the record of the highest value that fits.
 
     The threshold is the one with the highest mean log value; None where none has a record that
-    fits at each distance.
+    fits everywhere.
     """
-    by_threshold: dict[float, dict[int, dict]] = {}
+    by_threshold: dict[float, dict[tuple[int, str], dict]] = {}
     for record in filter(fits, records):
         chosen = by_threshold.setdefault(record["threshold"], {})
-        rival = chosen.get(record["distance"])
+        rival = chosen.get(_place(record))
         if rival is None or value(record) > value(rival):
-            chosen[record["distance"]] = record
-    distances = sorted({record["distance"] for record in records})
+            chosen[_place(record)] = record
+    places = sorted({_place(record) for record in records})
     complete = [
-        [chosen[distance] for distance in distances]
+        [chosen[place] for place in places]
         for chosen in by_threshold.values()
-        if len(chosen) == len(distances)
+        if len(chosen) == len(places)
     ]
     return max(complete, key=lambda found: mean_log(map(value, found)), default=None)
 
@@ -129,8 +155,14 @@ def mean_log(values: Sequence[float]) -> float:
 
 
 def _rule(found: list[dict], settings: TrainSettings) -> CommitRule:
-    steps = tuple((r["distance"], r["rate"], r["gap"]) for r in found)
-    return CommitRule(found[0]["threshold"], steps, settings.ensemble)
+    steps = [(r["distance"], r["rate"], r["gap"]) for r in found]
+    return CommitRule(found[0]["threshold"], _rising(steps), settings.ensemble)
+
+
+def _rising(steps: list[tuple[int, float, float]]) -> tuple[tuple[int, float, float], ...]:
+    """In order; where two noises have the same rate, the larger gap."""
+    largest = {step[:2]: step for step in sorted(steps)}
+    return tuple(largest.values())
 
 
 def chosen_by(rule: CommitRule, record: dict) -> bool:
@@ -139,7 +171,16 @@ def chosen_by(rule: CommitRule, record: dict) -> bool:
     return record["threshold"] == rule.threshold and step in rule.gap
 
 
-HEADS = ("distance", "threshold", "gap", "F", "C", "events before / after", "matched as a whole")
+HEADS = (
+    "distance",
+    "noise",
+    "threshold",
+    "gap",
+    "F",
+    "C",
+    "events before / after",
+    "matched as a whole",
+)
 
 
 def validation_rows(records: list[dict], rules: CommitRules) -> list[tuple[str, ...]]:
@@ -148,6 +189,7 @@ def validation_rows(records: list[dict], rules: CommitRules) -> list[tuple[str, 
     return [
         (
             str(record["distance"]),
+            record["noise"],
             f"{record['threshold']:g}",
             " ".join(
                 [f"{record['gap']:g}"]

@@ -73,7 +73,7 @@ def row(predecoder: Predecoder, bce: float, choice: Choice) -> list[str]:
 
 
 def _mean(records: list[dict], name: str) -> float:
-    """Geometric mean over the distances."""
+    """Geometric mean over distances and noises."""
     return math.exp(mean_log([r[name] for r in records]))
 
 
@@ -92,7 +92,7 @@ def main() -> int:
     batches, p = teacher_batches(settings), settings.validation_p
     table = Table("checkpoint", "shots", "minutes", "BCE", "F at the lowest threshold, no fallback")
     for name in ("uncorrelated", "correlated"):
-        table.add_column(f"{name}: threshold, gap of each distance, F, C, events")
+        table.add_column(f"{name}: threshold, gaps, F, C, events")
     for predecoder in predecoders:
         bce = mean_cross_entropy(predecoder.network, batches)
         table.add_row(*row(predecoder, bce, choose_rules(predecoder.network, settings)))

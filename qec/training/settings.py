@@ -186,7 +186,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
         (_number(lambda x: x >= 1), "a number >= 1"),
     ),
     "validation_c": _POSITIVE,
-    "ensemble": (lambda x: _integer(1)(x) and x % 2 == 1, "an odd number >= 1"),
+    "ensemble": (_integer(1), "an integer >= 1"),
     **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }

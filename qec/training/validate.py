@@ -35,40 +35,43 @@ def validation_records(
     thresholds: tuple[float, ...],
     gaps: tuple[float, ...],
 ) -> list[dict]:
-    """What each threshold and gap does at a noise strength, one record for each distance.
+    """What each threshold and gap does at a noise strength, by distance and noise.
 
     Every candidate decodes the same shots of every validation circuit.
 
     Returns:
-        Dicts with distance, threshold, gap; F and C, the LERs of uncorrelated and of correlated
-        matching alone (basis-split model) over that of the candidate, geometric means over the
-        circuits of the distance; events (sampled over handed to matching); fallback (fraction of
-        the shots); rate (mean detection rate).
+        Dicts with distance, noise, threshold, gap; F and C, the LERs of uncorrelated and of
+        correlated matching alone (basis-split model) over that of the candidate, geometric means
+        over the two bases; events (sampled over handed to matching); fallback (fraction of the
+        shots); rate (mean detection rate).
     """
     records = []
     circuits = validation_circuits(settings, p)
-    scores: dict[int, list[dict]] = {}
-    rates: dict[int, list[float]] = {}
+    scores: dict[tuple[int, str], list[dict]] = {}
+    rates: dict[tuple[int, str], list[float]] = {}
+    grid = list(validation_grid(settings))
     for number, circuit in enumerate(track(circuits, f"validation, p = {p:g}", transient=True)):
         lattice = SpaceTimeLattice.from_circuit(circuit)
         found = _circuit_scores(network, circuit, lattice, number, settings, thresholds, gaps)
-        scores.setdefault(lattice.distance, []).append(found)
-        rates.setdefault(lattice.distance, []).append(lattice.detection_rate.mean())
-    for distance, (i, threshold), (j, gap) in itertools.product(
-        scores, enumerate(thresholds), enumerate(gaps)
+        noise, distance, _ = grid[number]
+        scores.setdefault((distance, noise), []).append(found)
+        rates.setdefault((distance, noise), []).append(lattice.detection_rate.mean())
+    for place, (i, threshold), (j, gap) in itertools.product(
+        sorted(scores), enumerate(thresholds), enumerate(gaps)
     ):
-        here = [score[i, j] for score in scores[distance]]
+        here = [score[i, j] for score in scores[place]]
         total = _Score(*(sum(column) for column in zip(*here, strict=True)))
         records.append(
             {
-                "distance": distance,
+                "distance": place[0],
+                "noise": place[1],
                 "threshold": threshold,
                 "gap": gap,
                 "F": _mean_factor([(score.uncorrelated, score.errors) for score in here]),
                 "C": _mean_factor([(score.correlated, score.errors) for score in here]),
                 "events": round(total.before / max(total.after, 1), 2),
                 "fallback": round(total.fallbacks / total.shots, 4),
-                "rate": float(np.mean(rates[distance])),
+                "rate": float(np.mean(rates[place])),
             }
         )
     return records
@@ -135,17 +138,21 @@ def _circuit_scores(
         weight = detectors.sum(axis=1, dtype=np.int64)
         uncorrelated = plain.decode_batch(detectors) != truth
         correlated = ensemble.unperturbed.decode_batch(detectors) != truth
-        fallback = correlated
-        if settings.ensemble > 1:
-            fallback = ensemble.decode_batch(detectors) != truth
         logits = bound.logits(events)
         doubt = bound.gap(logits)
-        for i, cut in enumerate(cuts):
+        judged = []  # by each threshold: events left, whether wrong, gap
+        for cut in cuts:
             left, flipped = bound.residual(events, logits > cut)
             residual = left.cpu().numpy()
             flips, found = with_gap.decode_batch(residual)
-            found = np.minimum(found, doubt)
             wrong = (flips ^ flipped.cpu().numpy()) != truth
+            judged.append((residual.sum(dtype=np.int64), wrong, np.minimum(found, doubt)))
+        fallback = correlated.copy()
+        if settings.ensemble > 1:
+            least = np.min([found for *_, found in judged], axis=0)
+            asked = np.flatnonzero(least < with_gap.cap)
+            fallback[asked] = ensemble.decode_batch(detectors[asked]) != truth[asked]
+        for i, (left, wrong, found) in enumerate(judged):
             for j, gap in enumerate(gaps):
                 whole = found < gap * with_gap.logical_weight
                 totals[i, j] += (
@@ -154,7 +161,7 @@ def _circuit_scores(
                     correlated.sum(),
                     np.where(whole, fallback, wrong).sum(),
                     weight.sum(),
-                    residual.sum(dtype=np.int64) + weight[whole].sum(),
+                    left + weight[whole].sum(),
                     whole.sum(),
                 )
     return {

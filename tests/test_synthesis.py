@@ -1,0 +1,244 @@
+"""Corrections, what they weigh jointly, and their synthesis, against exhaustive search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import stim
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qec.corrections import EdgeModel
+from qec.dem import Mechanisms
+from qec.ensemble import EnsembleMatcher
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher, basis_split
+from qec.predecoder.rule import CommitRule
+from qec.synthesis import Synthesis, exchange
+
+
+def _sampled(circuit: stim.Circuit, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    sampler = circuit.compile_detector_sampler(seed=seed)
+    dets, obs = sampler.sample(shots, separate_observables=True)
+    return dets.view(np.uint8), obs[:, 0].view(np.uint8)
+
+
+def _events(model: EdgeModel, corrections: np.ndarray) -> np.ndarray:
+    """bool (B, E) -> uint8 (B, num_detectors), the detection events of corrections."""
+    events = np.zeros((len(corrections), model.num_detectors + 1), dtype=np.uint8)
+    shot, edge = np.nonzero(corrections)
+    for side in (0, 1):
+        np.bitwise_xor.at(events, (shot, model.ends[edge, side]), 1)
+    return events[:, :-1]
+
+
+@pytest.fixture(scope="module")
+def small(our_circuit):
+    """d = 3, R = 2: few enough detectors to search all errors."""
+    circuit = our_circuit(3, 2, "Z", 0.02)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    return circuit, lattice, EdgeModel(lattice)
+
+
+@pytest.fixture(scope="module")
+def lightest(small) -> np.ndarray:
+    """float64 (2^(n+1),): weight of the likeliest error with each syndrome and logical flip.
+
+    Index: sum of 2^detector, and 2^n for the observable.
+    """
+    table = small[1].mechanisms
+    n = table.num_detectors
+    symptom = table.flips_observable.astype(np.int64) << n
+    np.bitwise_xor.at(symptom, table.mechanism, 1 << table.detector.astype(np.int64))
+    found = np.full(2 << n, np.inf)
+    found[0] = 0
+    everything = np.arange(2 << n)
+    for flip, p in zip(*_combined(symptom, table.probability), strict=True):
+        found = np.minimum(found, found[everything ^ flip] + np.log((1 - p) / p))
+    return found
+
+
+def _combined(what: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mechanisms that do the same, as one each (a decomposed model has several lines for some)."""
+    what, which = np.unique(what, axis=0, return_inverse=True)
+    parity = np.zeros(len(what))
+    np.add.at(parity, which.ravel(), np.log1p(-2 * probability))
+    return what, -np.expm1(parity) / 2
+
+
+def _index(dets: np.ndarray, logical: np.ndarray | int) -> np.ndarray:
+    n = dets.shape[1]
+    return dets.astype(np.int64) @ (1 << np.arange(n)) + (np.int64(logical) << n)
+
+
+@pytest.mark.parametrize("basis", ["X", "Z"])
+def test_members_tell_their_corrections(our_circuit, basis) -> None:
+    circuit = our_circuit(5, 4, basis, 0.01)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    dets, _ = _sampled(circuit, 500, seed=1)
+    model = EdgeModel(lattice)
+    corrections = model.matcher().decode_all(dets).view(np.bool_)
+    np.testing.assert_array_equal(_events(model, corrections), dets)
+    plain = Matcher(basis_split(lattice), correlated=True)
+    np.testing.assert_array_equal((corrections @ model.flips) & 1, plain.decode_batch(dets))
+    graph = {
+        tuple(sorted((a, model.num_detectors if b is None else b)))
+        for a, b, _ in plain.graph.edges()
+    }
+    assert {tuple(ends) for ends in model.ends.tolist()} == graph
+
+
+def test_a_joint_weight_is_that_of_single_errors_and_of_their_sums(small) -> None:
+    """Of every mechanism by itself, and of two that have nothing to do with each other."""
+    _, lattice, model = small
+    table = Mechanisms.from_dem(basis_split(lattice))
+    sets = np.zeros((len(table.probability), len(model.flips)), dtype=bool)
+    sets[model._mechanism, model._edge] = True
+    sets, probability = _combined(sets, table.probability)
+    weight = np.log((1 - probability) / probability)
+    alone = np.full(sets.shape[1], np.inf)
+    single = sets.sum(axis=1) == 1
+    alone[sets[single].argmax(axis=1)] = weight[single]
+    assert np.isfinite(alone).all()
+    assert not single.all()
+    weight = np.minimum(weight, sets @ alone)  # two errors may be likelier than one for both
+    found = model.weigh(sets)
+    np.testing.assert_allclose(found.total, weight, atol=1e-5)
+    assert (np.bincount(found.place // sets.shape[1], found.share) == found.total).all()
+    assert model.weigh(np.zeros_like(sets)).total.max() == 0
+
+    near = {}  # edges that share a pair with an edge
+    for mechanism in range(len(sets)):
+        for edge in np.flatnonzero(sets[mechanism]):
+            near.setdefault(edge, set()).update(np.flatnonzero(sets[mechanism]).tolist())
+    rng = np.random.default_rng(2)
+    compared = 0
+    for a, b in rng.integers(len(sets), size=(3000, 2)):
+        around = set().union(*(near[e] for e in np.flatnonzero(sets[a])))
+        if not around & set(np.flatnonzero(sets[b]).tolist()):
+            total = model.weigh((sets[a] | sets[b])[None]).total[0]
+            np.testing.assert_allclose(total, weight[a] + weight[b], atol=1e-5)
+            compared += 1
+    assert compared > 100
+
+
+def test_no_correction_weighs_less_than_the_likeliest_error(small, lightest) -> None:
+    circuit, _, model = small
+    dets, _ = _sampled(circuit, 4000, seed=3)
+    found = Synthesis(model, len(dets))
+    rng = np.random.default_rng(4)
+    for _ in range(15):
+        member = model.matcher(np.exp(0.4 * rng.standard_normal(model.num_mechanisms)))
+        found.add(member.decode_all(dets).view(np.bool_))
+    exact = np.stack([lightest[_index(dets, logical)] for logical in (0, 1)])
+    there = np.isfinite(found.total)
+    assert (found.total[there] >= exact[there] - 1e-4).all()
+    best, optimum = found.total.min(axis=0), exact.min(axis=0)
+    assert (best < optimum + 1e-4).mean() > 0.97  # found exactly
+    for logical in (0, 1):
+        held = found.best[logical, there[logical]]
+        np.testing.assert_array_equal(_events(model, held), dets[there[logical]])
+        assert ((held @ model.flips & 1) == logical).all()
+        np.testing.assert_allclose(model.weigh(held).total, found.total[logical, there[logical]])
+
+
+def test_the_ensemble_decides_like_the_likeliest_error(small, lightest) -> None:
+    """Fixed seeds: a check of the code, not of statistics."""
+    circuit, lattice, _ = small
+    dets, _ = _sampled(circuit, 20_000, seed=5)
+    likeliest = lightest[_index(dets, 1)] < lightest[_index(dets, 0)]
+    ensemble = EnsembleMatcher(lattice, 15)
+    differing = (ensemble.decode_batch(dets) != likeliest).sum()
+    correlated = (ensemble.unperturbed.decode_batch(dets) != likeliest).sum()
+    assert differing < 0.5 * correlated
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), p=st.sampled_from([0.005, 0.01, 0.02]))
+def test_exchanges_keep_events_and_class_and_lower_the_weight(our_circuit, seed, p) -> None:
+    circuit = our_circuit(5, 5, "X", p)
+    model = EdgeModel(SpaceTimeLattice.from_circuit(circuit))
+    dets, _ = _sampled(circuit, 64, seed)
+    rng = np.random.default_rng(seed)
+    kept, proposal = (
+        model.matcher(np.exp(rng.standard_normal(model.num_mechanisms)))
+        .decode_all(dets)
+        .view(np.bool_)
+        for _ in range(2)
+    )
+    same, crossed, other = exchange(model, kept, proposal)
+    logical, before = kept @ model.flips & 1, model.weigh(kept).total
+    np.testing.assert_array_equal(_events(model, same), dets)
+    np.testing.assert_array_equal(same @ model.flips & 1, logical)
+    assert (model.weigh(same).total <= before + 1e-6).all()
+    np.testing.assert_array_equal(_events(model, other), dets[crossed])
+    np.testing.assert_array_equal(other @ model.flips & 1, logical[crossed] ^ 1)
+    differ = (proposal @ model.flips & 1) != logical
+    assert set(np.flatnonzero(differ)) <= set(crossed.tolist())
+    # Nothing is left to exchange with itself; the order of the two does not matter to the weight.
+    again, crossed, _ = exchange(model, same, same)
+    np.testing.assert_array_equal(again, same)
+    assert len(crossed) == 0
+
+
+def test_parts_far_apart_are_exchanged_one_by_one(our_circuit) -> None:
+    """Of two heavy detours, one in each correction, neither survives."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(7, 7, "Z", 0.004))
+    model = EdgeModel(lattice)
+    silent = np.zeros((1, model.num_detectors), dtype=np.uint8)
+    around = model.matcher().decode_all(silent).view(np.bool_)
+    assert not around.any()
+    loops = [around.copy(), around.copy()]
+    for loop, start in zip(loops, (0, model.num_detectors - 1), strict=True):
+        loop[0, _triangle(model, start)] = True
+        assert not _events(model, loop).any()
+    same, _, _ = exchange(model, loops[0], loops[1])
+    assert not same.any()
+
+
+def _triangle(model: EdgeModel, start: int) -> list[int]:
+    """Three edges that form a cycle through a detector."""
+    n = model.num_detectors
+    number = {tuple(ends): k for k, ends in enumerate(model.ends.tolist())}
+    near = [b if a == start else a for a, b in number if start in (a, b) and n not in (a, b)]
+    for u in near:
+        for v in near:
+            if (u, v) in number:
+                pairs = [(start, u), (start, v), (u, v)]
+                return [number[min(p), max(p)] for p in pairs]
+    raise AssertionError("no triangle")
+
+
+def test_ensemble_of_one_is_correlated_matching(our_circuit) -> None:
+    circuit = our_circuit(3, 3, "Z", 0.02)
+    dets, _ = _sampled(circuit, 2000, seed=10)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    full = Matcher(basis_split(lattice), correlated=True)
+    one = EnsembleMatcher(lattice, 1)
+    np.testing.assert_array_equal(one.decode_batch(dets), full.decode_batch(dets))
+
+
+def test_ensemble_is_reproducible_and_the_same_in_any_batch(our_circuit, monkeypatch) -> None:
+    circuit = our_circuit(5, 3, "Z", 0.015)
+    dets, _ = _sampled(circuit, 1000, seed=11)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    whole = EnsembleMatcher(lattice, 5).decode_batch(dets)
+    monkeypatch.setattr("qec.ensemble._EDGES_PER_PASS", 20_000)
+    np.testing.assert_array_equal(EnsembleMatcher(lattice, 5).decode_batch(dets), whole)
+    assert EnsembleMatcher(lattice, 5).decode_batch(dets[:0]).shape == (0,)
+
+
+def test_ensemble_beats_correlated_matching(our_circuit) -> None:
+    """Same shots; the seeds are fixed, so this is a check of the code, not of the statistics."""
+    circuit = our_circuit(7, 7, "X", 0.008)
+    dets, truth = _sampled(circuit, 4000, seed=12)
+    ensemble = EnsembleMatcher(SpaceTimeLattice.from_circuit(circuit), 11)
+    correlated = (ensemble.unperturbed.decode_batch(dets) != truth).sum()
+    assert (ensemble.decode_batch(dets) != truth).sum() < 0.95 * correlated
+
+
+@pytest.mark.parametrize("members", [0, -1, 1.0, True])
+def test_members_are_validated(members) -> None:
+    with pytest.raises(QecError, match=r"members=.* >= 1"):
+        CommitRule(0.9, 0.3, members)
