@@ -242,3 +242,20 @@ def test_ensemble_beats_correlated_matching(our_circuit) -> None:
 def test_members_are_validated(members) -> None:
     with pytest.raises(QecError, match=r"members=.* >= 1"):
         CommitRule(0.9, 0.3, members)
+
+
+def test_mechanisms_of_three_pieces_count_as_single_edges(our_circuit) -> None:
+    dem = our_circuit(5, 4, "Z", 0.01).detector_error_model(decompose_errors=True)
+    plain = EdgeModel(SpaceTimeLattice.from_dem(dem))
+    inner = plain.ends[plain.ends[:, 1] < plain.num_detectors]
+    chosen = inner[[0, len(inner) // 2, -1]].tolist()
+    pieces = " ^ ".join(f"D{a} D{b}" for a, b in chosen)
+    model = EdgeModel(
+        SpaceTimeLattice.from_dem(dem + stim.DetectorErrorModel(f"error(0.2) {pieces}"))
+    )
+    np.testing.assert_array_equal(model.ends, plain.ends)
+    edges = [model.ends.tolist().index(ends) for ends in chosen]
+    one = np.eye(len(model.ends), dtype=bool)[edges]
+    before, after = plain.weigh(one).total, model.weigh(one).total
+    x = -np.log1p(-2 / (1 + np.exp(before)))  # twice that of the edge alone, p = 1 / (1 + e^w)
+    np.testing.assert_allclose(after, -np.log(np.tanh((x - np.log1p(-0.4)) / 2)), atol=1e-6)
