@@ -46,8 +46,8 @@ rule, same shots, same (basis-split) error model; geometric means over the two b
 Events: detection events sampled over those that matching gets, residuals and whole syndromes. The
 gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
 whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: before
-correlated matching that which hands on the fewest events with C = {validation_c:g}, less one standard error, or
-more (so with every larger gap), before uncorrelated matching that with the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
+correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with it and with
+every larger one), before uncorrelated matching that with the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
 
 Without fallback (gap 0):
 

@@ -34,11 +34,10 @@ class Choice(NamedTuple):
 def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     """Picks a threshold for each rule, and gaps for each distance and noise.
 
-    The rule for correlated matching hands the fewest events to matching while C is no more than a
-    standard error below ``validation_c``, with this gap and with every larger one; that for
-    uncorrelated matching has the highest F, mean over distances and noises, of those that cut the
-    events of each by ``validation_density``.  Both get other gaps at ``validation_quiet_p``, see
-    ``with_quiet_gaps``.
+    The rule for correlated matching hands the fewest events to matching while C is
+    ``validation_c`` there, with this gap and with every larger one; that for uncorrelated matching
+    has the highest F, mean over distances and noises, of those that cut the events of each by
+    ``validation_density``.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
     records = validation_records(
         network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps)
@@ -64,9 +63,9 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
         warnings.append(f"no rule cuts the events by {density:g} everywhere: train longer")
         uncorrelated = _best(records, lambda r: True, lambda r: r["F"])
     cautious = [r for r in records if r["gap"] > 0]
-    highest = _highest_from_gap_on(cautious)
+    worst = _worst_from_gap_on(cautious)
     correlated = _best(
-        cautious, lambda r: highest[_candidate(r)] >= settings.validation_c, lambda r: r["events"]
+        cautious, lambda r: worst[_candidate(r)] >= settings.validation_c, lambda r: r["events"]
     )
     if correlated is None:
         warnings.append(
@@ -112,20 +111,19 @@ def _candidate(record: dict) -> tuple[int, str, float, float]:
     return (*_place(record), record["threshold"], record["gap"])
 
 
-def _highest_from_gap_on(records: list[dict]) -> dict[tuple[int, str, float, float], float]:
-    """Up to where C may lie, one standard error up, for a candidate and those with larger gaps.
+def _worst_from_gap_on(records: list[dict]) -> dict[tuple[int, str, float, float], float]:
+    """The lowest C of each candidate and of those that differ by a larger gap.
 
     C rises with the gap but for chance, which the choice of the smallest sufficient gap would
-    otherwise favour: so the lowest of them counts.
+    otherwise favour.
     """
-    highest: dict[tuple[int, str, float, float], float] = {}
+    worst: dict[tuple[int, str, float, float], float] = {}
     lowest: dict[tuple[int, str, float], float] = {}
     for record in sorted(records, key=lambda r: -r["gap"]):
         *here, _ = candidate = _candidate(record)
-        upper = record["C"] * math.exp(record["C_error"])
-        lowest[tuple(here)] = min(upper, lowest.get(tuple(here), math.inf))
-        highest[candidate] = lowest[tuple(here)]
-    return highest
+        lowest[tuple(here)] = min(record["C"], lowest.get(tuple(here), math.inf))
+        worst[candidate] = lowest[tuple(here)]
+    return worst
 
 
 def _best(
