@@ -416,7 +416,7 @@ def test_the_parent_is_the_one_it_started_from(tmp_path) -> None:
 
 def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
     path = train(tiny(tmp_path / "run", "shots=64"))  # one step: it commits nothing
-    assert "warning: no rule cuts the events by 6 everywhere" in capsys.readouterr().out
+    assert "warning: no rule cuts the events by 8 everywhere" in capsys.readouterr().out
     assert "no rule cuts" in load_predecoder(path).metadata["warnings"][0]
     assert "**Warning: no rule cuts" in path.with_suffix(".md").read_text()
 
