@@ -8,12 +8,15 @@ import stim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qec.circuit import memory_circuit
+from qec.code import RotatedSurfaceCode
 from qec.corrections import EdgeModel
 from qec.dem import Mechanisms
 from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
+from qec.noise import CircuitNoise
 from qec.predecoder.rule import CommitRule
 from qec.synthesis import Synthesis, exchange
 
@@ -259,3 +262,19 @@ def test_mechanisms_of_three_pieces_count_as_single_edges(our_circuit) -> None:
     before, after = plain.weigh(one).total, model.weigh(one).total
     x = -np.log1p(-2 / (1 + np.exp(before)))  # twice that of the edge alone, p = 1 / (1 + e^w)
     np.testing.assert_allclose(after, -np.log(np.tanh((x - np.log1p(-0.4)) / 2)), atol=1e-6)
+
+
+def test_without_errors_in_both_bases_the_weight_is_the_sum() -> None:
+    noise = CircuitNoise(idle_spam=(0.01, 0, 0.01), meas_x=0.01, meas_z=0.01)
+    circuit = memory_circuit(RotatedSurfaceCode(3), noise, 3, "X")
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    model = EdgeModel(lattice)
+    dets, _ = _sampled(circuit, 500, seed=15)
+    weighed = model.weigh(model.matcher().decode_all(dets).view(np.bool_))
+    assert weighed.pairs.shape == (2, 0)
+    matcher = Matcher(basis_split(lattice), correlated=False)
+    _, weights = matcher.graph.decode_batch(dets, return_weights=True)
+    np.testing.assert_allclose(weighed.total, weights, atol=0.1)
+    ensemble = EnsembleMatcher(lattice, 3)
+    same = ensemble.decode_batch(dets) == matcher.decode_batch(dets)
+    assert same.mean() > 0.99  # but for ties
