@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import stim
 
-from qec.dem import Mechanisms
-from qec.lattice import MEMORY, SpaceTimeLattice
-from qec.matching import Matcher, basis_split
+from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher
+from qec.pieces import Pieces
 from qec.runs import place_in_run
 
 _RARE = 1e-3  # how much likelier pairs are taken to be on an edge that nothing flips alone
@@ -55,17 +55,14 @@ class EdgeModel:
     """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
-        table = Mechanisms.from_dem(basis_split(lattice))
-        self.num_detectors, self.num_mechanisms = table.num_detectors, len(table.probability)
-        self._probability = table.probability
-        self._mechanism, ends = _pieces(table)
-        self.ends, edge = np.unique(ends, axis=0, return_inverse=True)
+        pieces = Pieces.of(lattice)
+        self.num_detectors, self.num_mechanisms = lattice.num_detectors, len(pieces.probability)
+        self._probability, self._mechanism = pieces.probability, pieces.mechanism
+        ends = np.where(pieces.ends < 0, self.num_detectors, pieces.ends)
+        self.ends, edge = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
         self._edge = edge.ravel()
-        # The observable goes with a mechanism's first piece in the memory basis.
-        memory = np.flatnonzero(lattice.sector[ends[:, 0]] == MEMORY)
-        owner, first = np.unique(self._mechanism[memory], return_index=True)
         self.flips = np.zeros(len(self.ends), dtype=np.uint8)
-        self.flips[self._edge[memory[first]]] = table.flips_observable[owner]
+        self.flips[self._edge[pieces.flips]] = 1
         self._set_weights()
         self._text = self._lines()
 
@@ -136,18 +133,6 @@ class EdgeModel:
         share[here] -= saved / 2
         pairs = np.stack([place[here], other])
         return Weighed(place, share, pairs, np.bincount(shot, share, shots))
-
-
-def _pieces(table: Mechanisms) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces of all mechanisms: int64 (k,) whose they are, ascending, and (k, 2) their ends."""
-    order = np.lexsort((table.detector, table.component, table.mechanism))
-    of = np.stack([table.mechanism[order], table.component[order]]).astype(np.int64)
-    detector = table.detector[order].astype(np.int64)
-    start = np.flatnonzero(np.diff(of, prepend=-1).any(axis=0))
-    size = np.diff(start, append=len(detector))
-    last = detector[start + size - 1]
-    ends = np.stack([detector[start], np.where(size == 2, last, table.num_detectors)], axis=1)
-    return of[0, start], ends
 
 
 def _log_odds(x: np.ndarray) -> np.ndarray:

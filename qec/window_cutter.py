@@ -11,8 +11,9 @@ import stim
 from qec.errors import QecError
 from qec.gap import GapMatcher
 from qec.matching import Matcher
+from qec.pieces import Pieces
 from qec.reference import Reference, Window
-from qec.window_model import Pieces, WindowModel
+from qec.window_model import WindowModel, window_model
 
 _DENSE = 0.05  # events per detector; enough for the gap to be looked at
 
@@ -80,14 +81,16 @@ class WindowCutter:
         layer = np.arange(self.reference.layers)
         done = before & (layer < place.start) | after & (layer >= place.end)
         if not self._gap:
-            model = self._pieces.window(place, done)
+            model = window_model(self._pieces, place, done)
             matcher = None if self._correlated is None else self._matcher(model, self._correlated)
             return WindowMatcher(_Columns.of(model, place, self.reference), matcher)
-        model = self._pieces.window(place, done, exits=True)
+        model = window_model(self._pieces, place, done, exits=True)
         columns = _Columns.of(model, place, self.reference)
-        whole = self._matcher(self._pieces.window(place, done), correlated=True)
+        whole = self._matcher(window_model(self._pieces, place, done), correlated=True)
         inner = Window(place.start, place.end, place.start, place.end)
-        closed = self._matcher(self._pieces.window(inner, done, closed=True), correlated=False)
+        closed = self._matcher(
+            window_model(self._pieces, inner, done, closed=True), correlated=False
+        )
         lattice = self.reference.lattice.cut(place.start, place.end)
         return WindowMatcher(
             columns,
