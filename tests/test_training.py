@@ -472,6 +472,17 @@ def test_each_noise_gets_its_gap(tmp_path) -> None:
     assert choice.rules.uncorrelated.gap == steps
 
 
+def test_without_a_bound_on_c_there_is_one_rule(tmp_path) -> None:
+    settings = tiny(tmp_path / "run", "validation_density=6", "validation_c=null")
+    rules, _, _, warnings = pick_rules(CANDIDATES, settings)
+    assert rules.correlated == rules.uncorrelated
+    assert not warnings
+    path = train(tiny(tmp_path / "run", "shots=64", "validation_c=null"))
+    rules = load_predecoder(path).rules
+    assert rules.correlated.threshold == rules.uncorrelated.threshold
+    assert "before either matching" in path.with_suffix(".md").read_text()
+
+
 def test_what_no_candidate_reaches_is_said(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "validation_density=20", "validation_c=2")
     rules, _, _, warnings = pick_rules(CANDIDATES, settings)

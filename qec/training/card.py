@@ -45,9 +45,8 @@ uses. F and C: logical error rates of uncorrelated and of correlated matching al
 rule, same shots, same (basis-split) error model; geometric means over the two bases.
 Events: detection events sampled over those that matching gets, residuals and whole syndromes. The
 gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
-whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: before
-correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with it and with
-every larger one), before uncorrelated matching that with the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
+whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: {rule_of_c}
+that with the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
 
 Without fallback (gap 0):
 
@@ -60,6 +59,10 @@ At the chosen thresholds:
 
 _SPARSE = """ over all cells, on a CPU only a few per cent of them: features in cells with
 detection events only"""
+
+_RULE_OF_C = """before
+correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with it and with
+every larger one), before uncorrelated matching"""
 
 _QUIET_RULE = """ At p = {validation_quiet_p}
 logical errors are too rare to choose by, so there they take the largest gaps with {validation_quiet_density:g} times
@@ -90,6 +93,7 @@ def model_card(predecoder: Predecoder) -> str:
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
         **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
+        "rule_of_c": _rule_of_c(history["validation_c"]),
         **_quiet(history, rules),
         "matchings": _matchings(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
@@ -124,6 +128,12 @@ def _without_fallback(records: list[dict]) -> tuple[list[str], list[tuple[str, .
     places = dict.fromkeys(f"{record['noise']} d={record['distance']}" for record in records)
     heads = [f"F, events: {place}" for place in places]
     return ["threshold", *heads], [tuple(cells) for cells in rows.values()]
+
+
+def _rule_of_c(validation_c: float | None) -> str:
+    if validation_c is None:
+        return "before either matching"
+    return _RULE_OF_C.format(validation_c=validation_c)
 
 
 def _quiet(history: dict, rules: CommitRules) -> dict[str, str]:

@@ -37,7 +37,7 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` there, with this gap and with every larger one; that for uncorrelated matching
     has the highest F, mean over distances and noises, of those that cut the events of each by
-    ``validation_density``.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
+    ``validation_density``.  Without ``validation_c`` it is taken for both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
     records = validation_records(
         network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps)
@@ -62,6 +62,9 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
         density = settings.validation_density
         warnings.append(f"no rule cuts the events by {density:g} everywhere: train longer")
         uncorrelated = _best(records, lambda r: True, lambda r: r["F"])
+    if settings.validation_c is None:
+        rule = _rule(uncorrelated, settings)
+        return Choice(CommitRules(rule, rule), records, [], warnings)
     cautious = [r for r in records if r["gap"] > 0]
     worst = _worst_from_gap_on(cautious)
     correlated = _best(

@@ -63,7 +63,7 @@ class TrainSettings:
     validation_density: float
     validation_quiet_density: float
     validation_quiet_density_correlated: float
-    validation_c: float
+    validation_c: float | None
     ensemble: int
     thresholds: tuple[float, ...]
     gaps: tuple[float, ...]
@@ -185,7 +185,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
         ),
         (_number(lambda x: x >= 1), "a number >= 1"),
     ),
-    "validation_c": _POSITIVE,
+    "validation_c": (lambda x: x is None or _POSITIVE[0](x), f"null or {_POSITIVE[1]}"),
     "ensemble": (_integer(1), "an integer >= 1"),
     **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
     "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
