@@ -64,7 +64,7 @@ def test_shots_in_passes_are_the_same_bit_for_bit(monkeypatch) -> None:
     events, static = _inputs(9, (4, 3, 3), 0.1, 1)
     with torch.inference_mode():
         whole = network(events, static)
-        monkeypatch.setattr(sparse, "_FEATURES_PER_PASS", 320)
+        monkeypatch.setattr(sparse, "_CELLS_PER_PASS", 20)
         assert torch.equal(network(events, static), whole)
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from qec.predecoder.network import CubeConv, PreDecoderNetwork
 
-_FEATURES_PER_PASS = 2**18  # so that what a convolution gathers stays within a few MB
+_CELLS_PER_PASS = 4096  # so that what a convolution gathers stays within a few MB
 
 
 class Kernel(NamedTuple):
@@ -68,8 +68,7 @@ class SparseNetwork:
     def __call__(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X), some shots at a time."""
         active = (events != 0).any(dim=1)
-        cells = _FEATURES_PER_PASS // self._static.shape[1]
-        shots = max(1, cells * len(events) // max(int(active.sum()), 1))
+        shots = max(1, _CELLS_PER_PASS * len(events) // max(int(active.sum()), 1))
         parts = [
             self._one_pass(*part)
             for part in zip(events.split(shots), active.split(shots), strict=True)
@@ -139,34 +138,21 @@ def _offsets(size: int) -> torch.Tensor:
 
 def _first(kernel: Kernel, events: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The first convolution in active cells, (n, width)."""
-    size = 2 * cells.margin + 1
     around = functional.pad(events.movedim(1, -1), (0, 0, *(cells.margin,) * 6)).flatten(0, 3)
-    # Rows of k cells in x side by side: k times fewer of them to gather.
-    rows = functional.pad(around, (0, 0, 0, size - 1))
-    rows = torch.cat([rows[k : k + len(around)] for k in range(size)], dim=1)
-    first = cells.place[:, None] + cells.step[::size]
+    seen = around.index_select(0, (cells.place[:, None] + cells.step).flatten())
     taps = kernel.taps.flatten(0, 1)
-    seen = rows.index_select(0, first.flatten()).view(-1, len(taps))
-    return torch.addmm(kernel.bias, seen, taps)
+    return torch.addmm(kernel.bias, seen.view(-1, len(taps)), taps)
 
 
 def _last(kernel: Kernel, h: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The last convolution, in all cells: (B, outputs, T, Y, X)."""
-    size, outputs = 2 * cells.margin + 1, len(kernel.bias)
+    outputs = len(kernel.bias)
     # Seen from its source, a tap leads the other way.
-    terms = (h @ kernel.taps.flip(0).permute(1, 0, 2).flatten(1)).view(-1, size * outputs)
-    target = cells.place[:, None] + cells.step[cells.margin :: size]
-    places = math.prod(cells.padded)
-    # Rows of k cells in x together: k times fewer of them to add.
-    rows = h.new_zeros(places, size * outputs).index_add_(0, target.flatten(), terms)
-    rows = rows.view(*cells.padded, size, outputs)
-    m, width = cells.margin, cells.padded[3] - 2 * cells.margin
-    inner = slice(m, -m or None)
-    logits = kernel.bias.expand(*rows[:, inner, inner, :width, 0].shape).clone()
-    for k in range(size):
-        # What a source puts into place k of its row, m cells on, is k - m cells from itself.
-        start = 2 * m - k
-        logits += rows[:, inner, inner, start : start + width, k]
+    target = (cells.place[:, None] - cells.step).flatten()
+    terms = (h @ kernel.taps.permute(1, 0, 2).flatten(1)).view(-1, outputs)
+    logits = h.new_zeros(math.prod(cells.padded), outputs).index_add(0, target, terms)
+    inner = slice(cells.margin, -cells.margin or None)
+    logits = logits.view(*cells.padded, outputs)[:, inner, inner, inner] + kernel.bias
     return logits.movedim(-1, 1)
 
 
