@@ -423,7 +423,7 @@ def test_rules_that_remove_few_events_are_flagged(tmp_path, capsys) -> None:
 
 def record(distance, threshold, gap, f, c, events, rate=0.06, noise="uniform") -> dict:
     place = {"distance": distance, "noise": noise, "rate": rate}
-    scores = {"F": f, "C": c, "events": events, "fallback": 0.1}
+    scores = {"F": f, "C": c, "events": events, "C_error": 0.005, "fallback": 0.1}
     return {**place, "threshold": threshold, "gap": gap, **scores}
 
 
@@ -460,7 +460,7 @@ def test_each_noise_gets_its_gap(tmp_path) -> None:
     at_5 = [r for r in CANDIDATES if r["distance"] == 5 and r["threshold"] == 0.5]
     rules = pick_rules([*at_5, *weaker], settings).rules
     assert rules.uncorrelated.gap == ((5, 0.05, 0.3), (5, 0.06, 0.2))
-    # 0.1 has C = 1 by chance: 0.2 does not.
+    # 0.1 has C = 1 by chance: 0.2 is more than two errors below.
     assert rules.correlated.gap == ((5, 0.05, 0.3), (5, 0.06, 0.3))
     quiet = [
         record(5, 0.5, gap, 1, 1, events, rate, noise)

@@ -61,8 +61,8 @@ _SPARSE = """ over all cells, on a CPU only a few per cent of them: features in 
 detection events only"""
 
 _RULE_OF_C = """before
-correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with it and with
-every larger one), before uncorrelated matching"""  # noqa: E501
+correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with every larger gap, too,
+to within two standard errors), before uncorrelated matching"""  # noqa: E501
 
 _QUIET_RULE = """ At p = {validation_quiet_p}
 logical errors are too rare to choose by, so there they take the largest gaps with {validation_quiet_density:g} times

@@ -35,7 +35,7 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     """Picks a threshold for each rule, and gaps for each distance and noise.
 
     The rule for correlated matching hands the fewest events to matching while C is
-    ``validation_c`` there, with this gap and with every larger one; that for uncorrelated matching
+    ``validation_c`` there (see ``_backed``); that for uncorrelated matching
     has the highest F, mean over distances and noises, of those that cut the events of each by
     ``validation_density``.  Without ``validation_c`` the latter is taken for both.  Both get other
     gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
@@ -56,27 +56,24 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
 def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
     """The choice among the records at ``validation_p`` that ``choose_rules`` describes."""
     warnings = []
-    uncorrelated = _best(
-        records, lambda r: r["events"] >= settings.validation_density, lambda r: r["F"]
-    )
+    density = settings.validation_density
+    sparse = [r for r in records if r["events"] >= density]
+    uncorrelated = _best(sparse, records, lambda r: r["F"])
     if uncorrelated is None:
-        density = settings.validation_density
         warnings.append(f"no rule cuts the events by {density:g} everywhere: train longer")
-        uncorrelated = _best(records, lambda r: True, lambda r: r["F"])
+        uncorrelated = _best(records, records, lambda r: r["F"])
     if settings.validation_c is None:
         rule = _rule(uncorrelated, settings)
         return Choice(CommitRules(rule, rule), records, [], warnings)
     cautious = [r for r in records if r["gap"] > 0]
-    worst = _worst_from_gap_on(cautious)
-    correlated = _best(
-        cautious, lambda r: worst[_candidate(r)] >= settings.validation_c, lambda r: r["events"]
-    )
+    backed = _backed(cautious, settings.validation_c)
+    correlated = _best(backed, records, lambda r: r["events"])
     if correlated is None:
         warnings.append(
             f"no rule reaches C = {settings.validation_c:g} everywhere: train longer or allow "
             "larger gaps"
         )
-        correlated = _best(cautious, lambda r: True, lambda r: r["C"])
+        correlated = _best(cautious, records, lambda r: r["C"])
     rules = CommitRules(*(_rule(found, settings) for found in (uncorrelated, correlated)))
     return Choice(rules, records, [], warnings)
 
@@ -111,35 +108,32 @@ def _place(record: dict) -> tuple[int, str]:
     return record["distance"], record["noise"]
 
 
-def _candidate(record: dict) -> tuple[int, str, float, float]:
-    return (*_place(record), record["threshold"], record["gap"])
-
-
-def _worst_from_gap_on(records: list[dict]) -> dict[tuple[int, str, float, float], float]:
-    """The lowest C of each candidate and of those that differ by a larger gap.
+def _backed(records: list[dict], least: float) -> list[dict]:
+    """Records with C of ``least``, whose larger gaps have it, too, to within two standard errors.
 
     C rises with the gap but for chance, which the choice of the smallest sufficient gap would
     otherwise favour.
     """
-    worst: dict[tuple[int, str, float, float], float] = {}
-    lowest: dict[tuple[int, str, float], float] = {}
+    found, doubted = [], set()
     for record in sorted(records, key=lambda r: -r["gap"]):
-        *here, _ = candidate = _candidate(record)
-        lowest[tuple(here)] = min(record["C"], lowest.get(tuple(here), math.inf))
-        worst[candidate] = lowest[tuple(here)]
-    return worst
+        candidates = (*_place(record), record["threshold"])
+        if record["C"] * math.exp(2 * record["C_error"]) < least:
+            doubted.add(candidates)
+        if record["C"] >= least and candidates not in doubted:
+            found.append(record)
+    return found
 
 
 def _best(
-    records: list[dict], fits: Callable[[dict], bool], value: Callable[[dict], float]
+    fitting: list[dict], records: list[dict], value: Callable[[dict], float]
 ) -> list[dict] | None:
-    """Of one threshold, for each distance and noise the record of the highest value that fits.
+    """Of one threshold, for each distance and noise the fitting record of the highest value.
 
-    The threshold is the one with the highest mean log value; None where none has a record that
-    fits everywhere.
+    The threshold is the one with the highest mean log value; None where none has a fitting record
+    everywhere where there are ``records``.
     """
     by_threshold: dict[float, dict[tuple[int, str], dict]] = {}
-    for record in filter(fits, records):
+    for record in fitting:
         chosen = by_threshold.setdefault(record["threshold"], {})
         rival = chosen.get(_place(record))
         if rival is None or value(record) > value(rival):

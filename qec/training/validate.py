@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +42,8 @@ def validation_records(
     Returns:
         Dicts with distance, noise, threshold, gap; F and C, the LERs of uncorrelated and of
         correlated matching alone (basis-split model) over that of the candidate, geometric means
-        over the two bases; events (sampled over handed to matching); fallback (fraction of the
-        shots); rate (mean detection rate).
+        over the two bases; C_error, the standard error of ln C; events (sampled over handed to
+        matching); fallback (fraction of the shots); rate (mean detection rate).
     """
     records = []
     circuits = validation_circuits(settings, p)
@@ -69,6 +69,7 @@ def validation_records(
                 "gap": gap,
                 "F": _mean_factor([(score.uncorrelated, score.errors) for score in here]),
                 "C": _mean_factor([(score.correlated, score.errors) for score in here]),
+                "C_error": _standard_error(here),
                 "events": round(total.before / max(total.after, 1), 2),
                 "fallback": round(total.fallbacks / total.shots, 4),
                 "rate": float(np.mean(rates[place])),
@@ -80,6 +81,12 @@ def validation_records(
 def _mean_factor(errors: list[tuple[int, int]]) -> float:
     logs = [math.log((baseline + 0.5) / (own + 0.5)) for baseline, own in errors]
     return round(math.exp(np.mean(logs)), 4)
+
+
+def _standard_error(scores: Sequence[_Score]) -> float:
+    """Of the mean of ln C: it comes from the shots on which one of the two is wrong."""
+    variance = [s.differ / max(s.correlated * s.errors, 1) for s in scores]
+    return round(math.sqrt(sum(variance)) / len(variance), 5)
 
 
 def validation_circuits(settings: TrainSettings, p: float) -> list[stim.Circuit]:
@@ -107,6 +114,7 @@ class _Score(NamedTuple):
     uncorrelated: int  # errors of matching alone
     correlated: int
     errors: int  # of the candidate
+    differ: int  # shots on which just one of the candidate and correlated matching is wrong
     before: int  # detection events
     after: int
     fallbacks: int
@@ -155,11 +163,13 @@ def _circuit_scores(
         for i, (left, wrong, found) in enumerate(judged):
             for j, gap in enumerate(gaps):
                 whole = found < gap * with_gap.logical_weight
+                errors = np.where(whole, fallback, wrong)
                 totals[i, j] += (
                     shots,
                     uncorrelated.sum(),
                     correlated.sum(),
-                    np.where(whole, fallback, wrong).sum(),
+                    errors.sum(),
+                    (errors != correlated).sum(),
                     weight.sum(),
                     left + weight[whole].sum(),
                     whole.sum(),
