@@ -42,7 +42,8 @@ class Synthesis:
             shots = np.flatnonzero(flips == logical)
             self._offer(logical, shots, proposal[shots])
         for logical in (0, 1):
-            shots = np.flatnonzero(np.isfinite(self.total[logical]))
+            differs = (self.best[logical] != proposal).any(axis=1)
+            shots = np.flatnonzero(differs & np.isfinite(self.total[logical]))
             same, crossing, other = exchange(
                 self._model, self.best[logical, shots], proposal[shots]
             )

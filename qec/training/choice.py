@@ -35,10 +35,10 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     """Picks a threshold for each rule, and gaps for each distance and noise.
 
     The rule for correlated matching hands the fewest events to matching while C is
-    ``validation_c`` there (see ``_backed``); that for uncorrelated matching
-    has the highest F, mean over distances and noises, of those that cut the events of each by
-    ``validation_density``.  Without ``validation_c`` the latter is taken for both.  Both get other
-    gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
+    ``validation_c`` there (see ``_backed``); that for uncorrelated matching has the highest F, mean
+    over distances and noises, of those that cut the events of each by ``validation_density``.
+    Without ``validation_c`` the latter is taken for both.  Both get other gaps at
+    ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
     records = validation_records(
         network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps)
