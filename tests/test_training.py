@@ -472,6 +472,18 @@ def test_each_noise_gets_its_gap(tmp_path) -> None:
     assert choice.rules.uncorrelated.gap == steps
 
 
+def test_f_comes_before_the_density(tmp_path) -> None:
+    loud = [
+        record(5, 0.5, gap, f, 1.0, events, rate=0.14, noise="si1000")
+        for gap, f, events in ((0.1, 0.9, 10), (0.2, 1.12, 6), (0.3, 1.3, 5))
+    ]
+    settings = tiny(tmp_path / "run", "validation_density=8", "validation_f=1.1")
+    at_5 = [r for r in CANDIDATES if r["distance"] == 5 and r["threshold"] == 0.5]
+    rules, _, _, warnings = pick_rules([*at_5, *loud], settings)
+    assert rules.uncorrelated.gap == ((5, 0.06, 0.2), (5, 0.14, 0.2))
+    assert "no rule cuts the events by 8 everywhere, at F = 1.1" in warnings[0]
+
+
 def test_without_a_bound_on_c_there_is_one_rule(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "validation_density=6", "validation_c=null")
     rules, _, _, warnings = pick_rules(CANDIDATES, settings)

@@ -46,7 +46,8 @@ rule, same shots, same (basis-split) error model; geometric means over the two b
 Events: detection events sampled over those that matching gets, residuals and whole syndromes. The
 gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
 whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: {rule_of_c}
-that with the highest F at {validation_density:g} times fewer events or more.{quiet_rule}
+that with the highest F at {validation_density:g} times fewer events or more, or, where that gives no F of
+{validation_f:g}, the fewest events at that F.{quiet_rule}
 
 Without fallback (gap 0):
 

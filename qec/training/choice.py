@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -36,7 +37,8 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
 
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` there (see ``_backed``); that for uncorrelated matching has the highest F, mean
-    over distances and noises, of those that cut the events of each by ``validation_density``.
+    over distances and noises, of those that cut the events of each by ``validation_density``, or as
+    far as it goes with an F of ``validation_f``.
     Without ``validation_c`` the latter is taken for both.  Both get other gaps at
     ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
@@ -57,10 +59,18 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
     """The choice among the records at ``validation_p`` that ``choose_rules`` describes."""
     warnings = []
     density = settings.validation_density
-    sparse = [r for r in records if r["events"] >= density]
-    uncorrelated = _best(sparse, records, lambda r: r["F"])
+    uncorrelated = _best(
+        _sparse(records, settings),
+        records,
+        lambda r: r["F"],
+        lambda found: sum(r["events"] >= density for r in found),
+    )
+    if uncorrelated is None or min(r["events"] for r in uncorrelated) < density:
+        warnings.append(
+            f"no rule cuts the events by {density:g} everywhere, at F = {settings.validation_f:g}: "
+            "train longer"
+        )
     if uncorrelated is None:
-        warnings.append(f"no rule cuts the events by {density:g} everywhere: train longer")
         uncorrelated = _best(records, records, lambda r: r["F"])
     if settings.validation_c is None:
         rule = _rule(uncorrelated, settings)
@@ -108,6 +118,20 @@ def _place(record: dict) -> tuple[int, str]:
     return record["distance"], record["noise"]
 
 
+def _sparse(records: list[dict], settings: TrainSettings) -> list[dict]:
+    """Records with F of ``validation_f`` whose events are cut by ``validation_density``.
+
+    Where a threshold has none of them at some distance and noise, the one that cuts them most.
+    """
+    found = []
+    helpful = [r for r in records if r["F"] >= settings.validation_f]
+    helpful.sort(key=lambda r: (*_place(r), r["threshold"], r["events"]))
+    for _, group in itertools.groupby(helpful, key=lambda r: (*_place(r), r["threshold"])):
+        *others, last = group
+        found += [r for r in others if r["events"] >= settings.validation_density] + [last]
+    return found
+
+
 def _backed(records: list[dict], least: float) -> list[dict]:
     """Records with C of ``least``, whose larger gaps have it, too, to within two standard errors.
 
@@ -125,12 +149,15 @@ def _backed(records: list[dict], least: float) -> list[dict]:
 
 
 def _best(
-    fitting: list[dict], records: list[dict], value: Callable[[dict], float]
+    fitting: list[dict],
+    records: list[dict],
+    value: Callable[[dict], float],
+    rank: Callable[[list[dict]], int] = len,
 ) -> list[dict] | None:
     """Of one threshold, for each distance and noise the fitting record of the highest value.
 
-    The threshold is the one with the highest mean log value; None where none has a fitting record
-    everywhere where there are ``records``.
+    The threshold is that of the highest rank and, among those, of the highest mean log value; None
+    where none has a fitting record everywhere where there are ``records``.
     """
     by_threshold: dict[float, dict[tuple[int, str], dict]] = {}
     for record in fitting:
@@ -144,7 +171,7 @@ def _best(
         for chosen in by_threshold.values()
         if len(chosen) == len(places)
     ]
-    return max(complete, key=lambda found: mean_log(map(value, found)), default=None)
+    return max(complete, key=lambda found: (rank(found), mean_log(map(value, found))), default=None)
 
 
 def mean_log(values: Sequence[float]) -> float:

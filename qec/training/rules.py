@@ -53,6 +53,7 @@ def write_with_rules(
         "validation_density": settings.validation_density,
         "validation_quiet_density": settings.validation_quiet_density,
         "validation_quiet_density_correlated": settings.validation_quiet_density_correlated,
+        "validation_f": settings.validation_f,
         "validation_c": settings.validation_c,
         "warnings": choice.warnings,
     }

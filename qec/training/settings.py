@@ -63,6 +63,7 @@ class TrainSettings:
     validation_density: float
     validation_quiet_density: float
     validation_quiet_density_correlated: float
+    validation_f: float
     validation_c: float | None
     ensemble: int
     thresholds: tuple[float, ...]
@@ -185,6 +186,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
         ),
         (_number(lambda x: x >= 1), "a number >= 1"),
     ),
+    "validation_f": _POSITIVE,
     "validation_c": (lambda x: x is None or _POSITIVE[0](x), f"null or {_POSITIVE[1]}"),
     "ensemble": (_integer(1), "an integer >= 1"),
     **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
