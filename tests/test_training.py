@@ -518,6 +518,10 @@ def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -
     assert found.uncorrelated.gap == ((5, 0.03, 0.25), (5, 0.06, 0.2), *at_9)
     at_9 = ((9, 0.03, 0.2), (9, 0.06, 0.2))
     assert found.correlated.gap == ((5, 0.03, 0.4), (5, 0.06, 0.3), *at_9)
+    # Where that is not enough for C, a larger one.
+    harmed = [r if r["gap"] > 0.3 or r["distance"] == 5 else {**r, "C": 0.9} for r in quiet]
+    found = with_quiet_gaps(pick_rules(CANDIDATES, settings), harmed, settings).rules
+    assert found.correlated.gap[2:] == ((9, 0.03, 0.4), (9, 0.06, 0.2))
 
 
 def test_one_gap_for_all_noise_on_request(tmp_path) -> None:

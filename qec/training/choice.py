@@ -91,9 +91,10 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
 def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) -> Choice:
     """The rules with other gaps for quieter noise.
 
-    There logical errors are too rare to choose by, but falling back costs little: so each rule
-    takes, at each distance and noise, the largest gap that leaves its events cut by its
-    ``validation_quiet_density``, and at least the gap that it has.
+    There logical errors are mostly too rare to choose by, but falling back costs little: so each
+    rule takes, at each distance and noise, the largest gap that leaves its events cut by its
+    ``validation_quiet_density``, at least the gap that it has, and, before correlated matching, at
+    least one with C of ``validation_c`` there.
     """
     density = {
         "uncorrelated": settings.validation_quiet_density,
@@ -105,8 +106,11 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
         for chosen in (r for r in choice.records if chosen_by(rule, r)):
             here = (*_place(chosen), rule.threshold)
             there = [r for r in quiet if (*_place(r), r["threshold"]) == here]
-            sparse = [r["gap"] for r in there if r["events"] >= density[name]]
-            steps.append((chosen["distance"], there[0]["rate"], max([chosen["gap"], *sparse])))
+            gaps = [r["gap"] for r in there if r["events"] >= density[name]] + [chosen["gap"]]
+            if name == "correlated" and settings.validation_c is not None:
+                backed = _backed(there, settings.validation_c)
+                gaps.append(min((r["gap"] for r in backed), default=max(settings.quiet_gaps)))
+            steps.append((chosen["distance"], there[0]["rate"], max(gaps)))
         return CommitRule(rule.threshold, _rising(steps), rule.members)
 
     rules = vars(choice.rules).items()
