@@ -19,8 +19,8 @@ from qec.matching import Matcher
 from qec.pieces import Pieces
 from qec.runs import place_in_run
 
-_RARE = 1e-3  # how much likelier pairs are taken to be on an edge that nothing flips alone
-_HIGHEST = 0.49  # PyMatching's correlations need probabilities up to 1/2
+_RARE = 1e-3  # part of an edge's probability that it has alone, where no mechanism flips it alone
+_HIGHEST = 0.49  # for perturbed ones: PyMatching's correlations refuse probabilities above 1/2
 
 
 class Weighed(NamedTuple):

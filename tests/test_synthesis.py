@@ -179,7 +179,7 @@ def test_exchanges_keep_events_and_class_and_lower_the_weight(our_circuit, seed,
     np.testing.assert_array_equal(other @ model.flips & 1, logical[crossed] ^ 1)
     differ = (proposal @ model.flips & 1) != logical
     assert set(np.flatnonzero(differ)) <= set(crossed.tolist())
-    # Nothing is left to exchange with itself; the order of the two does not matter to the weight.
+    # Nothing is left to exchange with itself.
     again, crossed, _ = exchange(model, same, same)
     np.testing.assert_array_equal(again, same)
     assert len(crossed) == 0

@@ -38,9 +38,8 @@ def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` there (see ``_backed``); that for uncorrelated matching has the highest F, mean
     over distances and noises, of those that cut the events of each by ``validation_density``, or as
-    far as it goes with an F of ``validation_f``.
-    Without ``validation_c`` the latter is taken for both.  Both get other gaps at
-    ``validation_quiet_p``, see ``with_quiet_gaps``.
+    far as it goes with an F of ``validation_f``.  Without ``validation_c`` the latter is taken for
+    both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
     """
     records = validation_records(
         network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps)
@@ -104,8 +103,7 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     def extended(name: str, rule: CommitRule) -> CommitRule:
         steps = list(rule.gap)
         for chosen in (r for r in choice.records if chosen_by(rule, r)):
-            here = (*_place(chosen), rule.threshold)
-            there = [r for r in quiet if (*_place(r), r["threshold"]) == here]
+            there = [r for r in quiet if _series(r) == _series(chosen)]
             gaps = [r["gap"] for r in there if r["events"] >= density[name]] + [chosen["gap"]]
             if name == "correlated" and settings.validation_c is not None:
                 backed = _backed(there, settings.validation_c)
@@ -122,6 +120,11 @@ def _place(record: dict) -> tuple[int, str]:
     return record["distance"], record["noise"]
 
 
+def _series(record: dict) -> tuple[int, str, float]:
+    """What the candidates that differ by their gap only have in common."""
+    return *_place(record), record["threshold"]
+
+
 def _sparse(records: list[dict], settings: TrainSettings) -> list[dict]:
     """Records with F of ``validation_f`` whose events are cut by ``validation_density``.
 
@@ -129,8 +132,8 @@ def _sparse(records: list[dict], settings: TrainSettings) -> list[dict]:
     """
     found = []
     helpful = [r for r in records if r["F"] >= settings.validation_f]
-    helpful.sort(key=lambda r: (*_place(r), r["threshold"], r["events"]))
-    for _, group in itertools.groupby(helpful, key=lambda r: (*_place(r), r["threshold"])):
+    helpful.sort(key=lambda r: (_series(r), r["events"]))
+    for _, group in itertools.groupby(helpful, key=_series):
         *others, last = group
         found += [r for r in others if r["events"] >= settings.validation_density] + [last]
     return found
@@ -144,10 +147,9 @@ def _backed(records: list[dict], least: float) -> list[dict]:
     """
     found, doubted = [], set()
     for record in sorted(records, key=lambda r: -r["gap"]):
-        candidates = (*_place(record), record["threshold"])
         if record["C"] * math.exp(2 * record["C_error"]) < least:
-            doubted.add(candidates)
-        if record["C"] >= least and candidates not in doubted:
+            doubted.add(_series(record))
+        if record["C"] >= least and _series(record) not in doubted:
             found.append(record)
     return found
 

@@ -181,7 +181,8 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "validation_quiet_p": (lambda x: x is None or _STRENGTH[0](x), f"null or {_STRENGTH[1]}"),
     **dict.fromkeys(
         (
-            *("validation_density", "validation_quiet_density"),
+            "validation_density",
+            "validation_quiet_density",
             "validation_quiet_density_correlated",
         ),
         (_number(lambda x: x >= 1), "a number >= 1"),

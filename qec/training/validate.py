@@ -49,11 +49,11 @@ def validation_records(
     circuits = validation_circuits(settings, p)
     scores: dict[tuple[int, str], list[dict]] = {}
     rates: dict[tuple[int, str], list[float]] = {}
-    grid = list(validation_grid(settings))
-    for number, circuit in enumerate(track(circuits, f"validation, p = {p:g}", transient=True)):
+    grid = validation_grid(settings)
+    tracked = track(circuits, f"validation, p = {p:g}", transient=True)
+    for number, ((noise, distance, _), circuit) in enumerate(zip(grid, tracked, strict=True)):
         lattice = SpaceTimeLattice.from_circuit(circuit)
         found = _circuit_scores(network, circuit, lattice, number, settings, thresholds, gaps)
-        noise, distance, _ = grid[number]
         scores.setdefault((distance, noise), []).append(found)
         rates.setdefault((distance, noise), []).append(lattice.detection_rate.mean())
     for place, (i, threshold), (j, gap) in itertools.product(
@@ -155,8 +155,9 @@ def _circuit_scores(
             flips, found = with_gap.decode_batch(residual)
             wrong = (flips ^ flipped.cpu().numpy()) != truth
             judged.append((residual.sum(dtype=np.int64), wrong, np.minimum(found, doubt)))
-        fallback = correlated.copy()
+        fallback = correlated
         if settings.ensemble > 1:
+            fallback = correlated.copy()
             least = np.min([found for *_, found in judged], axis=0)
             asked = np.flatnonzero(least < with_gap.cap)
             fallback[asked] = ensemble.decode_batch(detectors[asked]) != truth[asked]
