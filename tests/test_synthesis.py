@@ -241,6 +241,23 @@ def test_ensemble_beats_correlated_matching(our_circuit) -> None:
     assert (ensemble.decode_batch(dets) != truth).sum() < 0.95 * correlated
 
 
+def test_members_are_asked_of_close_shots_only(our_circuit, monkeypatch) -> None:
+    """Fixed seed: a check of the code, not of statistics."""
+    circuit = our_circuit(5, 5, "X", 0.004)
+    dets, _ = _sampled(circuit, 6000, seed=13)
+    ensemble = EnsembleMatcher(SpaceTimeLattice.from_circuit(circuit), 7)
+    asked = []
+    everything = ensemble._put_together
+    monkeypatch.setattr(
+        ensemble, "_put_together", lambda part: asked.append(len(part)) or everything(part)
+    )
+    found, of_all = ensemble.decode_batch(dets), everything(dets)
+    assert 0 < sum(asked) < 0.25 * len(dets)
+    assert (found != of_all).sum() <= 2
+    uncorrelated = ensemble.unperturbed.graph.decode_batch(dets)[:, 0]
+    assert (uncorrelated != of_all).sum() > 20
+
+
 @pytest.mark.parametrize("members", [0, -1, 1.0, True])
 def test_members_are_validated(members) -> None:
     with pytest.raises(QecError, match=r"members=.* >= 1"):
