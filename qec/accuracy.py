@@ -82,8 +82,8 @@ class Accuracy:
         return row.fallbacks / row.shots
 
     def speedup(self, name: str) -> float:
-        """Matching time on the syndrome over that on the residual, for F's or C's matching."""
-        row = self.rows[FACTORS[name]]
+        """Matching time of the baseline over the decoder's, for F, C, F0 or C0."""
+        row = self.rows[_DECODERS[name]]
         return _quotient(self.rows[row.baseline].match_ns, row.match_ns)
 
     @property
@@ -140,7 +140,7 @@ def _cell(point: Accuracy) -> str:
     lines.append(f"S {_with_interval(point.stim_penalty)}")
     lines.append(f"events /{short(point.density)}")
     lines.append("whole " + " ".join(f"{100 * point.fallback(name):.2g}%" for name in FACTORS))
-    lines.append("matching " + " ".join(f"/{short(point.speedup(name))}" for name in FACTORS))
+    lines.append("matching " + " ".join(f"/{short(point.speedup(name))}" for name in _DECODERS))
     return "\n".join([*lines, f"{point.shots} shots"])
 
 
@@ -159,7 +159,8 @@ def markdown(points: Sequence[Accuracy]) -> str:
     heads = (
         *("noise", "p", "d", "R", "basis", "shots"),
         *("errors: uncorrelated, F's decoder", "F", "errors: correlated, C's decoder", "C"),
-        *("F without fallback", "events", "whole, F and C", "matching time, F and C"),
+        *("F without fallback", "events", "whole, F and C"),
+        "matching time, F, C, F without fallback",
     )
     lines = []
     noises = list(dict.fromkeys(point.metadata["noise"] for point in points))
@@ -179,7 +180,7 @@ def markdown(points: Sequence[Accuracy]) -> str:
         cells.append(_rounded(point.factor("F0")))
         cells.append(f"{point.density:.1f}")
         cells.append(", ".join(f"{100 * point.fallback(name):.1f}" for name in FACTORS) + " %")
-        cells.append(", ".join(f"{point.speedup(name):.1f}" for name in FACTORS))
+        cells.append(", ".join(f"{point.speedup(name):.1f}" for name in ("F", "C", "F0")))
         lines.append(cells)
     return markdown_table(heads, lines)
 
@@ -197,7 +198,7 @@ _LEGEND = (
     "S: LER(pymatching) / LER(pymatching-css); F S is the factor over Stim's own decomposition",
     "events: detection events sampled / handed to F's matching, fallback included",
     "whole: shots that fall back on correlated matching of the whole syndrome, for F and for C",
-    "matching: time of the baseline's matching / the decoder's, fallback included, for F and for C",
+    "matching: time of the baseline's matching / the decoder's, fallback included: F, C, F0, C0",
     "!: harm, the interval lies below 1",
 )
 

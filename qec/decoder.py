@@ -128,6 +128,11 @@ class Decoder:
         model = matching_model(dem, lattice, decomposition)
         return cls(dem.num_detectors, Matcher(model, correlated), bound, rule)
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether doubtful shots are matched anew, as a whole."""
+        return isinstance(self._matcher, Fallback)
+
     @classmethod
     def from_circuit(cls, circuit: stim.Circuit, **options: object) -> Decoder:
         """As ``from_dem``, with the detector error model of ``circuit``."""
@@ -166,7 +171,7 @@ class Decoder:
             detectors: uint8 (B, num_detectors), the whole syndrome.
             predecoded: what ``predecode`` made of it.
         """
-        if isinstance(self._matcher, Fallback):
+        if self.falls_back:
             return self._matcher.match(detectors, predecoded)
         flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
         return Matched(flips, np.zeros(len(flips), dtype=np.bool_))
@@ -264,3 +269,25 @@ def named_decoder(
     check_decoder_name(name)
     network = predecoder if has_predecoder(name) else None
     return Decoder.from_dem(dem, predecoder=network, **_NAMED[name], **options)
+
+
+def named_decoders(
+    names: Sequence[str], dem: stim.DetectorErrorModel, predecoder: str = DEFAULT_PREDECODER
+) -> dict[str, Decoder]:
+    """Several of them, for the same model.
+
+    Where a checkpoint has one commit rule for both, its decoders that fall back are one object.
+    """
+    decoders: dict[str, Decoder] = {}
+    for name in names:
+        twin = decoders.get(name.replace("-correlated", ""))
+        shared = twin is not None and twin.falls_back and _has_one_rule(predecoder)
+        decoders[name] = twin if shared else named_decoder(name, dem, predecoder)
+    return decoders
+
+
+def _has_one_rule(predecoder: str) -> bool:
+    from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
+
+    rules = as_predecoder(predecoder).rules
+    return rules.uncorrelated == rules.correlated

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import sinter
@@ -26,8 +27,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qec.config import positive_integer
-from qec.decoder import has_predecoder, named_decoder
+from qec.decoder import Decoder, has_predecoder, named_decoders
 from qec.errors import QecError, first_line
+from qec.fallback import Matched
 from qec.files import atomic_path
 from qec.job_array import record_seed
 from qec.points import Point
@@ -111,10 +113,9 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         self.batch = sampler.batch
         seed = None if sampler.seeds is None else record_seed(sampler.seeds, task.strong_id())
         self.stim_sampler = task.circuit.compile_detector_sampler(seed=seed)
-        self.decoders = {
-            name: named_decoder(name, task.detector_error_model, predecoder=sampler.predecoder)
-            for name in sampler.decoders
-        }
+        self.decoders = named_decoders(
+            sampler.decoders, task.detector_error_model, sampler.predecoder
+        )
         with_network = [name for name in self.decoders if has_predecoder(name)]
         without = [name for name in self.decoders if not has_predecoder(name)]
         self.groups = [names for names in (with_network, without) if names]
@@ -133,19 +134,15 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         counts = collections.Counter(events=int(dets.sum()))
         wrong: dict[str, np.ndarray] = {}
         for names in self.groups:
-            first, *others = (self.decoders[name] for name in names)
-            start = time.perf_counter_ns()
-            predecoded = first.predecode_also_for(others, dets)
-            predecode_ns = time.perf_counter_ns() - start
-            for name, part in zip(names, predecoded, strict=True):
-                start = time.perf_counter_ns()
-                matched = self.decoders[name].match(dets, part)
-                counts[f"match_ns:{name}"] = time.perf_counter_ns() - start
-                counts[f"predecode_ns:{name}"] = predecode_ns
-                whole = dets[matched.fell_back]
+            done = self._decode(dets, [self.decoders[name] for name in names])
+            for name in names:
+                found = done[self.decoders[name]]
+                counts[f"match_ns:{name}"] = found.match_ns
+                counts[f"predecode_ns:{name}"] = found.predecode_ns
+                whole = dets[found.matched.fell_back]
                 counts[f"fallbacks:{name}"] = len(whole)
-                counts[f"events_left:{name}"] = int(part.residual.sum()) + int(whole.sum())
-                wrong[name] = matched.flips != truth
+                counts[f"events_left:{name}"] = found.events + int(whole.sum())
+                wrong[name] = found.matched.flips != truth
         for name, baseline in self.baselines.items():
             counts[f"errors:{name}"] = int(wrong[name].sum())
             counts[f"both:{name}"] = int((wrong[name] & wrong[baseline]).sum())
@@ -155,6 +152,29 @@ class CompiledPairedSampler(sinter.CompiledSampler):
             seconds=time.perf_counter() - started,
             custom_counts=counts,
         )
+
+    def _decode(self, dets: np.ndarray, decoders: Sequence[Decoder]) -> dict[Decoder, _Decoded]:
+        """Decodes with each of them, once where it is there several times."""
+        first, *others = dict.fromkeys(decoders)
+        start = time.perf_counter_ns()
+        predecoded = first.predecode_also_for(others, dets)
+        predecode_ns = time.perf_counter_ns() - start
+        done = {}
+        for decoder, part in zip((first, *others), predecoded, strict=True):
+            start = time.perf_counter_ns()
+            matched = decoder.match(dets, part)
+            match_ns = time.perf_counter_ns() - start
+            done[decoder] = _Decoded(matched, int(part.residual.sum()), predecode_ns, match_ns)
+        return done
+
+
+class _Decoded(NamedTuple):
+    """What one decoder made of a batch."""
+
+    matched: Matched
+    events: int  # left by the pre-decoder
+    predecode_ns: int
+    match_ns: int
 
 
 # Collecting --------------------------------------------------------------------------------------

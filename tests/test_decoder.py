@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from qec import chain as chains
 from qec.code import ORIENTATIONS
-from qec.decoder import DECODER_NAMES, Decoder, named_decoder
+from qec.decoder import DECODER_NAMES, Decoder, named_decoder, named_decoders
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
@@ -265,6 +265,18 @@ def test_an_ensemble_is_of_correlated_matchings(stim_circuit):
     for options in ({"correlated": False}, {"correlated": True, "predecoder": "fast"}):
         with pytest.raises(QecError, match="members > 1 needs"):
             Decoder.from_dem(dem, members=3, fallback=False, **options)
+
+
+def test_decoders_that_come_to_the_same_are_one(our_circuit):
+    dem = dem_of(our_circuit(3, 2, "X"))
+    for checkpoint, one_rule in (("accurate", True), ("fast", False)):
+        rules = load_predecoder(checkpoint).rules
+        assert (rules.uncorrelated == rules.correlated) == one_rule
+        decoders = named_decoders(DECODER_NAMES, dem, checkpoint)
+        assert list(decoders) == list(DECODER_NAMES)
+        same = decoders["predecoder+pymatching"] is decoders["predecoder+pymatching-correlated"]
+        assert same == one_rule
+        assert len(set(decoders.values())) == len(DECODER_NAMES) - same
 
 
 @pytest.mark.parametrize("name", DECODER_NAMES)
