@@ -8,6 +8,8 @@ arXiv:2408.12135).  The best of each logical class is kept, and the lighter one 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.sparse
 from scipy.sparse import csgraph
@@ -38,17 +40,18 @@ class Synthesis:
     def add(self, proposal: np.ndarray) -> None:
         """Takes what is better in other corrections of the same syndromes, bool (B, E)."""
         flips = (proposal @ self._model.flips) & 1
+        missing = np.isinf(self.total)
         for logical in (0, 1):
-            shots = np.flatnonzero(flips == logical)
-            self._offer(logical, shots, proposal[shots])
+            first = np.flatnonzero(missing[logical] & (flips == logical))
+            self._offer(logical, first, proposal[first])
         for logical in (0, 1):
             differs = (self.best[logical] != proposal).any(axis=1)
             shots = np.flatnonzero(differs & np.isfinite(self.total[logical]))
-            same, crossing, other = exchange(
-                self._model, self.best[logical, shots], proposal[shots]
-            )
-            self._offer(logical, shots, same)
-            self._offer(1 - logical, shots[crossing], other)
+            found = exchange(self._model, self.best[logical, shots], proposal[shots])
+            lighter = found.saved > _LIGHTER
+            crossing = self.total[logical, shots] + found.added < self.total[1 - logical, shots]
+            self._offer(logical, shots[lighter], found.same[lighter])
+            self._offer(1 - logical, shots[crossing], found.other[crossing])
 
     def _offer(self, logical: int, shots: np.ndarray, corrections: np.ndarray) -> None:
         total = self._model.weigh(corrections).total
@@ -57,24 +60,36 @@ class Synthesis:
         self.total[logical, shots[lighter]] = total[lighter]
 
 
-def exchange(
-    model: EdgeModel, kept: np.ndarray, proposal: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Exchanged(NamedTuple):
+    """Corrections of B shots, made of those that were kept and of what is lighter in others.
+
+    The weights are those of the parts; rarely, pairs of edges of different parts change the sum.
+
+    Attributes:
+        same: bool (B, E), the lightest that flip the observable as the kept ones do.
+        saved: float64 (B,), nats by which they are lighter than those.
+        other: bool (B, E), the lightest that flip it otherwise; where no part does, they do not.
+        added: float64 (B,), nats by which these are heavier; infinite where no part does.
+    """
+
+    same: np.ndarray
+    saved: np.ndarray
+    other: np.ndarray
+    added: np.ndarray
+
+
+def exchange(model: EdgeModel, kept: np.ndarray, proposal: np.ndarray) -> Exchanged:
     """Exchanges the parts of corrections that are lighter in others.
 
     A part is a set of edges such that no path in which the two differ, and no pair that one
-    mechanism flips, leads out of it: so each has a weight of its own.
+    mechanism flips, leads out of it: so each has a weight of its own.  Parts that flip the
+    observable are exchanged one at most, or two.
 
     Args:
         kept: bool (B, E).
         proposal: bool (B, E), with the same detection events.
-
-    Returns:
-        bool (B, E), ``kept`` with all exchanges that make it lighter and do not flip the
-        observable; int64 (C,), shots with parts that flip it; bool (C, E), the same with the one
-        of those parts that adds the least weight.
     """
-    num = kept.shape[1]
+    shots, num = kept.shape
     node = np.flatnonzero(kept | proposal)
     shot, edge = np.divmod(node, num)
     differs = (kept != proposal).ravel()[node]
@@ -90,17 +105,31 @@ def exchange(
     owner = np.zeros(len(heavier), dtype=np.int64)
     owner[part] = shot
 
-    same = kept.copy()
-    taken = ~crosses & (heavier < -_LIGHTER)
-    same.reshape(-1)[node[differs & taken[part]]] ^= True
-    crossing = np.flatnonzero(crosses)
-    crossing = crossing[np.lexsort((heavier[crossing], owner[crossing]))]
-    crossed, first = np.unique(owner[crossing], return_index=True)
-    lightest = np.zeros(len(heavier), dtype=np.bool_)
-    lightest[crossing[first]] = True
-    other = same.copy()
-    other.reshape(-1)[node[differs & lightest[part]]] ^= True
-    return same, crossed, other[crossed]
+    def exchanged(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        result = kept.copy()
+        result.reshape(-1)[node[differs & parts[part]]] ^= True
+        return result, np.bincount(owner[parts], heavier[parts], shots)
+
+    lighter = ~crosses & (heavier < -_LIGHTER)
+    first, second = _two_lightest(np.flatnonzero(crosses), owner, heavier)
+    once, twice = lighter.copy(), lighter.copy()
+    once[first] = True
+    paying = (first != second) & (heavier[first] + heavier[second] < -_LIGHTER)
+    twice[first[paying]] = twice[second[paying]] = True
+    other, added = exchanged(once)
+    same, saved = exchanged(twice)
+    crossed = np.zeros(shots, dtype=np.bool_)
+    crossed[owner[first]] = True
+    return Exchanged(same, -saved, other, np.where(crossed, added, np.inf))
+
+
+def _two_lightest(
+    parts: np.ndarray, owner: np.ndarray, heavier: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the parts of each shot the lightest and the next, or the same where it is the only one."""
+    parts = parts[np.lexsort((heavier[parts], owner[parts]))]
+    _, first, count = np.unique(owner[parts], return_index=True, return_counts=True)
+    return parts[first], parts[first + (count > 1)]
 
 
 def _at_shared_detectors(

@@ -170,19 +170,29 @@ def test_exchanges_keep_events_and_class_and_lower_the_weight(our_circuit, seed,
         .view(np.bool_)
         for _ in range(2)
     )
-    same, crossed, other = exchange(model, kept, proposal)
+    found = exchange(model, kept, proposal)
+    same, crossed = found.same, np.isfinite(found.added)
     logical, before = kept @ model.flips & 1, model.weigh(kept).total
     np.testing.assert_array_equal(_events(model, same), dets)
     np.testing.assert_array_equal(same @ model.flips & 1, logical)
-    assert (model.weigh(same).total <= before + 1e-6).all()
-    np.testing.assert_array_equal(_events(model, other), dets[crossed])
-    np.testing.assert_array_equal(other @ model.flips & 1, logical[crossed] ^ 1)
-    differ = (proposal @ model.flips & 1) != logical
-    assert set(np.flatnonzero(differ)) <= set(crossed.tolist())
+    np.testing.assert_array_equal(_events(model, found.other), dets)
+    np.testing.assert_array_equal(found.other @ model.flips & 1, logical ^ crossed)
+    # 97 % of the shots at these p have exactly these weights (10,000 tried): below 80 % of 64 is
+    # a chance of 1e-8.
+    lighter = before - model.weigh(same).total
+    heavier = model.weigh(found.other).total - before
+    assert np.isclose(lighter, found.saved, atol=1e-6).mean() > 0.8
+    assert np.isclose(heavier, found.added, atol=1e-6)[crossed].sum() > 0.8 * crossed.sum() - 6
+    # No worse than the proposal as a whole, but where three parts of it flip the observable.
+    of_proposal = proposal @ model.flips & 1
+    proposed = model.weigh(proposal).total - before
+    assert crossed[of_proposal != logical].all()
+    best = np.where(of_proposal == logical, -found.saved, found.added)
+    assert (best > proposed + 1e-6).sum() <= 1
     # Nothing is left to exchange with itself.
-    again, crossed, _ = exchange(model, same, same)
-    np.testing.assert_array_equal(again, same)
-    assert len(crossed) == 0
+    again = exchange(model, same, same)
+    np.testing.assert_array_equal(again.same, same)
+    assert np.isinf(again.added).all()
 
 
 def test_parts_far_apart_are_exchanged_one_by_one(our_circuit) -> None:
@@ -196,8 +206,7 @@ def test_parts_far_apart_are_exchanged_one_by_one(our_circuit) -> None:
     for loop, start in zip(loops, (0, model.num_detectors - 1), strict=True):
         loop[0, _triangle(model, start)] = True
         assert not _events(model, loop).any()
-    same, _, _ = exchange(model, loops[0], loops[1])
-    assert not same.any()
+    assert not exchange(model, loops[0], loops[1]).same.any()
 
 
 def _triangle(model: EdgeModel, start: int) -> list[int]:
