@@ -94,8 +94,8 @@ class Decoder:
             members: without a pre-decoder, from how many perturbed correlated matchings the
                 correction is put together (``qec.ensemble``).
             device: where the network runs, "cpu" or "cuda".
-            backend: what runs it, "eager", "compile", "onnxruntime" or "openvino"
-                (``qec.predecoder.runtime``).
+            backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
+                with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
             precision: in which it computes, "float32", "bfloat16" or "auto", the faster of them.
 
         Raises:

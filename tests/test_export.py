@@ -21,7 +21,6 @@ from qec.export import engine
 from qec.export.check import ROUNDING, GraphRunner, compare
 from qec.export.cudaq import cudaq_files, matching_edges
 from qec.export.graph import INPUT, OUTPUT, PredecoderModule, predecoder_graph
-from qec.export.quantise import quantise
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
 from qec.optional import optional
@@ -29,6 +28,7 @@ from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.onnx_model import OPSET
+from qec.predecoder.quantise import quantise
 from qec.predecoder.residual import incidence
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 

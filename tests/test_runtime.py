@@ -15,8 +15,10 @@ from qec.lattice import SpaceTimeLattice
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.runtime import BACKENDS, network_runtime
 
+EIGHT_BIT = [name for name in BACKENDS if name.endswith("-int8")]
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "eager"])
+
+@pytest.mark.parametrize("backend", sorted({*BACKENDS} - {"eager", *EIGHT_BIT}))
 def test_backends_agree_with_torch(stim_circuit, backend):
     if backend == "openvino":
         pytest.importorskip("openvino")
@@ -36,6 +38,28 @@ def test_backends_agree_with_torch(stim_circuit, backend):
         )
     ((got, *_),), ((want, *_),) = bound.apply(dets, rule), reference.apply(dets, rule)
     assert (got != want).any(axis=1).sum() <= 1  # a logit next to the threshold
+
+
+@pytest.mark.parametrize("backend", EIGHT_BIT)
+def test_eight_bits_are_nearly_enough(stim_circuit, backend):
+    """Fixed seeds: a check of the code, not of statistics."""
+    if backend.startswith("openvino"):
+        pytest.importorskip("openvino")
+    circuit = stim_circuit(5, 5, "X", 0.006)
+    reference = Decoder.from_circuit(circuit, predecoder="fast", fallback=False)
+    eight_bit = Decoder.from_circuit(circuit, predecoder="fast", fallback=False, backend=backend)
+    dets, flips = circuit.compile_detector_sampler(seed=4).sample(4000, separate_observables=True)
+    dets = dets.view(np.uint8)
+    batch = torch.from_numpy(dets[:500])
+    want, got = reference.predecoder.logits(batch), eight_bit.predecoder.logits(batch)
+    assert 1e-3 < (got - want).abs().mean() < 0.3  # of logits around -8 for bits that are not set
+    assert ((got > 0) != (want > 0)).float().mean() < 2e-3
+    wrong, reference_wrong = (
+        (decoder.decode_batch(dets) != flips).sum() for decoder in (eight_bit, reference)
+    )
+    assert abs(wrong - reference_wrong) < 0.15 * reference_wrong
+    again = Decoder.from_circuit(circuit, predecoder="fast", fallback=False, backend=backend)
+    torch.testing.assert_close(again.predecoder.logits(batch), got)  # calibrated on the same shots
 
 
 def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
@@ -76,7 +100,7 @@ def test_bad_backends_are_named(stim_circuit, monkeypatch):
         predecoder.bind(lattice, tile=(2, 2, 2), backend="compile")
     on_gpu = torch.empty(1, 1, 1, 1, 1, device="meta")
     with pytest.raises(QecError, match="runs on the CPU only"):
-        network_runtime("onnxruntime", predecoder.network, on_gpu, torch.float32)
+        network_runtime("onnxruntime-int8", predecoder.network, on_gpu, torch.float32, sampled=list)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(QecError, match=r"openvino is not installed: pip install 'qec\[openvino\]'"):
         predecoder.bind(lattice, backend="openvino")

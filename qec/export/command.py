@@ -21,12 +21,12 @@ from qec.errors import QecError
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
 from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, predecoder_graph
-from qec.export.quantise import quantise
 from qec.files import atomic_path, make_folder
 from qec.lattice import SpaceTimeLattice
 from qec.points import Grid
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.quantise import quantise
 from qec.predecoder.rule import CommitRule
 
 if TYPE_CHECKING:

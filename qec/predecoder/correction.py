@@ -10,6 +10,7 @@ import torch
 
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
+from qec.matching import basis_split
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.network_gap import NetworkGap
@@ -19,6 +20,7 @@ from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 from qec.predecoder.runtime import network_runtime
 from qec.predecoder.tiles import tiled_logits
 
+_CALIBRATION_SHOTS, _CALIBRATION_SEED = 256, 0  # on which int8 networks are calibrated
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
 
 
@@ -110,7 +112,13 @@ class BoundPredecoder:
         with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
             self.features = self.network.stem_static(static)
-        self._run = network_runtime(backend, self.network, self.features, self.dtype)
+        self._run = network_runtime(backend, self.network, self.features, self.dtype, self._sampled)
+
+    def _sampled(self) -> torch.Tensor:
+        """Events (B, 4, T, Y, X) of shots of the error model; every time the same."""
+        sampler = basis_split(self.lattice).compile_sampler(seed=_CALIBRATION_SEED)
+        detectors, _, _ = sampler.sample(_CALIBRATION_SHOTS)
+        return self.cells(torch.from_numpy(detectors.view(np.uint8)))
 
     def cells(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> events (B, 4, T, Y, X), as the network takes them."""

@@ -1,8 +1,8 @@
 """What runs the network: torch, torch.compile, ONNX Runtime or OpenVINO.
 
 torch is the default: its convolutions are oneDNN's.  On one core of an AVX2 machine none of the
-others is faster by more than a tenth (``python -m qec.benchmark.backends``), and each takes
-seconds to set up.  No machine with AVX-512 or AMX was at hand.
+others is faster by more than a tenth in float32 (``python -m qec.benchmark.backends``), and each
+takes seconds to set up.  No machine with AVX-512 or AMX was at hand.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from qec.errors import QecError, first_line
 from qec.optional import optional
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.onnx_model import onnx_model, onnxruntime_session
+from qec.predecoder.quantise import quantise
 from qec.predecoder.sparse import SparseNetwork
 
-BACKENDS = ("eager", "compile", "onnxruntime", "openvino")
-_CPU_ONLY = ("onnxruntime", "openvino")
+BACKENDS = (
+    *("eager", "compile", "onnxruntime", "openvino"),
+    *("onnxruntime-int8", "openvino-int8"),
+)
+_ON_GPUS = ("eager", "compile")
 
 Runtime = Callable[[torch.Tensor], torch.Tensor]
 """Events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
@@ -42,12 +46,16 @@ def check_backend(backend: str, device: torch.device) -> None:
     """QecError where it is unknown or does not run on the device."""
     if backend not in BACKENDS:
         raise QecError(f"backend={backend!r} is unknown: use {', '.join(BACKENDS)}.")
-    if backend in _CPU_ONLY and device.type != "cpu":
+    if backend not in _ON_GPUS and device.type != "cpu":
         raise QecError(f"backend={backend} runs on the CPU only: use device=cpu, or eager.")
 
 
 def network_runtime(
-    backend: str, network: PreDecoderNetwork, features: torch.Tensor, dtype: torch.dtype
+    backend: str,
+    network: PreDecoderNetwork,
+    features: torch.Tensor,
+    dtype: torch.dtype,
+    sampled: Callable[[], torch.Tensor],
 ) -> Runtime:
     """The network on a backend, with the number of threads that torch has now.
 
@@ -55,7 +63,9 @@ def network_runtime(
         backend: one of ``BACKENDS``.
         network: on its device.
         features: (1, width, T, Y, X), its ``stem_static`` of the lattice.
-        dtype: float32 or bfloat16; onnxruntime computes in float32 in any case.
+        dtype: float32 or bfloat16; onnxruntime computes in float32 in any case, and what ends in
+            int8 does so in the hidden layers.
+        sampled: makes events (B, 4, T, Y, X) for int8 to be calibrated on.
 
     Raises:
         QecError: unknown backend, one that is not installed, does not run on the network's device,
@@ -72,8 +82,11 @@ def network_runtime(
     fixed = _FixedNetwork(network, features.float().clone())
     shape = (2, network.stem.shape[1], *features.shape[2:])
     model = onnx_model(fixed, torch.zeros(shape), ("events", "logits"))
+    runner, _, eight_bit = backend.partition("-")
+    if eight_bit:
+        model = quantise(model, sampled().float().numpy(), eight_bit)
     threads = torch.get_num_threads()
-    if backend == "onnxruntime":
+    if runner == "onnxruntime":
         session = onnxruntime_session(model, threads)
         return _on_arrays(lambda events: session.run(None, {"events": events})[0])
     core = optional("openvino", "'qec[openvino]'").Core()

@@ -1,4 +1,4 @@
-"""Post-training quantisation of an exported graph, calibrated on sampled detection events.
+"""Post-training quantisation of a network as ONNX, calibrated on sampled detection events.
 
 The hidden convolutions, where nearly all multiply-adds are, get quantised inputs, outputs and
 kernels; the first and the last layer stay in float32: they cost little time, and quantised they
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qec.errors import QecError
-from qec.export.graph import INPUT
 from qec.optional import optional
 from qec.predecoder.onnx_model import INSTALL, quiet
 
@@ -25,12 +24,14 @@ if TYPE_CHECKING:
 _BATCH = 64
 
 
-def quantise(model: onnx.ModelProto, shots: np.ndarray, precision: str = "int8") -> onnx.ModelProto:
+def quantise(
+    model: onnx.ModelProto, inputs: np.ndarray, precision: str = "int8"
+) -> onnx.ModelProto:
     """An 8-bit version of ``model`` in the QuantizeLinear/DequantizeLinear format.
 
     Args:
         model: from ``onnx_model``, float32.
-        shots: uint8 (B, num_detectors), detection events to calibrate on.
+        inputs: (B, ...), what it is to be calibrated on.
         precision: "int8" or "float8" (E4M3).
 
     Raises:
@@ -38,7 +39,8 @@ def quantise(model: onnx.ModelProto, shots: np.ndarray, precision: str = "int8")
     """
     io = optional("onnx", INSTALL)
     ort = optional("onnxruntime.quantization", INSTALL)
-    batches = iter([{INPUT: shots[k : k + _BATCH]} for k in range(0, len(shots), _BATCH)])
+    name = model.graph.input[0].name
+    batches = iter([{name: inputs[k : k + _BATCH]} for k in range(0, len(inputs), _BATCH)])
 
     class Reader(ort.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
