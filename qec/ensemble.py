@@ -20,7 +20,7 @@ from qec.synthesis import Synthesis
 _SPREAD = 0.4  # standard deviation of the logarithm of the factor on each probability
 _SEED = 0
 # Nats, the logical gap from which uncorrelated matching is believed: of 54,800 shots in which
-# members were asked all the same, 6 differed (data/experiments.md).
+# members were asked all the same, 5 differed (data/experiments.md).
 _SURE = 6.0
 _EDGES_PER_PASS = 4_000_000  # bytes of one proposal for the shots that are decoded at a time
 

@@ -114,7 +114,7 @@ class GapMatcher:
 
 _UNDEFINED = (
     "observable 0 is not the parity of the errors that end on one boundary of the memory sector: "
-    "the logical gap is not defined. Decode without fallback."
+    "the logical gap, which fallback and ensembles need, is not defined. Decode without them."
 )
 
 
