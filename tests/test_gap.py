@@ -121,7 +121,7 @@ def test_an_observable_that_no_boundary_carries_is_refused(our_circuit):
         if v is not None and lattice.sector[u] == MEMORY:
             graph.add_edge(u, v, {0}, data["weight"], merge_strategy="replace")
             break
-    with pytest.raises(QecError, match="logical gap, .* is not defined"):
+    with pytest.raises(QecError, match=r"logical gap, .* is not defined"):
         GapMatcher(graph, lattice, 0.5)
 
 
