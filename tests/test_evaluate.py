@@ -194,6 +194,23 @@ def test_joint_errors_are_those_with_the_own_baseline(stim_circuit):
     assert stats.errors == wrong["pymatching"].sum() > 0
 
 
+def test_decoders_that_come_to_the_same_decode_once(stim_circuit):
+    names, baselines = tuple(BASELINES), tuple(BASELINES.values())
+    task = sinter.Task(circuit=stim_circuit(3, 3, "X", 0.01), detector_error_model=None)
+    task.detector_error_model = task.circuit.detector_error_model(decompose_errors=True)
+    compiled = PairedSampler(names, "accurate", 512, baselines).compiled_sampler_for_task(task)
+    both = [compiled.decoders[name] for name in FACTORS.values()]
+    assert both[0] is both[1]
+    decoded = []
+    match = both[0].match
+    both[0].match = lambda *what: decoded.append(1) or match(*what)
+    counts = compiled.sample(512).custom_counts
+    assert len(decoded) == 1
+    for what in ("errors", "events_left", "fallbacks", "match_ns"):
+        first, second = (counts[f"{what}:{name}"] for name in FACTORS.values())
+        assert first == second > 0
+
+
 def test_the_report_flags_harm_and_nothing_else():
     harmful = Accuracy.from_stats(made_up(10000, (200, 200, 190), (100, 200, 90), d=9))
     helpful = Accuracy.from_stats(made_up(10000, (300, 200, 190), (100, 100, 90), b="Z"))
