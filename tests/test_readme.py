@@ -1,5 +1,6 @@
-"""What the README tells a newcomer to run does run."""
+"""What the README, and the pages of results behind it, tell a newcomer to run does run."""
 
+import itertools
 import pathlib
 import re
 import shlex
@@ -13,6 +14,7 @@ from qec.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "data/results").glob("*.md")))]
 COMMAND = re.compile(
     r"^ {4}.*\bqec ([\w-]+)((?: \S+=\S+)*)\s*$|`qec ([\w-]+)((?: \S+=\S+)*)`", re.M
 )
@@ -25,8 +27,13 @@ def test_python_examples_run(code):
 
 
 def test_commands_have_the_keys_they_are_given():
-    found = [(a or b, x or y) for a, x, b, y in COMMAND.findall(README) if (a or b) in COMMANDS]
-    assert {name for name, _ in found} == set(COMMANDS)
+    found = [
+        [(a or b, x or y) for a, x, b, y in COMMAND.findall(page) if (a or b) in COMMANDS]
+        for page in PAGES
+    ]
+    assert {name for name, _ in found[0]} == set(COMMANDS)
+    assert len(PAGES) > 1
+    found = itertools.chain.from_iterable(found)
     for name, overrides in found:
         load_config(name, shlex.split(overrides))
 
@@ -40,5 +47,5 @@ def test_batch_scripts_have_the_keys_they_are_given():
 
 
 def test_modules_exist():
-    for path in re.findall(r"`((?:qec|conf|data|notebooks|slurm)/[\w./]*)`", README):
+    for path in re.findall(r"`((?:qec|conf|data|notebooks|slurm)/[\w./]*)`", "".join(PAGES)):
         assert (ROOT / path).exists(), path
