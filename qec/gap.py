@@ -20,6 +20,7 @@ from scipy.sparse import csgraph
 from qec.errors import QecError
 from qec.gap_bound import GapBound
 from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.matching import set_up
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
 # Bounds cost the square of a shot's events, a second matching a part of all n detectors: with more
@@ -73,6 +74,8 @@ class GapMatcher:
             self._bound = GapBound(n, u, v, weight, far, _corners(lattice, self._detectors))
         # A way out that keeps PyMatching from searching farther than the cap.
         self._one.add_boundary_edge(n, weight=self.cap + _MARGIN)
+        for graph in (self._either, self._one):
+            set_up(graph)
 
     def decode_batch(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predictions and how sure they are.
