@@ -142,7 +142,8 @@ def test_two_processes_train_like_one(tmp_path) -> None:
     """Floats are summed in another order, so that the curves agree, but not to the bit."""
     one, two = tmp_path / "one", tmp_path / "two"
     with training(2, two) as launched:
-        assert launched.wait().keys() == {0}
+        ended = launched.wait()
+        assert ended.keys() == {0}, ended
     train(settings(one))
     assert (two / "two.safetensors").exists()
     assert loss_curve(one) == pytest.approx(loss_curve(two), rel=1e-3)
