@@ -67,7 +67,8 @@ to within two standard errors), before uncorrelated matching"""  # noqa: E501
 
 _QUIET_RULE = """ At p = {validation_quiet_p}
 logical errors are mostly too rare to choose by, so there they take the largest gaps with {validation_quiet_density:g} times
-(uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events, the latter at least one with the C asked for, if any. Between these noises the gap is linear in the logarithm of the mean
+(uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events, but none smaller than at p = {validation_p:g}, and
+the latter at least one with the C asked for, if any. Between these noises the gap is linear in the logarithm of the mean
 detection rate, and between distances linear in the distance."""  # noqa: E501
 
 _QUIET = """\
