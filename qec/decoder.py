@@ -252,7 +252,7 @@ def check_decoder_name(name: str) -> None:
 def named_decoder(
     name: str,
     dem: stim.DetectorErrorModel,
-    predecoder: str = DEFAULT_PREDECODER,
+    predecoder: Predecoder | str = DEFAULT_PREDECODER,
     **options: object,
 ) -> Decoder:
     """The decoder called ``name`` (one of ``DECODER_NAMES``) in sweeps and in sinter.
@@ -274,20 +274,19 @@ def named_decoder(
 def named_decoders(
     names: Sequence[str], dem: stim.DetectorErrorModel, predecoder: str = DEFAULT_PREDECODER
 ) -> dict[str, Decoder]:
-    """Several of them, for the same model.
+    """Several of them, for the same model; the checkpoint is loaded once.
 
-    Where a checkpoint has one commit rule for both, its decoders that fall back are one object.
+    Where it has one commit rule for both, its decoders that fall back are one object.
     """
+    network, one_rule = predecoder, False
+    if any(has_predecoder(name) for name in names):
+        from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
+
+        network = as_predecoder(predecoder)
+        one_rule = network.rules.uncorrelated == network.rules.correlated
     decoders: dict[str, Decoder] = {}
     for name in names:
         twin = decoders.get(name.replace("-correlated", ""))
-        shared = twin is not None and twin.falls_back and _has_one_rule(predecoder)
-        decoders[name] = twin if shared else named_decoder(name, dem, predecoder)
+        shared = one_rule and twin is not None and twin.falls_back
+        decoders[name] = twin if shared else named_decoder(name, dem, network)
     return decoders
-
-
-def _has_one_rule(predecoder: str) -> bool:
-    from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
-
-    rules = as_predecoder(predecoder).rules
-    return rules.uncorrelated == rules.correlated

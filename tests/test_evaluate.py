@@ -195,9 +195,10 @@ def test_joint_errors_are_those_with_the_own_baseline(stim_circuit):
 
 
 def test_decoders_that_come_to_the_same_decode_once(stim_circuit):
+    circuit = stim_circuit(3, 3, "X", 0.01)
+    dem = detector_error_model(circuit)
+    task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
     names, baselines = tuple(BASELINES), tuple(BASELINES.values())
-    task = sinter.Task(circuit=stim_circuit(3, 3, "X", 0.01), detector_error_model=None)
-    task.detector_error_model = task.circuit.detector_error_model(decompose_errors=True)
     compiled = PairedSampler(names, "accurate", 512, baselines).compiled_sampler_for_task(task)
     both = [compiled.decoders[name] for name in FACTORS.values()]
     assert both[0] is both[1]
