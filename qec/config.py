@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qec.errors import QecError, first_line
+from qec.errors import PREEMPTED_STATUS, Preempted, QecError, first_line
 from qec.files import resource_dir
 
 
@@ -144,4 +144,7 @@ def module_main(
     except QecError as error:
         print(f"{module}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Preempted as stop:
+        print(f"{module}: {stop}: run the same command again.", file=sys.stderr)
+        return PREEMPTED_STATUS
     return 0

@@ -16,16 +16,10 @@ from qec.accuracy import BASELINES, Accuracy, markdown, report
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
-from qec.paired import (
-    PairedSampler,
-    collect,
-    print_run,
-    read_collected,
-    shots_of,
-    worker_count,
-)
+from qec.paired import PairedSampler, collect, print_run, read_collected, shots_of
 from qec.plots import plot_factors, plot_reliability
 from qec.points import Grid
+from qec.pool import worker_count
 from qec.predecoder.checkpoint import load_predecoder
 from qec.reliability import Reliability, reliability
 from qec.results import point_title, write_stats

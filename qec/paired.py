@@ -12,7 +12,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import os
 import shlex
 import tempfile
 import time
@@ -26,13 +25,13 @@ import sinter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qec.config import positive_integer
 from qec.decoder import Decoder, has_predecoder, named_decoders
 from qec.errors import QecError, first_line
 from qec.fallback import Matched
 from qec.files import atomic_path
 from qec.job_array import record_seed
 from qec.points import Point
+from qec.pool import available_cores
 
 SAMPLER = "paired"
 """The name under which the sampler stands in the decoder column of collected.csv."""
@@ -231,18 +230,6 @@ def collect(
                 raise error.__cause__ from error
             raise
     return {stat.strong_id: stat for stat in stats}
-
-
-def worker_count(value: object) -> int:
-    """The value of ``num_workers``, null being one per core; QecError if it is no number."""
-    return len(available_cores()) if value is None else positive_integer("num_workers", value)
-
-
-def available_cores() -> list[int]:
-    """Numbers of the processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def read_collected(path: Path, *, repair: bool = True) -> dict[str, sinter.TaskStats]:

@@ -18,16 +18,10 @@ from qec.errors import QecError
 from qec.files import make_folder
 from qec.job_array import check_seeds, new_row_file, row_files, seed_file, share
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.paired import (
-    PairedSampler,
-    added,
-    collect,
-    print_run,
-    read_collected,
-    worker_count,
-)
+from qec.paired import PairedSampler, added, collect, print_run, read_collected
 from qec.plots import plot_ler
 from qec.points import Grid, Point
+from qec.pool import worker_count
 from qec.results import Row, print_tables, rows_of, write_stats
 
 

@@ -17,9 +17,9 @@ from training_files import TINY, assert_same_training, loss_curve, saved_step
 
 from qec.config import load_config
 from qec.errors import PREEMPTED_STATUS, QecError
+from qec.preemption import stop_requests
 from qec.training.data import BatchStream
 from qec.training.loop import train
-from qec.training.preemption import stop_requests
 from qec.training.processes import ALONE, Processes
 from qec.training.run import Run
 from qec.training.settings import TrainSettings

@@ -25,9 +25,9 @@ from qec.config import distinct_values, positive_integer, required_path
 from qec.decoder import check_decoder_name, has_predecoder, named_decoder, unpacked
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
-from qec.paired import available_cores
 from qec.plots import plot_steps
 from qec.points import Grid
+from qec.pool import available_cores
 
 _BATCHES = 4  # different ones, in turn
 _NETWORK = ("predecoder", "backend", "precision")  # what a decoder with a network varies in

@@ -5,11 +5,9 @@ Next to the same decoder over the whole history, and to plain matching over it, 
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import multiprocessing
 import sys
 
 import numpy as np
@@ -23,8 +21,8 @@ from qec.config import distinct_values, module_main, positive_integer, required_
 from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
-from qec.paired import available_cores
 from qec.points import Grid
+from qec.pool import available_cores, process_pool
 from qec.stats import Estimate, error_rate, paired_ratio
 from qec.windows import WINDOW_DECODERS, WindowDecoder
 
@@ -86,11 +84,7 @@ def benchmark(config: DictConfig) -> list[Row]:
     out = required_path(config, "out")
     make_folder(out)
     rows = []
-    context = multiprocessing.get_context("spawn")
-    with (
-        concurrent.futures.ProcessPoolExecutor(len(available_cores()), context) as pool,
-        Progress(transient=True) as progress,
-    ):
+    with process_pool(len(available_cores())) as pool, Progress(transient=True) as progress:
         for circuit, dem, metadata in Grid.from_values(values).points():
             wrong = functools.partial(
                 _wrong, pool, progress, values, metadata["d"], str(circuit), str(dem)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import itertools
-import multiprocessing
 import sys
 import time
 import warnings
@@ -37,7 +37,7 @@ from qec.noise import CircuitNoise
 from qec.noise_learning.draws import KINDS, draw_channels, vary
 from qec.noise_learning.learn import METHODS, NoiseLearner
 from qec.noise_learning.structure import ErrorStructure
-from qec.paired import worker_count
+from qec.pool import results, worker_count
 from qec.stats import Estimate, paired_ratio
 
 GUESS = "uniform guess"
@@ -247,23 +247,15 @@ def benchmark(settings: Settings) -> list[Record]:
     missing = [job for job in settings.jobs() if not wanted <= have.get(job, set())]
     again = set(missing)  # rows of a draw that was not finished
     records = [r for r in records if Job(r.kind, r.distance, r.draw) not in again]
-    with multiprocessing.get_context("spawn").Pool(settings.num_workers) as pool:
-        work = pool.imap_unordered(_Run(settings), missing)
-        for new in track(work, "draws", len(missing), console=Console(stderr=True), transient=True):
-            records += new
-            _write(path, records)
+    work = results(functools.partial(run, settings), missing, settings.num_workers)
+    console = Console(stderr=True)
+    for _, new in track(work, "draws", len(missing), console=console, transient=True):
+        records += new
+        _write(path, records)
     jobs = set(settings.jobs())
     records = [r for r in records if Job(r.kind, r.distance, r.draw) in jobs]
     print_table(records)
     return records
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    settings: Settings
-
-    def __call__(self, job: Job) -> list[Record]:
-        return run(self.settings, job)
 
 
 _FIELDS = dataclasses.fields(Record)

@@ -117,6 +117,11 @@ class PreDecoderNetwork(nn.Module):
             h = h + update if self.residual else update
         return self.head(self.activation(h))
 
+    def extra_repr(self) -> str:
+        """What the shapes of the layers do not tell."""
+        name = self.activation.__name__
+        return f"activation={name}, residual={self.residual}, active_only={self.active_only}"
+
     @property
     def reach(self) -> int:
         """Cells, and layers, between a logit and the farthest events that it depends on."""

@@ -19,8 +19,8 @@ from rich.table import Table
 from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
-from qec.paired import available_cores
 from qec.plots import plot_backlog, plot_latency
+from qec.pool import available_cores
 from qec.realtime.limit import shortest_period
 from qec.realtime.plan import NOTHING
 from qec.realtime.report import PERCENTILES, Report

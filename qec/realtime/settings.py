@@ -17,7 +17,7 @@ from qec.decoder import has_predecoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.noise import CircuitNoise
-from qec.paired import available_cores
+from qec.pool import available_cores
 from qec.realtime.plan import NOTHING, Plan, model_rounds
 from qec.windows import WINDOW_DECODERS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.table import Table
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.settings import TrainSettings
-from qec.training.validate import validation_records
+from qec.training.validate import FoundCounts, validation_records
 
 
 class Choice(NamedTuple):
@@ -32,24 +33,31 @@ class Choice(NamedTuple):
     warnings: list[str]
 
 
-def choose_rules(network: PreDecoderNetwork, settings: TrainSettings) -> Choice:
+def choose_rules(
+    network: PreDecoderNetwork, settings: TrainSettings, kept: Path | None = None
+) -> Choice:
     """Picks a threshold for each rule, and gaps for each distance and noise.
 
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` there (see ``_backed``); that for uncorrelated matching has the highest F, mean
     over distances and noises, of those that cut the events of each by ``validation_density``, or as
     far as it goes with an F of ``validation_f``.  Without ``validation_c`` the latter is taken for
-    both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.
+    both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.  What is counted
+    goes to the file ``kept``, and what is there is not counted again.
+
+    Raises:
+        Preempted: after SIGUSR1 or SIGTERM.
     """
+    found = FoundCounts(kept)
     records = validation_records(
-        network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps)
+        network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps), found
     )
     choice = pick_rules(records, settings)
     if settings.validation_quiet_p is None:
         return choice
     thresholds = tuple(sorted({rule.threshold for rule in vars(choice.rules).values()}))
     quiet = validation_records(
-        network, settings, settings.validation_quiet_p, thresholds, settings.quiet_gaps
+        network, settings, settings.validation_quiet_p, thresholds, settings.quiet_gaps, found
     )
     return with_quiet_gaps(choice, quiet, settings)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qec.config import load_config
-from qec.errors import QecError
+from qec.errors import PREEMPTED_STATUS, Preempted, QecError
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
@@ -95,7 +95,12 @@ def main() -> int:
         table.add_column(f"{name}: threshold, gaps, F, C, events")
     for predecoder in predecoders:
         bce = mean_cross_entropy(predecoder.network, batches)
-        table.add_row(*row(predecoder, bce, choose_rules(predecoder.network, settings)))
+        try:
+            choice = choose_rules(predecoder.network, settings)
+        except Preempted as stop:
+            print(stop, file=sys.stderr)
+            return PREEMPTED_STATUS
+        table.add_row(*row(predecoder, bce, choice))
     console = Console()
     console.width = max(console.width, 170)
     console.print(table)

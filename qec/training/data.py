@@ -19,8 +19,8 @@ from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.predecoder.grid import CellGrid
+from qec.preemption import STOP_SIGNALS
 from qec.sampling import FrameSampler
-from qec.training.preemption import STOP_SIGNALS
 from qec.training.processes import ALONE, Processes
 from qec.training.settings import TrainSettings
 from qec.training.teacher import MatchingTeacher

@@ -16,10 +16,10 @@ import torch
 
 from qec.errors import Preempted, QecError
 from qec.files import make_folder
+from qec.preemption import stop_requests
 from qec.training.data import batches, check_mixture
 from qec.training.log import TrainingLog
 from qec.training.optim import set_learning_rate
-from qec.training.preemption import stop_requests
 from qec.training.processes import Processes
 from qec.training.rules import write_with_rules
 from qec.training.run import Run

@@ -34,13 +34,19 @@ def write_with_rules(
 ) -> Path:
     """Chooses the rules; writes the checkpoint, ``settings.checkpoint``, and its card.
 
+    What validation counts stays in validation.jsonl next to them: it goes on from there when it was
+    stopped, and another choice from the same candidates takes no time.
+
     Args:
         network: trained.
         architecture: its arguments.
         history: how it was trained.
         settings: what the choice goes by.
+
+    Raises:
+        Preempted: after SIGUSR1 or SIGTERM.
     """
-    choice = choose_rules(network, settings)
+    choice = choose_rules(network, settings, settings.out / "validation.jsonl")
     history = {
         **history,
         "validation_shots": settings.validation_shots,

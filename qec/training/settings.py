@@ -56,6 +56,7 @@ class TrainSettings:
     log_every: int
     save_every: float
     validation_shots: int
+    validation_workers: int | None
     validation_distances: tuple[int, ...]
     validation_noises: tuple[str, ...]
     validation_p: float
@@ -177,6 +178,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "log_every": (_integer(1), "an integer >= 1"),
     "save_every": (_number(lambda x: x >= 0), "seconds >= 0"),
     "validation_shots": (_integer(1), "an integer >= 1"),
+    "validation_workers": (lambda x: x is None or _integer(1)(x), "null or an integer >= 1"),
     "validation_p": _STRENGTH,
     "validation_quiet_p": (lambda x: x is None or _STRENGTH[0](x), f"null or {_STRENGTH[1]}"),
     **dict.fromkeys(

@@ -3,29 +3,66 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 import stim
-import torch
 from rich.progress import track
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.ensemble import EnsembleMatcher
-from qec.gap import GapMatcher
+from qec.errors import Preempted
+from qec.files import atomic_path
 from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split
 from qec.noise import CircuitNoise
-from qec.predecoder.correction import Predecoder
+from qec.pool import results, worker_count
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules
+from qec.preemption import stop_requests
+from qec.training.candidates import SHOTS_PER_PASS, Counts, Pass, Trial, count
 from qec.training.settings import TrainSettings
 
 VALIDATION_SEED = 777_000_000
-_SHOTS_PER_PASS = 1024
+_PASSES_WORTH_A_PROCESS = 4  # it takes seconds to start
+
+
+class FoundCounts:
+    """Counts by pass, kept in a file, so that a validation that was killed loses one pass.
+
+    Args:
+        path: of the file, with one line of JSON for each pass; None: they are not kept.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._found: dict[str, list] = {}
+        if path is None or not path.exists():
+            return
+        text = path.read_text()
+        for line in text.splitlines():
+            try:
+                self._found.update(json.loads(line))
+            except json.JSONDecodeError:  # what a killed job was writing
+                continue
+        if not text.endswith("\n"):
+            with atomic_path(path) as temporary:
+                temporary.write_text("".join(map(_line, self._found.items())))
+
+    def get(self, key: str) -> np.ndarray | None:
+        found = self._found.get(key)
+        return None if found is None else np.array(found, dtype=np.int64)
+
+    def add(self, key: str, counts: np.ndarray) -> None:
+        self._found[key] = counts.tolist()
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(_line((key, self._found[key])))
+
+
+def _line(entry: tuple[str, list]) -> str:
+    return json.dumps(dict([entry])) + "\n"
 
 
 def validation_records(
@@ -34,48 +71,98 @@ def validation_records(
     p: float,
     thresholds: tuple[float, ...],
     gaps: tuple[float, ...],
+    found: FoundCounts,
 ) -> list[dict]:
     """What each threshold and gap does at a noise strength, by distance and noise.
 
     Every candidate decodes the same shots of every validation circuit.
+
+    Args:
+        network: the network.
+        settings: the validation circuits and their number of shots.
+        p: strength of their noise.
+        thresholds, gaps: the candidates.
+        found: counts to go on from and to add to.
 
     Returns:
         Dicts with distance, noise, threshold, gap; F and C, the LERs of uncorrelated and of
         correlated matching alone (basis-split model) over that of the candidate, geometric means
         over the two bases; C_error, the standard error of ln C; events (sampled over handed to
         matching); fallback (fraction of the shots); rate (mean detection rate).
+
+    Raises:
+        Preempted: after SIGUSR1 or SIGTERM.
     """
-    records = []
     circuits = validation_circuits(settings, p)
-    scores: dict[tuple[int, str], list[dict]] = {}
-    rates: dict[tuple[int, str], list[float]] = {}
-    grid = validation_grid(settings)
-    tracked = track(circuits, f"validation, p = {p:g}", transient=True)
-    for number, ((noise, distance, _), circuit) in enumerate(zip(grid, tracked, strict=True)):
-        lattice = SpaceTimeLattice.from_circuit(circuit)
-        found = _circuit_scores(network, circuit, lattice, number, settings, thresholds, gaps)
-        scores.setdefault((distance, noise), []).append(found)
-        rates.setdefault((distance, noise), []).append(lattice.detection_rate.mean())
-    for place, (i, threshold), (j, gap) in itertools.product(
-        sorted(scores), enumerate(thresholds), enumerate(gaps)
-    ):
-        here = [score[i, j] for score in scores[place]]
-        total = _Score(*(sum(column) for column in zip(*here, strict=True)))
-        records.append(
-            {
-                "distance": place[0],
-                "noise": place[1],
-                "threshold": threshold,
-                "gap": gap,
-                "F": _mean_factor([(score.uncorrelated, score.errors) for score in here]),
-                "C": _mean_factor([(score.correlated, score.errors) for score in here]),
-                "C_error": _standard_error(here),
-                "events": round(total.before / max(total.after, 1), 2),
-                "fallback": round(total.fallbacks / total.shots, 4),
-                "rate": float(np.mean(rates[place])),
-            }
+    trials = [
+        Trial(
+            *(network, str(circuit), VALIDATION_SEED + number),
+            *(thresholds, gaps, settings.ensemble, settings.device),
         )
-    return records
+        for number, circuit in enumerate(circuits)
+    ]
+    totals = _totals(trials, settings, found, f"validation, p = {p:g}")
+    scores: dict[tuple[int, str], list[np.ndarray]] = {}
+    rates: dict[tuple[int, str], list[float]] = {}
+    for (noise, distance, _), circuit, total in zip(
+        validation_grid(settings), circuits, totals, strict=True
+    ):
+        rate = SpaceTimeLattice.from_circuit(circuit).detection_rate.mean()
+        scores.setdefault((distance, noise), []).append(total)
+        rates.setdefault((distance, noise), []).append(rate)
+    return [
+        {
+            "distance": distance,
+            "noise": noise,
+            "threshold": threshold,
+            "gap": gap,
+            **_summary([Counts(*total[i, j].tolist()) for total in scores[distance, noise]]),
+            "rate": float(np.mean(rates[distance, noise])),
+        }
+        for (distance, noise), (i, threshold), (j, gap) in itertools.product(
+            sorted(scores), enumerate(thresholds), enumerate(gaps)
+        )
+    ]
+
+
+def _totals(
+    trials: Sequence[Trial], settings: TrainSettings, found: FoundCounts, label: str
+) -> list[np.ndarray]:
+    """int64 (thresholds, gaps, 8) for each trial, the sum over its passes."""
+    shots = settings.validation_shots
+    starts = range(0, shots, SHOTS_PER_PASS)
+    passes = [
+        Pass(trial, start, min(SHOTS_PER_PASS, shots - start))
+        for trial in trials
+        for start in starts
+    ]
+    missing = [part for part in passes if found.get(part.key) is None]
+    workers = 1
+    if settings.device == "cpu":
+        workers = worker_count(settings.validation_workers, "validation_workers")
+    workers = min(workers, len(missing) // _PASSES_WORTH_A_PROCESS)
+    new = results(count, missing, workers)
+    with stop_requests() as request:
+        for part, counts in track(new, label, len(missing), transient=True):
+            found.add(part.key, counts)
+            if request.name is not None:
+                raise Preempted(f"stopped by {request.name} during validation")
+    return [
+        sum(found.get(part.key) for part in own)
+        for _, own in itertools.groupby(passes, key=lambda part: part.trial.key)
+    ]
+
+
+def _summary(bases: Sequence[Counts]) -> dict[str, float]:
+    """Of one candidate at one distance and noise, from its counts in the two bases."""
+    total = Counts(*(sum(column) for column in zip(*bases, strict=True)))
+    return {
+        "F": _mean_factor([(counts.uncorrelated, counts.errors) for counts in bases]),
+        "C": _mean_factor([(counts.correlated, counts.errors) for counts in bases]),
+        "C_error": _standard_error(bases),
+        "events": round(total.before / max(total.after, 1), 2),
+        "fallback": round(total.fallbacks / total.shots, 4),
+    }
 
 
 def _mean_factor(errors: list[tuple[int, int]]) -> float:
@@ -83,9 +170,9 @@ def _mean_factor(errors: list[tuple[int, int]]) -> float:
     return round(math.exp(np.mean(logs)), 4)
 
 
-def _standard_error(scores: Sequence[_Score]) -> float:
+def _standard_error(bases: Sequence[Counts]) -> float:
     """Of the mean of ln C: it comes from the shots on which one of the two is wrong."""
-    variance = [s.differ / max(s.correlated * s.errors, 1) for s in scores]
+    variance = [c.differ / max(c.correlated * c.errors, 1) for c in bases]
     return round(math.sqrt(sum(variance)) / len(variance), 5)
 
 
@@ -105,76 +192,3 @@ def validation_names(settings: TrainSettings) -> list[str]:
 def validation_grid(settings: TrainSettings) -> Iterator[tuple[str, int, str]]:
     """Noise, distance and basis of each validation circuit, in order."""
     return itertools.product(settings.validation_noises, settings.validation_distances, "XZ")
-
-
-class _Score(NamedTuple):
-    """Counts of one candidate on one circuit."""
-
-    shots: int
-    uncorrelated: int  # errors of matching alone
-    correlated: int
-    errors: int  # of the candidate
-    differ: int  # shots on which just one of the candidate and correlated matching is wrong
-    before: int  # detection events
-    after: int
-    fallbacks: int
-
-
-def _circuit_scores(
-    network: PreDecoderNetwork,
-    circuit: stim.Circuit,
-    lattice: SpaceTimeLattice,
-    number: int,
-    settings: TrainSettings,
-    thresholds: tuple[float, ...],
-    gaps: tuple[float, ...],
-) -> dict[tuple[int, int], _Score]:
-    """The score of each (threshold number, gap number), all on the same shots."""
-    plain = Matcher(basis_split(lattice), correlated=False)
-    with_gap = GapMatcher(plain.graph, lattice, largest=max(gaps))
-    ensemble = EnsembleMatcher(lattice, settings.ensemble)
-    bound = Predecoder(network, CommitRules.same(0.5)).bind(lattice, settings.device)
-    cuts = [CommitRule(threshold).cut for threshold in thresholds]
-
-    sampler = circuit.compile_detector_sampler(seed=VALIDATION_SEED + number)
-    totals = np.zeros((len(cuts), len(gaps), len(_Score._fields)), dtype=np.int64)
-    for start in range(0, settings.validation_shots, _SHOTS_PER_PASS):
-        shots = min(_SHOTS_PER_PASS, settings.validation_shots - start)
-        sampled, observables = sampler.sample(shots, separate_observables=True)
-        detectors, truth = sampled.view(np.uint8), observables[:, 0].view(np.uint8)
-        events = torch.from_numpy(detectors).to(settings.device)
-        weight = detectors.sum(axis=1, dtype=np.int64)
-        uncorrelated = plain.decode_batch(detectors) != truth
-        correlated = ensemble.unperturbed.decode_batch(detectors) != truth
-        logits = bound.logits(events)
-        doubt = bound.gap(logits)
-        judged = []  # by each threshold: events left, whether wrong, gap
-        for cut in cuts:
-            left, flipped = bound.residual(events, logits > cut)
-            residual = left.cpu().numpy()
-            flips, found = with_gap.decode_batch(residual)
-            wrong = (flips ^ flipped.cpu().numpy()) != truth
-            judged.append((residual.sum(dtype=np.int64), wrong, np.minimum(found, doubt)))
-        fallback = correlated
-        if settings.ensemble > 1:
-            fallback = correlated.copy()
-            least = np.min([found for *_, found in judged], axis=0)
-            asked = np.flatnonzero(least < with_gap.cap)
-            fallback[asked] = ensemble.decode_batch(detectors[asked]) != truth[asked]
-        for i, (left, wrong, found) in enumerate(judged):
-            for j, gap in enumerate(gaps):
-                whole = found < gap * with_gap.logical_weight
-                errors = np.where(whole, fallback, wrong)
-                totals[i, j] += (
-                    shots,
-                    uncorrelated.sum(),
-                    correlated.sum(),
-                    errors.sum(),
-                    (errors != correlated).sum(),
-                    weight.sum(),
-                    left + weight[whole].sum(),
-                    whole.sum(),
-                )
-    return {
-        (i, j): _Score(*totals[i, j].tolist()) for i in range(len(cuts)) for j in range(len(gaps))
-    }

@@ -1,0 +1,173 @@
+"""Commit rules at work on validation shots: what each of them gets wrong, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+import stim
+import torch
+
+from qec.ensemble import EnsembleMatcher
+from qec.gap import GapMatcher
+from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher, basis_split
+from qec.predecoder.correction import Predecoder
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRule, CommitRules
+
+SHOTS_PER_PASS = 1024
+
+
+class Counts(NamedTuple):
+    """Of one candidate on shots of one circuit."""
+
+    shots: int
+    uncorrelated: int  # errors of matching alone
+    correlated: int
+    errors: int  # of the candidate
+    differ: int  # shots on which just one of the candidate and correlated matching is wrong
+    before: int  # detection events
+    after: int
+    fallbacks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A network on the shots of a circuit, with every threshold and every gap.
+
+    Attributes:
+        network: on the CPU, or on ``device``.
+        circuit: a memory experiment.
+        seed: of its shots.
+        thresholds, gaps: of ``CommitRule``.
+        members: of the ensemble to which doubtful shots go.
+        device: where the network runs.
+        key: tells it from others, by all of the above but the device.
+    """
+
+    network: PreDecoderNetwork = dataclasses.field(compare=False)
+    circuit: str = dataclasses.field(compare=False)
+    seed: int = dataclasses.field(compare=False)
+    thresholds: tuple[float, ...] = dataclasses.field(compare=False)
+    gaps: tuple[float, ...] = dataclasses.field(compare=False)
+    members: int = dataclasses.field(compare=False)
+    device: str
+    key: str = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        said = (self.network, self.circuit, self.seed, self.thresholds, self.gaps, self.members)
+        digest = hashlib.sha256(repr(said).encode())
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
+        object.__setattr__(self, "key", digest.hexdigest()[:16])
+
+
+class Pass(NamedTuple):
+    """``shots`` shots of a trial, from number ``start`` on, a multiple of ``SHOTS_PER_PASS``."""
+
+    trial: Trial
+    start: int
+    shots: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.trial.key}-{self.start}-{self.shots}"
+
+
+def count(part: Pass) -> np.ndarray:
+    """int64 (thresholds, gaps, 8), the ``Counts`` of every candidate on the same shots."""
+    return _at_work(part.trial).count(part.start, part.shots)
+
+
+@functools.lru_cache(maxsize=1)
+def _at_work(trial: Trial) -> _AtWork:
+    return _AtWork(trial)
+
+
+class _AtWork:
+    """A trial with its decoders."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._circuit = stim.Circuit(trial.circuit)
+        lattice = SpaceTimeLattice.from_circuit(self._circuit)
+        self._plain = Matcher(basis_split(lattice), correlated=False)
+        self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.gaps))
+        self._ensemble = EnsembleMatcher(lattice, trial.members)
+        rules = CommitRules.same(0.5)
+        self._bound = Predecoder(trial.network, rules).bind(lattice, trial.device)
+        self._cuts = [CommitRule(threshold).cut for threshold in trial.thresholds]
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._sampler = self._circuit.compile_detector_sampler(seed=self._trial.seed)
+        self._drawn = 0
+
+    def _shots(self, start: int, shots: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (shots, num_detectors) detection events, uint8 (shots,) flips of observable 0."""
+        if start < self._drawn:
+            self._rewind()
+        while self._drawn < start:  # a pass of another process: Stim draws shots in order only
+            self._sampler.sample(SHOTS_PER_PASS)
+            self._drawn += SHOTS_PER_PASS
+        sampled, observables = self._sampler.sample(shots, separate_observables=True)
+        self._drawn += shots
+        return sampled.view(np.uint8), observables[:, 0].view(np.uint8)
+
+    def count(self, start: int, shots: int) -> np.ndarray:
+        """As the function of that name."""
+        detectors, truth = self._shots(start, shots)
+        events = torch.from_numpy(detectors).to(self._trial.device)
+        weight = detectors.sum(axis=1, dtype=np.int64)
+        uncorrelated = self._plain.decode_batch(detectors) != truth
+        correlated = self._ensemble.unperturbed.decode_batch(detectors) != truth
+        logits = self._bound.logits(events)
+        doubt = self._bound.gap(logits)
+        judged = []  # by each threshold: events left, whether wrong, gap
+        for cut in self._cuts:
+            left, flipped = self._bound.residual(events, logits > cut)
+            residual = left.cpu().numpy()
+            flips, found = self._with_gap.decode_batch(residual)
+            wrong = (flips ^ flipped.cpu().numpy()) != truth
+            judged.append((residual.sum(dtype=np.int64), wrong, np.minimum(found, doubt)))
+        whole = correlated
+        if self._trial.members > 1:
+            whole = correlated.copy()
+            least = np.min([found for *_, found in judged], axis=0)
+            asked = np.flatnonzero(least < self._with_gap.cap)
+            whole[asked] = self._ensemble.decode_batch(detectors[asked]) != truth[asked]
+        counts = [
+            [
+                _counts(uncorrelated, correlated, wrong, whole, found < nats, weight, left)
+                for nats in np.array(self._trial.gaps) * self._with_gap.logical_weight
+            ]
+            for left, wrong, found in judged
+        ]
+        return np.array(counts, dtype=np.int64)
+
+
+def _counts(
+    uncorrelated: np.ndarray,
+    correlated: np.ndarray,
+    wrong: np.ndarray,
+    whole: np.ndarray,
+    doubtful: np.ndarray,
+    weight: np.ndarray,
+    left: int,
+) -> Counts:
+    """Of a candidate that is ``wrong``, or, on doubtful shots, wrong where ``whole`` is."""
+    errors = np.where(doubtful, whole, wrong)
+    return Counts(
+        len(errors),
+        uncorrelated.sum(),
+        correlated.sum(),
+        errors.sum(),
+        (errors != correlated).sum(),
+        weight.sum(),
+        left + weight[doubtful].sum(),
+        doubtful.sum(),
+    )
