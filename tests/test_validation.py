@@ -16,7 +16,7 @@ from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import load_config
 from qec.decoder import Decoder
-from qec.errors import Preempted, QecError
+from qec.errors import PREEMPTED_STATUS, Preempted, QecError
 from qec.noise import CircuitNoise
 from qec.pool import results
 from qec.predecoder.checkpoint import load_predecoder
@@ -135,6 +135,20 @@ def test_a_signal_stops_it_after_a_pass(tmp_path, monkeypatch, network, number) 
     with pytest.raises(Preempted, match=number.name):
         validation_records(network, settings(tmp_path), 0.01, *CANDIDATES, FoundCounts(kept))
     assert len(FoundCounts(kept)._found) == len(kept.read_text().splitlines()) == 1
+
+
+def test_a_stopped_command_leaves_one_line(tmp_path) -> None:
+    command = [sys.executable, "-m", "qec.training.rules", "fast", f"out={tmp_path / 'mine'}"]
+    keys = ["validation_distances=[9]", "validation_noises=[uniform]", "validation_workers=2"]
+    kept = tmp_path / "mine" / "validation.jsonl"
+    job = subprocess.Popen([*command, *keys], stderr=subprocess.PIPE, text=True)
+    _wait_for(kept.exists)
+    job.terminate()
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == PREEMPTED_STATUS
+    assert "stopped by SIGTERM during validation: run the same command again" in said
+    assert len(said.splitlines()) == 1
+    assert kept.read_text().endswith("\n")
 
 
 def test_rules_are_chosen_again_from_what_was_counted(tmp_path) -> None:

@@ -84,7 +84,7 @@ class LayerBlock:
         Args:
             layers: uint8 (B, end - start, width), its detection events.
         """
-        events = layers.reshape(len(layers), -1)[:, self.places]
+        events = layers.reshape(len(layers), -1).take(self.places, axis=1)
         ((residual, flips, gap),) = self.predecoder.apply(events, self.rule)
         explained = np.zeros_like(layers)
         explained.reshape(len(layers), -1)[:, self.places] = events ^ residual

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import pickle
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,14 @@ class Trial:
         for tensor in self.network.state_dict().values():
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
         object.__setattr__(self, "key", digest.hexdigest()[:16])
+
+    # Left to itself torch hands tensors to other processes in shared memory, by a thread that
+    # complains when one of them is killed.
+    def __getstate__(self) -> dict[str, object]:
+        return {**vars(self), "network": pickle.dumps(self.network)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state, network=pickle.loads(state["network"]))
 
 
 class Pass(NamedTuple):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 from rich.table import Table
 
+from qec.errors import QecError
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.settings import TrainSettings
@@ -34,7 +36,10 @@ class Choice(NamedTuple):
 
 
 def choose_rules(
-    network: PreDecoderNetwork, settings: TrainSettings, kept: Path | None = None
+    network: PreDecoderNetwork,
+    settings: TrainSettings,
+    kept: Path | None = None,
+    earlier: Mapping[str, object] = MappingProxyType({}),
 ) -> Choice:
     """Picks a threshold for each rule, and gaps for each distance and noise.
 
@@ -43,23 +48,35 @@ def choose_rules(
     over distances and noises, of those that cut the events of each by ``validation_density``, or as
     far as it goes with an F of ``validation_f``.  Without ``validation_c`` the latter is taken for
     both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.  What is counted
-    goes to the file ``kept``, and what is there is not counted again.
+    goes to the file ``kept``, and what is there is not counted again.  ``earlier``, the history of
+    the network's checkpoint, adds records at other distances and noises.
 
     Raises:
+        QecError: records of ``earlier`` that do not go together with these.
         Preempted: after SIGUSR1 or SIGTERM.
     """
+    for key in ("validation_p", "validation_quiet_p"):
+        if earlier and earlier[key] != getattr(settings, key):
+            raise QecError(f"the checkpoint was validated at {key}={earlier[key]}: use the same.")
     found = FoundCounts(kept)
     records = validation_records(
         network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps), found
     )
-    choice = pick_rules(records, settings)
+    choice = pick_rules(_joined(records, earlier.get("validation", ())), settings)
     if settings.validation_quiet_p is None:
         return choice
     thresholds = tuple(sorted({rule.threshold for rule in vars(choice.rules).values()}))
     quiet = validation_records(
         network, settings, settings.validation_quiet_p, thresholds, settings.quiet_gaps, found
     )
-    return with_quiet_gaps(choice, quiet, settings)
+    return with_quiet_gaps(choice, _joined(quiet, earlier.get("validation_quiet", ())), settings)
+
+
+def _joined(new: list[dict], earlier: Iterable[dict]) -> list[dict]:
+    """In order of distance, noise, threshold and gap; new ones stand for all of their place."""
+    places = {_place(record) for record in new}
+    joined = [*new, *(record for record in earlier if _place(record) not in places)]
+    return sorted(joined, key=lambda r: (*_series(r), r["gap"]))
 
 
 def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
@@ -112,6 +129,11 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
         steps = list(rule.gap)
         for chosen in (r for r in choice.records if chosen_by(rule, r)):
             there = [r for r in quiet if _series(r) == _series(chosen)]
+            if not there:
+                raise QecError(
+                    f"the rules now commit above {rule.threshold:g}, which was not tried at low "
+                    f"noise with d={chosen['distance']}: choose anew, without --extend."
+                )
             gaps = [r["gap"] for r in there if r["events"] >= density[name]] + [chosen["gap"]]
             if name == "correlated" and settings.validation_c is not None:
                 backed = _backed(there, settings.validation_c)

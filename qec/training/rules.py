@@ -1,15 +1,17 @@
 """Commit rules for a trained network: chosen, written with it, shown.
 
-    python -m qec.training.rules CHECKPOINT out=FOLDER [key=value ...]
+    python -m qec.training.rules [--extend] CHECKPOINT out=FOLDER [key=value ...]
 
 does so for a network that has been trained already, with the keys of conf/train.yaml that the
-choice goes by: the validation keys, thresholds, gaps, ensemble.
+choice goes by: the validation keys, thresholds, gaps, ensemble.  With --extend what the checkpoint
+was validated on before, at other distances and noises, counts, too.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -31,6 +33,7 @@ def write_with_rules(
     architecture: dict[str, object],
     history: dict[str, object],
     settings: TrainSettings,
+    extend: bool = False,
 ) -> Path:
     """Chooses the rules; writes the checkpoint, ``settings.checkpoint``, and its card.
 
@@ -42,15 +45,16 @@ def write_with_rules(
         architecture: its arguments.
         history: how it was trained.
         settings: what the choice goes by.
+        extend: whether the validation that ``history`` tells of counts, too.
 
     Raises:
         Preempted: after SIGUSR1 or SIGTERM.
     """
-    choice = choose_rules(network, settings, settings.out / "validation.jsonl")
+    earlier = history if extend else {}
+    choice = choose_rules(network, settings, settings.out / "validation.jsonl", earlier)
     history = {
         **history,
-        "validation_shots": settings.validation_shots,
-        "validation_circuits": validation_names(settings),
+        **_validated(settings, earlier),
         "validation_p": settings.validation_p,
         "validation_quiet_p": settings.validation_quiet_p,
         "validation_quiet": choice.quiet,
@@ -74,25 +78,42 @@ def write_with_rules(
     return path
 
 
+def _validated(settings: TrainSettings, earlier: Mapping[str, object]) -> dict[str, object]:
+    """The validation circuits in words, and the number of shots of those that do not say."""
+    names, shots = validation_names(settings), settings.validation_shots
+    if not earlier:
+        return {"validation_shots": shots, "validation_circuits": names}
+    kept = [text for text in earlier["validation_circuits"] if text.split(" (")[0] not in names]
+    if shots != earlier["validation_shots"]:
+        names = [f"{name} ({shots} shots)" for name in names]
+    return {
+        "validation_shots": earlier["validation_shots"],
+        "validation_circuits": [*kept, *names],
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or "=" in arguments[0]:
-        print("usage: python -m qec.training.rules CHECKPOINT out=FOLDER [key=value ...]")
+    extend = arguments[:1] == ["--extend"]
+    name, *overrides = arguments[extend:] or [""]
+    if not name or "=" in name or name.startswith("-"):
+        print(
+            "usage: python -m qec.training.rules [--extend] CHECKPOINT out=FOLDER [key=value ...]"
+        )
         return 2
-    name, *overrides = arguments
-    return module_main("qec.training.rules", "train", overrides, functools.partial(_run, name))
+    run = functools.partial(_run, name, extend)
+    return module_main("qec.training.rules", "train", overrides, run)
 
 
-def _run(name: str, config: DictConfig) -> None:
+def _run(name: str, extend: bool, config: DictConfig) -> None:
     settings = TrainSettings.from_config(config)
     predecoder = load_predecoder(name)
     if "model" not in predecoder.metadata:
         raise QecError(f"checkpoint {name} does not say how it was trained.")
     make_folder(settings.out)
-    write_with_rules(
-        predecoder.network, predecoder.metadata["model"], predecoder.metadata, settings
-    )
+    history = predecoder.metadata
+    write_with_rules(predecoder.network, history["model"], history, settings, extend)
 
 
 if __name__ == "__main__":
