@@ -92,7 +92,7 @@ detectors, observables = circuit.compile_detector_sampler(seed=1).sample(
     4096, separate_observables=True
 )
 detectors = detectors.astype(np.uint8)
-residual, flips, _ = decoder.predecode(detectors)
+residual, flips, *_ = decoder.predecode(detectors)
 threshold = predecoder.rules.uncorrelated.threshold
 print(
     f"threshold {threshold:.2f}: {detectors.mean():.2%} of the detectors fire before, "

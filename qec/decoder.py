@@ -119,8 +119,8 @@ class Decoder:
             dtype = resolve_precision(precision, resolve_device(device))
             bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
             rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
-        if rule is not None and rule.gap > 0:
-            return cls(dem.num_detectors, Fallback(lattice, rule.gap, rule.members), bound, rule)
+        if rule is not None and rule.doubt > 0:
+            return cls(dem.num_detectors, Fallback(lattice, rule), bound, rule)
         if members > 1:
             if not correlated or lattice is None or predecoder is not None:
                 raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
@@ -174,7 +174,8 @@ class Decoder:
         if self.falls_back:
             return self._matcher.match(detectors, predecoded)
         flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
-        return Matched(flips, np.zeros(len(flips), dtype=np.bool_))
+        nobody = np.zeros(len(flips), dtype=np.bool_)
+        return Matched(flips, nobody, nobody)
 
     def decode(self, shot: np.ndarray) -> np.ndarray:
         """One shot, bool or uint8 (num_detectors,) -> uint8 (1,), the flip of observable 0."""

@@ -9,7 +9,7 @@ import numpy as np
 from qec.ensemble import EnsembleMatcher
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
-from qec.predecoder.rule import Predecoded
+from qec.predecoder.rule import CommitRule, Predecoded
 
 
 class Matched(NamedTuple):
@@ -17,35 +17,57 @@ class Matched(NamedTuple):
 
     Attributes:
         flips: uint8 (B,), predicted flips of observable 0, committed corrections included.
-        fell_back: bool (B,), shots that were matched as a whole since their residual decided the
-            observable too narrowly.
+        looked_again: bool (B,), shots whose residual, or whose network, left doubt, and that had a
+            second look.
+        fell_back: bool (B,), shots that were matched as a whole.
     """
 
     flips: np.ndarray
+    looked_again: np.ndarray
     fell_back: np.ndarray
 
 
 class Fallback:
-    """Matches residuals, and matches anew, as a whole, the shots where they leave doubt.
+    """Matches residuals, and decodes anew the shots where they leave doubt.
 
-    Uncorrelated matching of the residual predicts.  The shots whose logical gap, the residual's or
-    the network's, is below ``gap`` times the weight of the lightest logical operator go to
-    correlated matching of all their detection events instead, by an ensemble of ``members``.
+    Uncorrelated matching of the residual predicts.  Doubtful are the shots whose logical gap, the
+    residual's or the network's, is below a fraction of the weight of the lightest logical operator.
+    Where the rule has a second look, they are decoded by the residual that more cautious commits
+    leave; those that it still leaves in doubt, or all, go to correlated matching of all their
+    detection events, by the rule's ensemble.
+
+    Args:
+        lattice: whose shots are decoded.
+        rule: with its gaps there (``CommitRule.on``).
 
     Raises:
         QecError: PyMatching refuses the model, or the logical gap is not defined on it.
     """
 
-    def __init__(self, lattice: SpaceTimeLattice, gap: float, members: int = 1) -> None:
-        self._full = EnsembleMatcher(lattice, members)
+    def __init__(self, lattice: SpaceTimeLattice, rule: CommitRule) -> None:
+        self._rule = rule
+        self._full = EnsembleMatcher(lattice, rule.members)
         # Its graph has the edges and weights of uncorrelated matching's.
-        self._residual = GapMatcher(self._full.unperturbed.graph, lattice, largest=gap)
+        graph = self._full.unperturbed.graph
+        self._residual = GapMatcher(graph, lattice, largest=max(rule.doubt, rule.gap))
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
-        """As ``Decoder.match``."""
-        flips, gaps = self._residual.decode_batch(predecoded.residual)
-        flips = flips ^ predecoded.committed
-        doubtful = np.minimum(gaps, predecoded.gap) < self._residual.cap
+        """As ``Decoder.match``; where nothing was committed more cautiously, it looks once."""
+        second = None if predecoded.cautious is None else self._rule.second
+        flips, doubtful = self._look(predecoded, second.doubt if second else self._rule.gap)
+        again = np.zeros_like(doubtful)
+        if second is not None and doubtful.any():
+            again = doubtful
+            shots = np.flatnonzero(again)
+            flips[shots], still = self._look(predecoded.cautious.of(shots), second.gap)
+            doubtful = np.zeros_like(again)
+            doubtful[shots[still]] = True
         if doubtful.any():
             flips[doubtful] = self._full.decode_batch(detectors[doubtful])
-        return Matched(flips, doubtful)
+        return Matched(flips, again, doubtful)
+
+    def _look(self, predecoded: Predecoded, gap: float) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions by residuals, and which shots have a gap below ``gap``."""
+        nats = gap * self._residual.logical_weight
+        flips, gaps = self._residual.decode_batch(predecoded.residual, nats)
+        return flips ^ predecoded.committed, np.minimum(gaps, predecoded.gap) < nats

@@ -77,21 +77,25 @@ class GapMatcher:
         for graph in (self._either, self._one):
             set_up(graph)
 
-    def decode_batch(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def decode_batch(
+        self, detectors: np.ndarray, largest: float = np.inf
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Predictions and how sure they are.
 
         Args:
             detectors: uint8 (B, num_detectors).
+            largest: nats, up to which gaps are of interest; larger ones may be told as ``cap``.
 
         Returns:
             uint8 (B,) predicted flips of observable 0, float64 (B,) gaps in nats, at most ``cap``.
         """
+        cap = min(largest, self.cap)
         events = detectors.take(self._detectors, axis=1)  # four times faster than by an index
         n = events.shape[1]
         predictions, weights = self._either.decode_batch(events, return_weights=True)
         flips = predictions[:, 0]
         gaps = np.full(len(events), self.cap)
-        close = self._close(events, weights)
+        close = self._close(events, weights, cap)
         if len(close):
             other = np.zeros((len(close), self._nodes), dtype=np.uint8)
             other[:, :n] = events[close]
@@ -100,18 +104,18 @@ class GapMatcher:
             gaps[close] = np.clip(heavier - weights[close], 0, self.cap)
         return flips, gaps
 
-    def _close(self, events: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """int64, the shots whose gap may be below the cap; the others need no second matching."""
+    def _close(self, events: np.ndarray, weights: np.ndarray, cap: float) -> np.ndarray:
+        """int64, the shots whose gap may be below a cap; the others need no second matching."""
         if self._bound is None:
             return np.arange(len(events))
         # The two corrections differ by a logical operator, so their weights add up to its weight
         # at least.
-        close = np.flatnonzero(self.logical_weight - 2 * weights < self.cap)
+        close = np.flatnonzero(self.logical_weight - 2 * weights < cap)
         few = events[close].sum(axis=1) <= _FEW * np.sqrt(events.shape[1])
         # PyMatching tells who is matched with whom shot by shot only.
         pairs = [self._either.decode_to_matched_dets_array(events[shot]) for shot in close[few]]
         may_be_below = np.ones(len(close), dtype=np.bool_)
-        may_be_below[few] = self._bound.may_be_below(self.cap, pairs, weights[close[few]])
+        may_be_below[few] = self._bound.may_be_below(cap, pairs, weights[close[few]])
         return close[may_be_below]
 
 

@@ -163,7 +163,10 @@ class CompiledPairedSampler(sinter.CompiledSampler):
             start = time.perf_counter_ns()
             matched = decoder.match(dets, part)
             match_ns = time.perf_counter_ns() - start
-            done[decoder] = _Decoded(matched, int(part.residual.sum()), predecode_ns, match_ns)
+            events = int(part.residual.sum())
+            if matched.looked_again.any():
+                events += int(part.cautious.residual[matched.looked_again].sum())
+            done[decoder] = _Decoded(matched, events, predecode_ns, match_ns)
         return done
 
 
@@ -171,7 +174,7 @@ class _Decoded(NamedTuple):
     """What one decoder made of a batch."""
 
     matched: Matched
-    events: int  # left by the pre-decoder
+    events: int  # left by the pre-decoder, at all looks
     predecode_ns: int
     match_ns: int
 

@@ -133,7 +133,7 @@ def cutters(
     from qec.predecoder.checkpoint import as_predecoder
 
     loaded = as_predecoder(predecoder)
-    rule = loaded.rules.ahead_of(correlated).on(reference.lattice, fallback)
+    rule = loaded.rules.ahead_of(correlated).on(reference.lattice, fallback, once=True)
     windows = WindowCutter(reference, correlated, rule.gap, itself=itself)
     return windows, BlockCutter(loaded, rule, reference, device, itself=itself)
 

@@ -21,7 +21,7 @@ from qec.matching import basis_split
 from qec.predecoder.checkpoint import FORMAT, load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules
+from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
 from qec.sampling import FrameSampler
 
 each_basis = pytest.mark.parametrize("basis", ["X", "Z"])
@@ -65,7 +65,7 @@ def assert_null_changes_nothing(circuit, shots, seed):
                 correlated=correlated,
                 decomposition=decomposition,
             )
-            residual, flips, _ = decoder.predecode(dets.view(np.uint8))
+            residual, flips, *_ = decoder.predecode(dets.view(np.uint8))
             np.testing.assert_array_equal(residual, dets)
             assert not flips.any()
             alone = pymatching.Matching.from_detector_error_model(
@@ -177,7 +177,7 @@ def test_residual_plus_boundary_of_the_correction_is_the_input(
     lattice = SpaceTimeLattice.from_circuit(circuit)
     dets = sample(circuit, 300, seed=4)[0].view(np.uint8)  # more than one pass of the network
     bound = eager().bind(lattice)
-    ((residual, flips, _),) = bound.apply(dets, CommitRule(0.5))
+    ((residual, flips, *_),) = bound.apply(dets, CommitRule(0.5))
     assert (residual != dets).any(axis=1).mean() > 0.9
     committed = torch.cat(
         [(bound.logits(torch.from_numpy(part)) > 0).byte() for part in (dets[:256], dets[256:])]
@@ -329,7 +329,8 @@ def weights_of(architecture):
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
     rules = CommitRules(
-        CommitRule(0.75, 0.3), CommitRule(0.5, ((5, 0.01, 0.5), (5, 0.05, 0.95)), 5)
+        CommitRule(0.75, 0.3, second=SecondLook(0.9, ((5, 0.01, 0.5),), ((5, 0.01, 0.2),))),
+        CommitRule(0.5, ((5, 0.01, 0.5), (5, 0.05, 0.95)), 5),
     )
     save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
     loaded = load_predecoder(path)
@@ -436,6 +437,22 @@ def test_gaps_are_validated(gap):
 def test_gaps_by_distance_and_noise_are_validated(gap):
     with pytest.raises(QecError, match=r"must be triples \(distance, rate, fraction\)"):
         CommitRule(0.9, gap)
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        ((0.4, 0.3, 0.2), "threshold=0.4"),
+        ((0.9, 1.5, 0.2), "gap=1.5"),
+        ((0.9, 0.2, 0.3), "must be at most doubt"),
+        ((0.9, ((5, 0.1, 0.3),), 0.2), "step by step"),
+        ((0.9, ((5, 0.1, 0.3), (9, 0.1, 0.3)), ((5, 0.1, 0.2), (9, 0.2, 0.2))), "step by step"),
+        ((0.9, ((5, 0.1, 0.3),), ((5, 0.1, 0.2), (9, 0.1, 0.2))), "step by step"),
+    ],
+)
+def test_second_looks_are_validated(look, message):
+    with pytest.raises(QecError, match=message):
+        SecondLook(*look)
 
 
 # The shipped checkpoint

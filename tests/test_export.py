@@ -123,7 +123,7 @@ def test_the_shipped_network_and_the_decoder_agree_with_the_graph(exported):
     assert check.not_rounding == 0
     assert check.changed_shots <= 2
     assert abs(check.errors - check.torch_errors) <= check.changed_shots
-    residual, committed, _ = decoder.predecode(dets)
+    residual, committed, *_ = decoder.predecode(dets)
     alone = decoder.match(dets, Predecoded.sure(residual, committed)).flips
     assert check.torch_errors == (alone != flips).sum()
     assert check.time_over_float32 == 1
@@ -142,7 +142,7 @@ def test_nothing_is_committed_at_threshold_one(our_circuit):
     null = Predecoder.null()
     module = PredecoderModule(bind(null, dem), null.rules.uncorrelated)
     dets, _ = sample(dem, 100, seed=5)
-    residual, committed, _ = GraphRunner(predecoder_graph(module)).predecode(dets)
+    residual, committed, *_ = GraphRunner(predecoder_graph(module)).predecode(dets)
     np.testing.assert_array_equal(residual, dets)
     assert not committed.any()
 

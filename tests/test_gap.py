@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pymatching
 import pytest
+import sinter
 import stim
 from scipy.sparse import csc_matrix
 
@@ -13,9 +14,12 @@ from qec.errors import QecError
 from qec.gap import GapMatcher
 from qec.lattice import MEMORY, SpaceTimeLattice, detector_error_model
 from qec.matching import Matcher, basis_split
+from qec.paired import PairedSampler
+from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules
+from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
+from qec.windows import WindowDecoder
 
 
 def matcher_of(circuit, largest):
@@ -152,6 +156,78 @@ def test_only_doubtful_shots_fall_back(our_circuit):
         np.testing.assert_array_equal(matched.flips[chosen], expected[chosen])
 
 
+def test_a_second_look_decides_doubtful_shots(our_circuit):
+    """By what more cautious commits leave, and by the whole where that leaves doubt, too."""
+    circuit = our_circuit(5, 5, "X", 0.01)
+    dets = circuit.compile_detector_sampler(seed=11).sample(4000).view(np.uint8)
+    network = load_predecoder("fast").network
+
+    def matched(rule):
+        predecoder = Predecoder(network, CommitRules(rule, rule))
+        decoder = Decoder.from_circuit(circuit, predecoder=predecoder)
+        return decoder.match(dets, decoder.predecode(dets))
+
+    both = matched(CommitRule(0.5, 0.02, second=SecondLook(0.9, 0.4, 0.2)))
+    first, again = matched(CommitRule(0.5, 0.4)), matched(CommitRule(0.9, 0.2))
+    assert not first.looked_again.any()
+    np.testing.assert_array_equal(both.looked_again, first.fell_back)
+    np.testing.assert_array_equal(both.fell_back, first.fell_back & again.fell_back)
+    assert 0 < both.fell_back.sum() < both.looked_again.sum() < len(dets)
+    expected = np.where(first.fell_back, again.flips, first.flips)
+    np.testing.assert_array_equal(both.flips, expected)
+    assert (first.flips != again.flips).any()
+
+
+def test_what_looks_once_has_the_gap_for_that(our_circuit):
+    circuit = our_circuit(5, 5, "X", 0.01)
+    dem = circuit.detector_error_model(decompose_errors=True)
+    dets = circuit.compile_detector_sampler(seed=12).sample(1000).view(np.uint8)
+    network = load_predecoder("fast").network
+    once, twice = CommitRule(0.5, 0.1), CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2))
+    found = []
+    for rule in (once, twice):
+        predecoder = Predecoder(network, CommitRules(rule, rule))
+        windows = WindowDecoder(dem, commit=2, buffer=2, predecoder=predecoder)
+        decoder = Decoder.from_dem(dem, predecoder=predecoder)
+        alone = decoder.predecode(dets)._replace(cautious=None)  # as an exported graph tells it
+        found.append((windows.decode_batch(dets), decoder.match(dets, alone)))
+        off = Decoder.from_dem(dem, predecoder=predecoder, fallback=False)
+        assert not off.falls_back
+        assert off.predecode(dets).cautious is None
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    for one, two in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_events_of_every_look_are_counted(our_circuit, tmp_path):
+    circuit = our_circuit(5, 5, "X", 0.01)
+    network, model = load_predecoder("fast").network, {"active_only": True}
+    name = "predecoder+pymatching"
+    counts, parts = {}, {}
+    for label, rule in {
+        "both": CommitRule(0.5, 0.02, second=SecondLook(0.9, 0.4, 0.2)),
+        "first": CommitRule(0.5, 0.4),
+        "again": CommitRule(0.9, 0.2),
+    }.items():
+        path = tmp_path / f"{label}.safetensors"
+        save_predecoder(path, network.state_dict(), model, CommitRules(rule, rule), {})
+        dem = circuit.detector_error_model(decompose_errors=True)
+        task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=name)
+        sampler = PairedSampler((name,), str(path), 512)
+        compiled = sampler.compiled_sampler_for_task(task)
+        seed = circuit.compile_detector_sampler(seed=13)
+        compiled.stim_sampler = seed
+        counts[label] = compiled.sample(512).custom_counts
+        dets = circuit.compile_detector_sampler(seed=13).sample(512).view(np.uint8)
+        decoder = Decoder.from_dem(dem, predecoder=path)
+        parts[label] = decoder.predecode(dets), decoder.match(dets, decoder.predecode(dets)), dets
+    (_, both, _), (first, once, dets), (again, _, _) = parts.values()
+    expected = first.residual.sum(dtype=int) + again.residual[once.fell_back].sum(dtype=int)
+    expected += dets[both.fell_back].sum(dtype=int)
+    assert counts["both"][f"events_left:{name}"] == expected
+    assert counts["both"][f"fallbacks:{name}"] == both.fell_back.sum()
+
+
 @pytest.mark.parametrize("correlated", [False, True])
 def test_fallback_can_be_switched_off(our_circuit, correlated):
     circuit = our_circuit(5, 5, "X", 0.01)
@@ -182,15 +258,15 @@ def test_gaps_follow_noise_and_distance(our_circuit):
     quiet, loud = (float(lattice.detection_rate.mean()) for lattice in lattices)
     assert quiet < loud
     rule = CommitRule(1, ((5, quiet, 0.4), (5, loud, 0.1), (9, quiet, 0.8)))
-    assert [rule.gap_on(lattice) for lattice in lattices] == pytest.approx([0.4, 0.1])
+    assert [rule.on(lattice).gap for lattice in lattices] == pytest.approx([0.4, 0.1])
     middle = SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", 0.004))
     part = np.log(middle.detection_rate.mean() / quiet) / np.log(loud / quiet)
-    assert rule.gap_on(middle) == pytest.approx(0.4 - 0.3 * part)
+    assert rule.on(middle).gap == pytest.approx(0.4 - 0.3 * part)
     for distance, p, gap in ((5, 0.0005, 0.4), (5, 0.02, 0.1), (3, 0.02, 0.1), (11, 0.02, 0.8)):
         lattice = SpaceTimeLattice.from_circuit(our_circuit(distance, 2, "X", p))
-        assert rule.gap_on(lattice) == pytest.approx(gap)
+        assert rule.on(lattice).gap == pytest.approx(gap)
     between = SpaceTimeLattice.from_circuit(our_circuit(7, 2, "X", 0.02))
-    assert rule.gap_on(between) == pytest.approx((0.1 + 0.8) / 2)
+    assert rule.on(between).gap == pytest.approx((0.1 + 0.8) / 2)
 
     circuit = our_circuit(5, 5, "X", 0.008)
     dets = circuit.compile_detector_sampler(seed=7).sample(1000).view(np.uint8)
@@ -229,7 +305,7 @@ def test_bound_spares_second_matchings_and_changes_no_gap(our_circuit, spread, m
 
     memory = np.ascontiguousarray(events[:, matcher._detectors])
     weights = matcher._either.decode_batch(memory, return_weights=True)[1]
-    second = len(matcher._close(memory, weights))
+    second = len(matcher._close(memory, weights, matcher.cap))
     needed = (want < plain.cap).sum()
     assert 50 < needed <= second
     assert second - needed < (0.03 if spread == 0 else 0.3) * (len(events) - needed)

@@ -23,7 +23,7 @@ from qec.predecoder.grid import CellGrid
 from qec.predecoder.rule import CommitRule
 from qec.predecoder.zoo import build_network
 from qec.training import data, teacher
-from qec.training.choice import pick_rules, with_quiet_gaps
+from qec.training.choice import pick_rules, second_looks, with_quiet_gaps, with_second_look
 from qec.training.data import BatchStream, Labeller, Source, batches
 from qec.training.loop import train
 from qec.training.muon import Muon
@@ -440,7 +440,7 @@ CANDIDATES = [
 
 def test_each_distance_gets_its_gap(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "validation_density=8", "validation_c=0.995")
-    rules, _, _, warnings = pick_rules(CANDIDATES, settings)
+    rules, _, _, warnings, _ = pick_rules(CANDIDATES, settings)
     assert rules.uncorrelated == CommitRule(0.5, ((5, 0.06, 0.2), (9, 0.06, 0.1)))
     assert rules.correlated == CommitRule(0.5, ((5, 0.06, 0.3), (9, 0.06, 0.2)))
     assert not warnings
@@ -479,14 +479,14 @@ def test_f_comes_before_the_density(tmp_path) -> None:
     ]
     settings = tiny(tmp_path / "run", "validation_density=8", "validation_f=1.1")
     at_5 = [r for r in CANDIDATES if r["distance"] == 5 and r["threshold"] == 0.5]
-    rules, _, _, warnings = pick_rules([*at_5, *loud], settings)
+    rules, _, _, warnings, _ = pick_rules([*at_5, *loud], settings)
     assert rules.uncorrelated.gap == ((5, 0.06, 0.2), (5, 0.14, 0.2))
     assert "no rule cuts the events by 8 everywhere, at F = 1.1" in warnings[0]
 
 
 def test_without_a_bound_on_c_there_is_one_rule(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "validation_density=6", "validation_c=null")
-    rules, _, _, warnings = pick_rules(CANDIDATES, settings)
+    rules, _, _, warnings, _ = pick_rules(CANDIDATES, settings)
     assert rules.correlated == rules.uncorrelated
     assert not warnings
     path = train(tiny(tmp_path / "run", "shots=64", "validation_c=null"))
@@ -497,7 +497,7 @@ def test_without_a_bound_on_c_there_is_one_rule(tmp_path) -> None:
 
 def test_what_no_candidate_reaches_is_said(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "validation_density=20", "validation_c=2")
-    rules, _, _, warnings = pick_rules(CANDIDATES, settings)
+    rules, _, _, warnings, _ = pick_rules(CANDIDATES, settings)
     assert rules.uncorrelated.threshold == 0.9  # the highest F
     assert len(warnings) == 2
 
@@ -522,6 +522,43 @@ def test_quiet_noise_gets_the_largest_gap_that_still_cuts_the_events(tmp_path) -
     harmed = [r if r["gap"] > 0.3 or r["distance"] == 5 else {**r, "C": 0.9} for r in quiet]
     found = with_quiet_gaps(pick_rules(CANDIDATES, settings), harmed, settings).rules
     assert found.correlated.gap[2:] == ((9, 0.03, 0.4), (9, 0.06, 0.2))
+
+
+def look(distance, doubt, gap, f, events, rate=0.06) -> dict:
+    return {**record(distance, 0.5, gap, f, 0.9, events, rate), "doubt": doubt}
+
+
+def test_second_looks_have_the_highest_f_that_still_cuts_the_events(tmp_path) -> None:
+    settings = tiny(
+        tmp_path / "run", "validation_density=8", "validation_quiet_density=20", "validation_f=1.1"
+    )
+    loud = [
+        *(look(5, 0.2, 0.1, 1.2, 9), look(5, 0.2, 0.2, 1.3, 8), look(5, 0.3, 0.2, 1.4, 7)),
+        look(5, 0.1, 0.2, 1.5, 9),  # makes no sense: the gap is larger than the doubt
+        *(look(9, 0.1, 0.1, 1.0, 9), look(9, 0.2, 0.1, 1.15, 7.5), look(9, 0.3, 0.1, 1.3, 6)),
+    ]
+    quiet = [
+        *(look(5, 0.2, 0.2, 1.2, 30, 0.03), look(5, 0.4, 0.4, 1.4, 21, 0.03)),
+        *(look(5, 0.4, 0.2, 1.4, 25, 0.03), look(5, 0.5, 0.5, 1.5, 15, 0.03)),
+        *(look(9, 0.3, 0.3, 1.2, 19, 0.03), look(9, 0.5, 0.5, 1.4, 10, 0.03)),
+    ]
+    found = second_looks(loud, quiet, settings)
+    at = [(r["distance"], r["rate"], r["doubt"], r["gap"]) for r in found]
+    assert at == [
+        (5, 0.03, 0.4, 0.4),
+        (5, 0.06, 0.2, 0.2),
+        (9, 0.03, 0.3, 0.3),
+        (9, 0.06, 0.2, 0.1),
+    ]
+    choice = with_second_look(pick_rules(CANDIDATES, settings), found)
+    second = choice.rules.uncorrelated.second
+    assert second.threshold == choice.rules.correlated.threshold
+    assert second.doubt == ((5, 0.03, 0.4), (5, 0.06, 0.2), (9, 0.03, 0.3), (9, 0.06, 0.2))
+    assert second.gap == ((5, 0.03, 0.4), (5, 0.06, 0.2), (9, 0.03, 0.3), (9, 0.06, 0.1))
+    assert choice.rules.correlated.second is None
+    # Where none has the F asked for, the highest.
+    (chosen,) = second_looks([look(5, 0.1, 0.1, 0.9, 9), look(5, 0.2, 0.1, 1.0, 7)], [], settings)
+    assert chosen["F"] == 1.0
 
 
 def test_one_gap_for_all_noise_on_request(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -21,13 +22,14 @@ from qec.noise import CircuitNoise
 from qec.pool import results
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
-from qec.predecoder.rule import CommitRule, CommitRules
-from qec.training import candidates, validate
-from qec.training.candidates import SHOTS_PER_PASS, Counts, Pass, Trial, count
+from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
+from qec.training import candidates, choice, validate
+from qec.training.candidates import SHOTS_PER_PASS, Counts, Pass, Trial, Tried, count
+from qec.training.rules import write_with_rules
 from qec.training.settings import TrainSettings
 from qec.training.validate import FoundCounts, validation_records
 
-CANDIDATES = ((0.5, 0.9), (0.0, 0.3))
+CANDIDATES = Tried((0.5, 0.9), (0.0, 0.3))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def trial(network, **other) -> Trial:
     circuit = memory_circuit(RotatedSurfaceCode(3), CircuitNoise.named("uniform", 0.01), 3, "X")
     values = {
         **{"network": network, "circuit": str(circuit), "seed": 5, "members": 1, "device": "cpu"},
-        **{"thresholds": CANDIDATES[0], "gaps": CANDIDATES[1]},
+        "tried": CANDIDATES,
     }
     return Trial(**values | other)
 
@@ -61,18 +63,28 @@ def test_counts_are_those_of_the_decoders(network) -> None:
         return (Decoder.from_circuit(circuit, **options).decode_batch(dets) != truth)[:, 0]
 
     uncorrelated, correlated = errors(), errors(correlated=True)
-    for i, threshold in enumerate(tried.thresholds):
-        for j, gap in enumerate(tried.gaps):
-            rule = CommitRule(threshold, gap)
+
+    def check(counts: Counts, own: np.ndarray, gap: float) -> None:
+        assert counts.shots == SHOTS_PER_PASS
+        assert counts.uncorrelated == uncorrelated.sum() > 0
+        assert counts.correlated == correlated.sum()
+        assert counts.errors == own.sum()
+        assert counts.differ == (own != correlated).sum()
+        assert counts.before == dets.sum()
+        assert (counts.fallbacks > 0) == (gap > 0)
+
+    for counts, name in zip(found, tried.tried.named(), strict=True):
+        rule = CommitRule(**name)
+        own = errors(predecoder=Predecoder(network, CommitRules(rule, rule)))
+        check(Counts(*counts), own, name["gap"])
+    # Second looks, each as the decoder takes them.
+    tried = trial(network, tried=Tried((0.5, 0.9), (0.1, 0.3), second=True))
+    found = count(Pass(tried, 0, SHOTS_PER_PASS))
+    for counts, name in zip(found, tried.tried.named(), strict=True):
+        if name["gap"] <= name["doubt"]:
+            rule = CommitRule(0.5, 0.2, second=SecondLook(0.9, name["doubt"], name["gap"]))
             own = errors(predecoder=Predecoder(network, CommitRules(rule, rule)))
-            counts = Counts(*found[i, j])
-            assert counts.shots == SHOTS_PER_PASS
-            assert counts.uncorrelated == uncorrelated.sum() > 0
-            assert counts.correlated == correlated.sum()
-            assert counts.errors == own.sum()
-            assert counts.differ == (own != correlated).sum()
-            assert counts.before == dets.sum()
-            assert (counts.fallbacks > 0) == (gap > 0)
+            check(Counts(*counts), own, name["gap"])
 
 
 def test_passes_do_not_depend_on_what_was_decoded_before(network) -> None:
@@ -91,7 +103,9 @@ def test_what_decides_the_counts_is_in_their_key(network) -> None:
     other.head.bias.data[0] += 1
     changed = [
         *(trial(other), trial(network, seed=6), trial(network, members=3)),
-        *(trial(network, thresholds=(0.5,)), trial(network, gaps=(0.0, 0.4))),
+        trial(network, tried=Tried((0.5,), (0.0, 0.3))),
+        trial(network, tried=Tried((0.5, 0.9), (0.0, 0.4))),
+        trial(network, tried=CANDIDATES._replace(second=True)),
         trial(network, circuit=trial(network).circuit.replace("0.01", "0.011")),
     ]
     other = load_predecoder("fast").network
@@ -101,10 +115,10 @@ def test_what_decides_the_counts_is_in_their_key(network) -> None:
 
 
 def test_processes_and_resumption_change_nothing(tmp_path, monkeypatch, network) -> None:
-    here = validation_records(network, settings(tmp_path), 0.01, *CANDIDATES, FoundCounts(None))
+    here = validation_records(network, settings(tmp_path), 0.01, CANDIDATES, FoundCounts(None))
     monkeypatch.setattr(validate, "_PASSES_WORTH_A_PROCESS", 2)
     kept, two = tmp_path / "validation.jsonl", settings(tmp_path, "validation_workers=2")
-    records = validation_records(network, two, 0.01, *CANDIDATES, FoundCounts(kept))
+    records = validation_records(network, two, 0.01, CANDIDATES, FoundCounts(kept))
     assert records == here
     lines = kept.read_text().splitlines()
     assert len(lines) == 6  # three passes of two circuits
@@ -113,12 +127,12 @@ def test_processes_and_resumption_change_nothing(tmp_path, monkeypatch, network)
         raise AssertionError(f"{part.start} is decoded again")
 
     monkeypatch.setattr(validate, "count", not_again)
-    assert validation_records(network, two, 0.01, *CANDIDATES, FoundCounts(kept)) == here
+    assert validation_records(network, two, 0.01, CANDIDATES, FoundCounts(kept)) == here
     # Half a line is what a killed job leaves.
     kept.write_text("\n".join([*lines[:5], lines[5][:40]]))
     again = []
     monkeypatch.setattr(validate, "count", lambda part: again.append(part) or count(part))
-    assert validation_records(network, two, 0.01, *CANDIDATES, FoundCounts(kept)) == here
+    assert validation_records(network, two, 0.01, CANDIDATES, FoundCounts(kept)) == here
     assert len(again) == 1
     assert sorted(kept.read_text().splitlines()) == sorted(lines)
 
@@ -133,7 +147,7 @@ def test_a_signal_stops_it_after_a_pass(tmp_path, monkeypatch, network, number) 
 
     monkeypatch.setattr(validate, "count", signalled)
     with pytest.raises(Preempted, match=number.name):
-        validation_records(network, settings(tmp_path), 0.01, *CANDIDATES, FoundCounts(kept))
+        validation_records(network, settings(tmp_path), 0.01, CANDIDATES, FoundCounts(kept))
     assert len(FoundCounts(kept)._found) == len(kept.read_text().splitlines()) == 1
 
 
@@ -168,6 +182,36 @@ def test_rules_are_chosen_again_from_what_was_counted(tmp_path) -> None:
     assert len(texts[0].splitlines()) == 4  # two bases at two noise strengths
     found = load_predecoder(tmp_path / "mine" / "mine.safetensors")
     assert found.metadata["validation_density"] == 4
+
+
+@pytest.mark.parametrize("wanted", ["true", "false"])
+def test_second_looks_on_request(tmp_path, monkeypatch, wanted) -> None:
+    fast = load_predecoder("fast")
+    asked = settings(
+        tmp_path / "mine",
+        *("validation_shots=64", "thresholds=[0.5,0.9]", "gaps=[0.1,0.3]"),
+        *("validation_quiet_p=null", f"second_look={wanted}"),
+    )
+    asked.out.mkdir()
+    picked = CommitRules(CommitRule(0.5, ((3, 0.08, 0.1),)), CommitRule(0.9, ((3, 0.08, 0.3),)))
+    monkeypatch.setattr(
+        choice, "pick_rules", lambda records, _: choice.Choice(picked, records, [], [])
+    )
+    path = write_with_rules(fast.network, fast.metadata["model"], fast.metadata, asked)
+    rules, card = load_predecoder(path).rules, path.with_suffix(".md").read_text()
+    second = rules.uncorrelated.second
+    assert rules.correlated == picked.correlated
+    assert dataclasses.replace(rules.uncorrelated, second=None) == picked.uncorrelated
+    if wanted == "false":
+        assert second is None
+        assert "second look" not in card
+        return
+    (record,) = load_predecoder(path).metadata["validation_second"]
+    assert second.threshold == 0.9
+    assert second.doubt == ((3, record["rate"], record["doubt"]),)
+    assert second.gap == ((3, record["rate"], record["gap"]),)
+    assert "after a second look (commits above 0.9) below, d=3: " in card
+    assert 'Second looks: at a gap below "doubt"' in card
 
 
 def _die(_: int) -> None:

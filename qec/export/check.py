@@ -112,7 +112,7 @@ def compare(
         detectors: uint8 (B, num_detectors).
         flips: uint8 (B,), true flips of observable 0.
     """
-    rule = dataclasses.replace(rule, gap=0.0)  # a graph does not tell the network's gap
+    rule = CommitRule(rule.threshold)  # a graph tells no gap of the network, and looks once
     runners = {
         "torch": lambda shots: bound.apply(shots, rule)[0],
         "float32": GraphRunner(float32).predecode,
@@ -157,7 +157,7 @@ def _run(runners: dict, detectors: np.ndarray) -> tuple[dict[str, Predecoded], d
             parts[name].append(run(batch))
             seconds[name] += time.perf_counter() - begun
     joined = {
-        name: Predecoded(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
+        name: Predecoded.sure(*(np.concatenate([part[k] for part in found]) for k in (0, 1)))
         for name, found in parts.items()
     }
     return joined, seconds

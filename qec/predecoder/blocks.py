@@ -85,10 +85,10 @@ class LayerBlock:
             layers: uint8 (B, end - start, width), its detection events.
         """
         events = layers.reshape(len(layers), -1).take(self.places, axis=1)
-        ((residual, flips, gap),) = self.predecoder.apply(events, self.rule)
+        (found,) = self.predecoder.apply(events, self.rule)
         explained = np.zeros_like(layers)
-        explained.reshape(len(layers), -1)[:, self.places] = events ^ residual
-        return Explained(explained, flips, gap)
+        explained.reshape(len(layers), -1)[:, self.places] = events ^ found.residual
+        return Explained(explained, found.committed, found.gap)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -136,10 +136,10 @@ class BoundPredecoder:
         return self.forward(self.cells(detectors))
 
     def commit(
-        self, detectors: torch.Tensor, logits: torch.Tensor, rule: CommitRule
+        self, detectors: torch.Tensor, logits: torch.Tensor, cut: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What ``residual`` makes of the chain bits that a rule commits, as arrays."""
-        left, flips = self.residual(detectors, logits > rule.cut)
+        """What ``residual`` makes of the chain bits with logits above ``cut``, as arrays."""
+        left, flips = self.residual(detectors, logits > cut)
         return left.cpu().numpy(), flips.cpu().numpy()
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
@@ -148,16 +148,28 @@ class BoundPredecoder:
         Args:
             detectors: uint8 (B, num_detectors).
         """
-        committed = np.empty(len(detectors), dtype=np.uint8)
-        done = [Predecoded.sure(np.empty_like(detectors), committed.copy()) for _ in rules]
+        looks = [look for rule in rules for look in (rule, rule.second) if look is not None]
+        left = {look.cut: np.empty_like(detectors) for look in looks}
+        committed = {cut: np.empty(len(detectors), dtype=np.uint8) for cut in left}
+        sure = np.full(len(detectors), np.inf, dtype=np.float32)
+        gap, asked = sure.copy(), any(rule.doubt for rule in rules)
         for start in range(0, len(detectors), _SHOTS_PER_PASS):
             part = slice(start, start + _SHOTS_PER_PASS)
             shots = self._upload(detectors[part])
             logits = self.logits(shots)
-            gap = self.gap(logits) if any(rule.gap for rule in rules) else np.inf
-            for rule, found in zip(rules, done, strict=True):
-                found.residual[part], found.committed[part] = self.commit(shots, logits, rule)
-                found.gap[part] = gap if rule.gap else np.inf
+            if asked:
+                gap[part] = self.gap(logits)
+            for cut in left:
+                left[cut][part], committed[cut][part] = self.commit(shots, logits, cut)
+
+        def look(cut: float, gap: np.ndarray) -> Predecoded:
+            return Predecoded(left[cut], committed[cut], gap)
+
+        done = []
+        for rule in rules:
+            doubts = gap if rule.doubt else sure
+            second = rule.second and look(rule.second.cut, doubts)
+            done.append(look(rule.cut, doubts)._replace(cautious=second))
         return done
 
     def gap(self, logits: torch.Tensor) -> np.ndarray:

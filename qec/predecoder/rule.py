@@ -13,6 +13,48 @@ import numpy as np
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 
+Gap = float | tuple[tuple[int, float, float], ...]
+"""A fraction, in [0, 1], of the weight of the lightest logical operator.
+
+Or triples (distance, mean detection rate, fraction), rising in both: between them the fraction is
+linear in the rate's logarithm, and in the distance.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondLook:
+    """What is made of doubtful shots before they are matched as a whole.
+
+    Attributes:
+        threshold: probability in [0.5, 1] above which a chain bit is committed then.
+        doubt: shots with a logical gap below this get a second look.
+        gap: those with a gap below this after it are matched as a whole; at most ``doubt``.
+
+    Raises:
+        QecError: a value out of range.
+    """
+
+    threshold: float
+    doubt: Gap
+    gap: Gap
+
+    def __post_init__(self) -> None:
+        _check_threshold(self.threshold)
+        for name in ("doubt", "gap"):
+            object.__setattr__(self, name, _checked_gap(getattr(self, name)))
+        doubt, gap = (
+            value if isinstance(value, tuple) else ((0, 0, value),)
+            for value in (self.doubt, self.gap)
+        )
+        at_most = [a[:2] == b[:2] and a[2] <= b[2] for a, b in zip(gap, doubt, strict=False)]
+        if len(gap) != len(doubt) or not all(at_most):
+            raise QecError(f"gap={self.gap!r} must be at most doubt={self.doubt!r}, step by step.")
+
+    @property
+    def cut(self) -> float:
+        """The logit above which a chain bit is committed."""
+        return _logit(self.threshold)
+
 
 @dataclasses.dataclass(frozen=True)
 class CommitRule:
@@ -21,27 +63,26 @@ class CommitRule:
     Attributes:
         threshold: probability in [0.5, 1] above which a chain bit is committed.  At 1 nothing is.
         gap: shots with a logical gap (of the residual, ``qec.gap``, or of the network,
-            ``qec.predecoder.network_gap``) below this fraction, in [0, 1], of the weight of the
-            lightest logical operator fall back on correlated matching of the whole syndrome;
-            0: none does.  Or triples (distance, mean detection rate, fraction), rising in both:
-            between them the fraction is linear in the rate's logarithm, and in the distance.
+            ``qec.predecoder.network_gap``) below this fall back on correlated matching of the whole
+            syndrome; 0: none does.
         members: of the ensemble that then decodes (see ``qec.ensemble``); 1: no ensemble.
+        second: stands for ``gap`` where whole shots are decoded; None: there is no second look.
+            Windows look once.
 
     Raises:
         QecError: a value out of range.
     """
 
     threshold: float
-    gap: float | tuple[tuple[int, float, float], ...] = 0.0
+    gap: Gap = 0.0
     members: int = 1
+    second: SecondLook | None = None
 
     def __post_init__(self) -> None:
-        if not _is_number(self.threshold) or not 0.5 <= self.threshold <= 1:
-            raise QecError(f"threshold={self.threshold!r} must be a probability in [0.5, 1].")
-        if isinstance(self.gap, list | tuple):
-            object.__setattr__(self, "gap", _checked_steps(self.gap))
-        elif not _is_number(self.gap) or not 0 <= self.gap <= 1:
-            raise QecError(f"gap={self.gap!r} must be a fraction in [0, 1].")
+        _check_threshold(self.threshold)
+        object.__setattr__(self, "gap", _checked_gap(self.gap))
+        if isinstance(self.second, dict):
+            object.__setattr__(self, "second", SecondLook(**self.second))
         whole = isinstance(self.members, int) and _is_number(self.members)
         if not whole or self.members < 1:
             raise QecError(f"members={self.members!r} must be a number of matchings >= 1.")
@@ -49,24 +90,30 @@ class CommitRule:
     @property
     def cut(self) -> float:
         """The logit above which a chain bit is committed."""
-        t = self.threshold
-        return math.inf if t == 1 else math.log(t / (1 - t))
+        return _logit(self.threshold)
 
-    def on(self, lattice: SpaceTimeLattice, fallback: bool = True) -> CommitRule:
-        """The rule with the gap of one lattice, or none without ``fallback``."""
-        return dataclasses.replace(self, gap=self.gap_on(lattice) if fallback else 0.0)
+    @property
+    def doubt(self) -> Gap:
+        """Below it a shot is not decoded by its residual alone."""
+        return self.gap if self.second is None else self.second.doubt
 
-    def gap_on(self, lattice: SpaceTimeLattice) -> float:
-        """The gap at the distance of a lattice and the noise of its error model."""
-        if not isinstance(self.gap, tuple):
-            return self.gap
-        rate = math.log(max(lattice.detection_rate.mean(), 1e-9))
-        by_distance = {}
-        for distance, steps in itertools.groupby(self.gap, key=lambda step: step[0]):
-            _, rates, gaps = zip(*steps, strict=True)
-            by_distance[distance] = np.interp(rate, np.log(rates), gaps)
-        distances, gaps = zip(*by_distance.items(), strict=True)
-        return float(np.interp(lattice.distance, distances, gaps))
+    def on(
+        self, lattice: SpaceTimeLattice, fallback: bool = True, *, once: bool = False
+    ) -> CommitRule:
+        """The rule with the gaps of one lattice, or none without ``fallback``.
+
+        Args:
+            lattice: whose distance, and whose error model's noise, tell them.
+            fallback: whether doubtful shots are decoded anew.
+            once: without a second look.
+        """
+        if not fallback:
+            return dataclasses.replace(self, gap=0.0, second=None)
+        second = None if once else self.second
+        if second is not None:
+            at = {"doubt": _gap_on(second.doubt, lattice), "gap": _gap_on(second.gap, lattice)}
+            second = dataclasses.replace(second, **at)
+        return dataclasses.replace(self, gap=_gap_on(self.gap, lattice), second=second)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,16 +146,51 @@ class Predecoded(NamedTuple):
         committed: uint8 (B,), flips of observable 0 by the corrections that it commits.
         gap: float32 (B,), the network's logical gap in nats (``qec.predecoder.network_gap``);
             infinite where there is none or nobody asked.
+        cautious: the same for a second look; None: there is none.
     """
 
     residual: np.ndarray
     committed: np.ndarray
     gap: np.ndarray
+    cautious: Predecoded | None = None
+
+    def of(self, shots: np.ndarray) -> Predecoded:
+        """Of some shots only, by their numbers."""
+        return Predecoded(self.residual[shots], self.committed[shots], self.gap[shots])
 
     @classmethod
     def sure(cls, residual: np.ndarray, committed: np.ndarray) -> Predecoded:
         """Without a gap of the network's."""
         return cls(residual, committed, np.full(len(residual), np.inf, dtype=np.float32))
+
+
+def _check_threshold(threshold: object) -> None:
+    if not _is_number(threshold) or not 0.5 <= threshold <= 1:
+        raise QecError(f"threshold={threshold!r} must be a probability in [0.5, 1].")
+
+
+def _logit(probability: float) -> float:
+    return math.inf if probability == 1 else math.log(probability / (1 - probability))
+
+
+def _gap_on(gap: Gap, lattice: SpaceTimeLattice) -> float:
+    """The fraction at the distance of a lattice and the noise of its error model."""
+    if not isinstance(gap, tuple):
+        return gap
+    rate = math.log(max(lattice.detection_rate.mean(), 1e-9))
+    by_distance = {}
+    for distance, steps in itertools.groupby(gap, key=lambda step: step[0]):
+        _, rates, fractions = zip(*steps, strict=True)
+        by_distance[distance] = np.interp(rate, np.log(rates), fractions)
+    return float(np.interp(lattice.distance, list(by_distance), list(by_distance.values())))
+
+
+def _checked_gap(gap: object) -> Gap:
+    if isinstance(gap, list | tuple):
+        return _checked_steps(gap)
+    if not _is_number(gap) or not 0 <= gap <= 1:
+        raise QecError(f"gap={gap!r} must be a fraction in [0, 1].")
+    return gap
 
 
 def _checked_steps(steps: Sequence) -> tuple[tuple[int, float, float], ...]:

@@ -107,9 +107,9 @@ class Plan:
 
     @property
     def _rule(self) -> CommitRule:
-        """The commit rule, with its gap here."""
+        """The commit rule of windows, with its gap here."""
         rule = self._predecoder.rules.ahead_of(self.correlated)
-        return rule.on(self.reference.lattice, self.fallback)
+        return rule.on(self.reference.lattice, self.fallback, once=True)
 
     @functools.cached_property
     def _predecoder(self):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pickle
 from typing import NamedTuple
 
@@ -36,15 +37,35 @@ class Counts(NamedTuple):
     fallbacks: int
 
 
+class Tried(NamedTuple):
+    """Candidates: every threshold with every gap (see ``CommitRule``).
+
+    Or second looks (see ``SecondLook``), by two thresholds: every doubt among the gaps with every
+    gap.
+    """
+
+    thresholds: tuple[float, ...]
+    gaps: tuple[float, ...]
+    second: bool = False
+
+    def named(self) -> list[dict[str, float]]:
+        """Each candidate, in order."""
+        if self.second:
+            pairs = itertools.product(self.gaps, self.gaps)
+            return [{"threshold": self.thresholds[0], "doubt": a, "gap": b} for a, b in pairs]
+        pairs = itertools.product(self.thresholds, self.gaps)
+        return [{"threshold": threshold, "gap": gap} for threshold, gap in pairs]
+
+
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A network on the shots of a circuit, with every threshold and every gap.
+    """A network on the shots of a circuit, with every candidate.
 
     Attributes:
         network: on the CPU, or on ``device``.
         circuit: a memory experiment.
         seed: of its shots.
-        thresholds, gaps: of ``CommitRule``.
+        tried: the candidates.
         members: of the ensemble to which doubtful shots go.
         device: where the network runs.
         key: tells it from others, by all of the above but the device.
@@ -53,14 +74,14 @@ class Trial:
     network: PreDecoderNetwork = dataclasses.field(compare=False)
     circuit: str = dataclasses.field(compare=False)
     seed: int = dataclasses.field(compare=False)
-    thresholds: tuple[float, ...] = dataclasses.field(compare=False)
-    gaps: tuple[float, ...] = dataclasses.field(compare=False)
+    tried: Tried = dataclasses.field(compare=False)
     members: int = dataclasses.field(compare=False)
     device: str
     key: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        said = (self.network, self.circuit, self.seed, self.thresholds, self.gaps, self.members)
+        said = (self.network, self.circuit, self.seed, *self.tried[:2], self.members)
+        said += ("second",) * self.tried.second
         digest = hashlib.sha256(repr(said).encode())
         for tensor in self.network.state_dict().values():
             digest.update(tensor.detach().cpu().float().numpy().tobytes())
@@ -88,7 +109,7 @@ class Pass(NamedTuple):
 
 
 def count(part: Pass) -> np.ndarray:
-    """int64 (thresholds, gaps, 8), the ``Counts`` of every candidate on the same shots."""
+    """int64 (candidates, 8), the ``Counts`` of every candidate on the same shots."""
     return _at_work(part.trial).count(part.start, part.shots)
 
 
@@ -105,11 +126,11 @@ class _AtWork:
         self._circuit = stim.Circuit(trial.circuit)
         lattice = SpaceTimeLattice.from_circuit(self._circuit)
         self._plain = Matcher(basis_split(lattice), correlated=False)
-        self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.gaps))
+        self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.tried.gaps))
         self._ensemble = EnsembleMatcher(lattice, trial.members)
         rules = CommitRules.same(0.5)
         self._bound = Predecoder(trial.network, rules).bind(lattice, trial.device)
-        self._cuts = [CommitRule(threshold).cut for threshold in trial.thresholds]
+        self._cuts = [CommitRule(threshold).cut for threshold in trial.tried.thresholds]
         self._rewind()
 
     def _rewind(self) -> None:
@@ -136,47 +157,54 @@ class _AtWork:
         correlated = self._ensemble.unperturbed.decode_batch(detectors) != truth
         logits = self._bound.logits(events)
         doubt = self._bound.gap(logits)
-        judged = []  # by each threshold: events left, whether wrong, gap
+        judged = []  # by each threshold
         for cut in self._cuts:
             left, flipped = self._bound.residual(events, logits > cut)
             residual = left.cpu().numpy()
             flips, found = self._with_gap.decode_batch(residual)
             wrong = (flips ^ flipped.cpu().numpy()) != truth
-            judged.append((residual.sum(dtype=np.int64), wrong, np.minimum(found, doubt)))
+            judged.append(_Judged(residual.sum(axis=1), wrong, np.minimum(found, doubt)))
         whole = correlated
         if self._trial.members > 1:
             whole = correlated.copy()
-            least = np.min([found for *_, found in judged], axis=0)
+            least = np.min([found.gap for found in judged], axis=0)
             asked = np.flatnonzero(least < self._with_gap.cap)
             whole[asked] = self._ensemble.decode_batch(detectors[asked]) != truth[asked]
-        counts = [
-            [
-                _counts(uncorrelated, correlated, wrong, whole, found < nats, weight, left)
-                for nats in np.array(self._trial.gaps) * self._with_gap.logical_weight
-            ]
-            for left, wrong, found in judged
-        ]
+        nats = [gap * self._with_gap.logical_weight for gap in self._trial.tried.gaps]
+        if self._trial.tried.second:
+            first, again = judged
+            judged = [_combined(first, again, first.gap < doubt) for doubt in nats]
+        counts = []
+        for found, gap in itertools.product(judged, nats):
+            doubtful = found.gap < gap
+            errors = np.where(doubtful, whole, found.wrong)
+            counts.append(
+                Counts(
+                    shots,
+                    uncorrelated.sum(),
+                    correlated.sum(),
+                    errors.sum(),
+                    (errors != correlated).sum(),
+                    weight.sum(),
+                    found.left.sum() + weight[doubtful].sum(),
+                    doubtful.sum(),
+                )
+            )
         return np.array(counts, dtype=np.int64)
 
 
-def _counts(
-    uncorrelated: np.ndarray,
-    correlated: np.ndarray,
-    wrong: np.ndarray,
-    whole: np.ndarray,
-    doubtful: np.ndarray,
-    weight: np.ndarray,
-    left: int,
-) -> Counts:
-    """Of a candidate that is ``wrong``, or, on doubtful shots, wrong where ``whole`` is."""
-    errors = np.where(doubtful, whole, wrong)
-    return Counts(
-        len(errors),
-        uncorrelated.sum(),
-        correlated.sum(),
-        errors.sum(),
-        (errors != correlated).sum(),
-        weight.sum(),
-        left + weight[doubtful].sum(),
-        doubtful.sum(),
+class _Judged(NamedTuple):
+    """Shots by what a threshold leaves, shapes (B,): events left, whether wrong, gap in nats."""
+
+    left: np.ndarray
+    wrong: np.ndarray
+    gap: np.ndarray
+
+
+def _combined(first: _Judged, again: _Judged, doubtful: np.ndarray) -> _Judged:
+    """With a second look at doubtful shots; what the others leave decides them."""
+    return _Judged(
+        first.left + again.left * doubtful,
+        np.where(doubtful, again.wrong, first.wrong),
+        np.where(doubtful, again.gap, np.inf),
     )

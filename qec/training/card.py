@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from qec.markdown import markdown_table
 from qec.predecoder.correction import Predecoder
-from qec.predecoder.rule import CommitRule, CommitRules
-from qec.training.choice import HEADS, validation_rows
+from qec.predecoder.rule import CommitRule, CommitRules, Gap
+from qec.training.choice import HEADS, scores, validation_rows
 from qec.training.settings import LABELS
 
 _CARD = """\
@@ -56,7 +56,7 @@ Without fallback (gap 0):
 At the chosen thresholds:
 
 {gaps}
-{quiet}{warning}"""  # noqa: E501
+{quiet}{second}{warning}"""  # noqa: E501
 
 _SPARSE = """ over all cells, on a CPU only a few per cent of them: features in cells with
 detection events only"""
@@ -70,6 +70,15 @@ logical errors are mostly too rare to choose by, so there they take the largest 
 (uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events, but none smaller than at p = {validation_p:g}, and
 the latter at least one with the C asked for, if any. Between these noises the gap is linear in the logarithm of the mean
 detection rate, and between distances linear in the distance."""  # noqa: E501
+
+_SECOND = """\
+
+Second looks: at a gap below "doubt" a shot is decoded by what commits above {threshold:g} leave, and matched as a
+whole if the gap is then below "gap". At p = {validation_p} they were chosen as the gaps before uncorrelated matching, at
+p = {validation_quiet_p} with the largest doubt, equal to the gap, that has {validation_quiet_density:g} times fewer events.
+
+{table}
+"""  # noqa: E501
 
 _QUIET = """\
 
@@ -94,9 +103,10 @@ def model_card(predecoder: Predecoder) -> str:
         "sparse": _SPARSE if network.active_only else "",
         "labels": LABELS[history["labels"]],
         "rounds": history["rounds"] or "as many as the distance",
-        **{f"gap_{name}": _gap(rule) for name, rule in vars(rules).items()},
+        **{f"gap_{name}": _gaps(rule) for name, rule in vars(rules).items()},
         "rule_of_c": _rule_of_c(history["validation_c"]),
         **_quiet(history, rules),
+        "second": _second(history, rules),
         "matchings": _matchings(rules.uncorrelated.members),
         "muon": f"Muon at {history['muon_lr']}, " if history["muon_lr"] else "",
         "started_from": history["started_from"] or "random weights",
@@ -109,13 +119,23 @@ def model_card(predecoder: Predecoder) -> str:
     return _CARD.format(**fields)
 
 
-def _gap(rule: CommitRule) -> str:
-    """The gap in words."""
-    if not isinstance(rule.gap, tuple):
-        return f"below {rule.gap:g}"
+def _gaps(rule: CommitRule) -> str:
+    """The gaps in words."""
+    if rule.second is None:
+        return _below(rule.gap)
+    second = rule.second
+    return (
+        f"after a second look (commits above {second.threshold:g}) {_below(second.gap)}.<br>"
+        f"A second look: {_below(second.doubt)}.<br>In windows, which look once: {_below(rule.gap)}"
+    )
+
+
+def _below(gap: Gap) -> str:
+    if not isinstance(gap, tuple):
+        return f"below {gap:g}"
     parts = []
-    for distance, steps in itertools.groupby(rule.gap, key=lambda step: step[0]):
-        at = ", ".join(f"{gap:g} (mean detection rate {rate:.4f})" for _, rate, gap in steps)
+    for distance, steps in itertools.groupby(gap, key=lambda step: step[0]):
+        at = ", ".join(f"{part:g} (mean detection rate {rate:.4f})" for _, rate, part in steps)
         parts.append(f"d={distance}: {at}")
     return "below, " + "; ".join(parts)
 
@@ -147,6 +167,22 @@ def _quiet(history: dict, rules: CommitRules) -> dict[str, str]:
         "quiet_rule": _QUIET_RULE.format(**history),
         "quiet": _QUIET.format(**history, table=table),
     }
+
+
+def _second(history: dict, rules: CommitRules) -> str:
+    """The second looks, where there are any, and what they do."""
+    if rules.uncorrelated.second is None:
+        return ""
+    heads = ("distance", "noise", "mean detection rate", "doubt", "gap", *HEADS[4:])
+    rows = [
+        (
+            *(str(record["distance"]), record["noise"], f"{record['rate']:.4f}"),
+            *(f"{record['doubt']:g}", f"{record['gap']:g}", *scores(record)),
+        )
+        for record in history["validation_second"]
+    ]
+    threshold = rules.uncorrelated.second.threshold
+    return _SECOND.format(**history, threshold=threshold, table=markdown_table(heads, rows))
 
 
 def _matchings(members: int) -> str:

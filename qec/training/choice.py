@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,8 @@ from rich.table import Table
 
 from qec.errors import QecError
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules
+from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
+from qec.training.candidates import Tried
 from qec.training.settings import TrainSettings
 from qec.training.validate import FoundCounts, validation_records
 
@@ -27,12 +29,14 @@ class Choice(NamedTuple):
         records: what ``validation_records`` found at ``validation_p``.
         quiet: the same at ``validation_quiet_p``, for the thresholds chosen.
         warnings: what no candidate reaches.
+        second: the second looks that were chosen, at both noise strengths.
     """
 
     rules: CommitRules
     records: list[dict]
     quiet: list[dict]
     warnings: list[str]
+    second: list[dict] = []  # noqa: RUF012
 
 
 def choose_rules(
@@ -47,7 +51,8 @@ def choose_rules(
     ``validation_c`` there (see ``_backed``); that for uncorrelated matching has the highest F, mean
     over distances and noises, of those that cut the events of each by ``validation_density``, or as
     far as it goes with an F of ``validation_f``.  Without ``validation_c`` the latter is taken for
-    both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``.  What is counted
+    both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``, and the former a
+    second look at doubtful shots, see ``second_looks``.  What is counted
     goes to the file ``kept``, and what is there is not counted again.  ``earlier``, the history of
     the network's checkpoint, adds records at other distances and noises.
 
@@ -59,17 +64,28 @@ def choose_rules(
         if earlier and earlier[key] != getattr(settings, key):
             raise QecError(f"the checkpoint was validated at {key}={earlier[key]}: use the same.")
     found = FoundCounts(kept)
-    records = validation_records(
-        network, settings, settings.validation_p, settings.thresholds, (0.0, *settings.gaps), found
-    )
-    choice = pick_rules(_joined(records, earlier.get("validation", ())), settings)
-    if settings.validation_quiet_p is None:
-        return choice
+    loud_p, quiet_p = settings.validation_p, settings.validation_quiet_p
+
+    def records(p: float, tried: Tried) -> list[dict]:
+        return validation_records(network, settings, p, tried, found)
+
+    def with_earlier(new: list[dict], key: str) -> list[dict]:
+        return _joined(new, earlier.get(key, ()))
+
+    loud = records(loud_p, Tried(settings.thresholds, (0.0, *settings.gaps)))
+    choice = pick_rules(with_earlier(loud, "validation"), settings)
     thresholds = tuple(sorted({rule.threshold for rule in vars(choice.rules).values()}))
-    quiet = validation_records(
-        network, settings, settings.validation_quiet_p, thresholds, settings.quiet_gaps, found
+    if quiet_p is not None:
+        quiet = records(quiet_p, Tried(thresholds, settings.quiet_gaps))
+        choice = with_quiet_gaps(choice, with_earlier(quiet, "validation_quiet"), settings)
+    if not settings.second_look or choice.rules.uncorrelated.threshold == thresholds[-1]:
+        return choice
+    second = second_looks(
+        records(loud_p, Tried(thresholds, settings.gaps, second=True)),
+        records(quiet_p, Tried(thresholds, settings.quiet_gaps, second=True)) if quiet_p else [],
+        settings,
     )
-    return with_quiet_gaps(choice, _joined(quiet, earlier.get("validation_quiet", ())), settings)
+    return with_second_look(choice, with_earlier(second, "validation_second"))
 
 
 def _joined(new: list[dict], earlier: Iterable[dict]) -> list[dict]:
@@ -139,11 +155,43 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
                 backed = _backed(there, settings.validation_c)
                 gaps.append(min((r["gap"] for r in backed), default=max(settings.quiet_gaps)))
             steps.append((chosen["distance"], there[0]["rate"], max(gaps)))
-        return CommitRule(rule.threshold, _rising(steps), rule.members)
+        return dataclasses.replace(rule, gap=_rising(steps))
 
     rules = vars(choice.rules).items()
     rules = CommitRules(**{name: extended(name, rule) for name, rule in rules})
     return choice._replace(rules=rules, quiet=quiet)
+
+
+def second_looks(loud: list[dict], quiet: list[dict], settings: TrainSettings) -> list[dict]:
+    """The candidates for a second look that are chosen, one for each distance and noise.
+
+    At ``validation_p`` as ``pick_rules`` chooses the rule for uncorrelated matching.  At
+    ``validation_quiet_p``, where doubt and gap are the same, the largest that leaves the events cut
+    by ``validation_quiet_density``, or else the smallest.
+    """
+    sensible = [r for r in loud if r["gap"] <= r["doubt"]]
+    fitting = _sparse(sensible, settings)
+    found = _best(fitting, sensible, lambda r: r["F"]) or _best(
+        sensible, sensible, lambda r: r["F"]
+    )
+    for chosen in tuple(found):
+        same = [r for r in quiet if _place(r) == _place(chosen) and r["doubt"] == r["gap"]]
+        density = settings.validation_quiet_density
+        enough = [r for r in same if r["events"] >= density] or same[:1]
+        found += enough[-1:]
+    return sorted(found, key=lambda r: (*_place(r), r["rate"]))
+
+
+def with_second_look(choice: Choice, found: list[dict]) -> Choice:
+    """The rule for uncorrelated matching with second looks, by the threshold of the other one."""
+    doubt, gap = (_rising([(r["distance"], r["rate"], r[key]) for r in found]) for key in _LOOK)
+    second = SecondLook(choice.rules.correlated.threshold, doubt, gap)
+    uncorrelated = dataclasses.replace(choice.rules.uncorrelated, second=second)
+    rules = CommitRules(uncorrelated, choice.rules.correlated)
+    return choice._replace(rules=rules, second=found)
+
+
+_LOOK = ("doubt", "gap")
 
 
 def _place(record: dict) -> tuple[int, str]:
@@ -256,13 +304,20 @@ def validation_rows(records: list[dict], rules: CommitRules) -> list[tuple[str, 
                 [f"{record['gap']:g}"]
                 + [f"({name})" for name, rule in vars(rules).items() if chosen_by(rule, record)]
             ),
-            *(f"{record[name]:.3f}" for name in "FC"),
-            f"{record['events']:.1f}",
-            f"{100 * record['fallback']:.1f} %",
+            *scores(record),
         )
         for record in records
         if record["threshold"] in used
     ]
+
+
+def scores(record: dict) -> tuple[str, ...]:
+    """The last four columns of ``HEADS``."""
+    return (
+        *(f"{record[name]:.3f}" for name in "FC"),
+        f"{record['events']:.1f}",
+        f"{100 * record['fallback']:.1f} %",
+    )
 
 
 def validation_table(choice: Choice) -> Table:

@@ -84,7 +84,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         settings = TrainSettings.from_config(load_config("train", args.set))
-        settings = dataclasses.replace(settings, validation_quiet_p=None)
+        settings = dataclasses.replace(settings, validation_quiet_p=None, second_look=False)
         predecoders = [load_predecoder(name) for name in args.checkpoints]
     except QecError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -58,6 +58,7 @@ def write_with_rules(
         "validation_p": settings.validation_p,
         "validation_quiet_p": settings.validation_quiet_p,
         "validation_quiet": choice.quiet,
+        "validation_second": choice.second,
         "validation_seed": VALIDATION_SEED,
         "validation": choice.records,
         "validation_density": settings.validation_density,

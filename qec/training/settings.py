@@ -66,6 +66,7 @@ class TrainSettings:
     validation_quiet_density_correlated: float
     validation_f: float
     validation_c: float | None
+    second_look: bool
     ensemble: int
     thresholds: tuple[float, ...]
     gaps: tuple[float, ...]
@@ -166,7 +167,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "labels": (lambda x: x in tuple(LABELS), " or ".join(LABELS)),
     "workers": (_integer(0), "an integer >= 0"),
     "precision": (lambda x: x in PRECISIONS, " or ".join(PRECISIONS)),
-    **dict.fromkeys(("tf32", "compile", "fused"), _FLAG),
+    **dict.fromkeys(("tf32", "compile", "fused", "second_look"), _FLAG),
     "shots": (_integer(1), "an integer >= 1"),
     "batch": (_integer(64, multiple=64), "a positive multiple of 64"),
     "shards": (_integer(1), "an integer >= 1"),

@@ -21,7 +21,7 @@ from qec.noise import CircuitNoise
 from qec.pool import results, worker_count
 from qec.predecoder.network import PreDecoderNetwork
 from qec.preemption import stop_requests
-from qec.training.candidates import SHOTS_PER_PASS, Counts, Pass, Trial, count
+from qec.training.candidates import SHOTS_PER_PASS, Counts, Pass, Trial, Tried, count
 from qec.training.settings import TrainSettings
 
 VALIDATION_SEED = 777_000_000
@@ -52,7 +52,9 @@ class FoundCounts:
 
     def get(self, key: str) -> np.ndarray | None:
         found = self._found.get(key)
-        return None if found is None else np.array(found, dtype=np.int64)
+        if found is None:
+            return None
+        return np.array(found, dtype=np.int64).reshape(-1, len(Counts._fields))
 
     def add(self, key: str, counts: np.ndarray) -> None:
         self._found[key] = counts.tolist()
@@ -69,11 +71,10 @@ def validation_records(
     network: PreDecoderNetwork,
     settings: TrainSettings,
     p: float,
-    thresholds: tuple[float, ...],
-    gaps: tuple[float, ...],
+    tried: Tried,
     found: FoundCounts,
 ) -> list[dict]:
-    """What each threshold and gap does at a noise strength, by distance and noise.
+    """What each candidate does at a noise strength, by distance and noise.
 
     Every candidate decodes the same shots of every validation circuit.
 
@@ -81,14 +82,15 @@ def validation_records(
         network: the network.
         settings: the validation circuits and their number of shots.
         p: strength of their noise.
-        thresholds, gaps: the candidates.
+        tried: the candidates.
         found: counts to go on from and to add to.
 
     Returns:
-        Dicts with distance, noise, threshold, gap; F and C, the LERs of uncorrelated and of
-        correlated matching alone (basis-split model) over that of the candidate, geometric means
-        over the two bases; C_error, the standard error of ln C; events (sampled over handed to
-        matching); fallback (fraction of the shots); rate (mean detection rate).
+        Dicts with distance, noise, and what names the candidate (``Tried.named``); F and C, the
+        LERs of uncorrelated and of correlated matching alone (basis-split model) over that of the
+        candidate, geometric means over the two bases; C_error, the standard error of ln C; events
+        (sampled over handed to matching); fallback (fraction of the shots); rate (mean detection
+        rate).
 
     Raises:
         Preempted: after SIGUSR1 or SIGTERM.
@@ -97,7 +99,7 @@ def validation_records(
     trials = [
         Trial(
             *(network, str(circuit), VALIDATION_SEED + number),
-            *(thresholds, gaps, settings.ensemble, settings.device),
+            *(tried, settings.ensemble, settings.device),
         )
         for number, circuit in enumerate(circuits)
     ]
@@ -114,21 +116,19 @@ def validation_records(
         {
             "distance": distance,
             "noise": noise,
-            "threshold": threshold,
-            "gap": gap,
-            **_summary([Counts(*total[i, j].tolist()) for total in scores[distance, noise]]),
+            **name,
+            **_summary([Counts(*total[k].tolist()) for total in scores[distance, noise]]),
             "rate": float(np.mean(rates[distance, noise])),
         }
-        for (distance, noise), (i, threshold), (j, gap) in itertools.product(
-            sorted(scores), enumerate(thresholds), enumerate(gaps)
-        )
+        for distance, noise in sorted(scores)
+        for k, name in enumerate(tried.named())
     ]
 
 
 def _totals(
     trials: Sequence[Trial], settings: TrainSettings, found: FoundCounts, label: str
 ) -> list[np.ndarray]:
-    """int64 (thresholds, gaps, 8) for each trial, the sum over its passes."""
+    """int64 (candidates, 8) for each trial, the sum over its passes."""
     shots = settings.validation_shots
     starts = range(0, shots, SHOTS_PER_PASS)
     passes = [
