@@ -187,10 +187,12 @@ def test_rules_are_chosen_again_from_what_was_counted(tmp_path) -> None:
 @pytest.mark.parametrize("wanted", ["true", "false"])
 def test_second_looks_on_request(tmp_path, monkeypatch, wanted) -> None:
     fast = load_predecoder("fast")
+    short = ("validation_shots=64", "thresholds=[0.5,0.9]", "gaps=[0.1,0.3]")
+    short += ("validation_quiet_p=null",)
     asked = settings(
         tmp_path / "mine",
-        *("validation_shots=64", "thresholds=[0.5,0.9]", "gaps=[0.1,0.3]"),
-        *("validation_quiet_p=null", f"second_look={wanted}"),
+        *short,
+        f"second_look={wanted}",
     )
     asked.out.mkdir()
     picked = CommitRules(CommitRule(0.5, ((3, 0.08, 0.1),)), CommitRule(0.9, ((3, 0.08, 0.3),)))
@@ -207,6 +209,11 @@ def test_second_looks_on_request(tmp_path, monkeypatch, wanted) -> None:
         assert "second look" not in card
         return
     (record,) = load_predecoder(path).metadata["validation_second"]
+    # What has no second looks elsewhere is not extended with them.
+    further = settings(asked.out, "validation_distances=[5]", *short)
+    before = {**load_predecoder(path).metadata, "validation_second": []}
+    with pytest.raises(QecError, match="no second looks at its other distances"):
+        write_with_rules(fast.network, fast.metadata["model"], before, further, extend=True)
     assert second.threshold == 0.9
     assert second.doubt == ((3, record["rate"], record["doubt"]),)
     assert second.gap == ((3, record["rate"], record["gap"]),)

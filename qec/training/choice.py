@@ -52,9 +52,10 @@ def choose_rules(
     over distances and noises, of those that cut the events of each by ``validation_density``, or as
     far as it goes with an F of ``validation_f``.  Without ``validation_c`` the latter is taken for
     both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``, and the former a
-    second look at doubtful shots, see ``second_looks``.  What is counted
-    goes to the file ``kept``, and what is there is not counted again.  ``earlier``, the history of
-    the network's checkpoint, adds records at other distances and noises.
+    second look at doubtful shots, see ``second_looks``, if the latter has a higher threshold.
+
+    What is counted goes to the file ``kept``, and what is there is not counted again.  ``earlier``,
+    the history of the network's checkpoint, adds records at other distances and noises.
 
     Raises:
         QecError: records of ``earlier`` that do not go together with these.
@@ -85,7 +86,13 @@ def choose_rules(
         records(quiet_p, Tried(thresholds, settings.quiet_gaps, second=True)) if quiet_p else [],
         settings,
     )
-    return with_second_look(choice, with_earlier(second, "validation_second"))
+    second = with_earlier(second, "validation_second")
+    if set(map(_place, second)) != set(map(_place, choice.records)):
+        raise QecError(
+            "the checkpoint has no second looks at its other distances or noises: choose anew, "
+            "without --extend, or use second_look=false."
+        )
+    return with_second_look(choice, second)
 
 
 def _joined(new: list[dict], earlier: Iterable[dict]) -> list[dict]:
