@@ -178,6 +178,16 @@ def test_a_second_look_decides_doubtful_shots(our_circuit):
     assert (first.flips != again.flips).any()
 
 
+def test_second_looks_begin_at_their_first_distance(our_circuit):
+    steps = [((7, 0.05, gap), (9, 0.05, gap)) for gap in (0.4, 0.2)]
+    rule = CommitRule(0.5, 0.1, second=SecondLook(0.9, *steps))
+    lattices = {d: SpaceTimeLattice.from_circuit(our_circuit(d, 2, "X", 0.01)) for d in (5, 7)}
+    assert rule.on(lattices[5]) == CommitRule(0.5, 0.1)
+    assert rule.on(lattices[7]) == CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2))
+    for options in ({"once": True}, {"fallback": False}):
+        assert rule.on(lattices[7], **options).second is None
+
+
 def test_what_looks_once_has_the_gap_for_that(our_circuit):
     circuit = our_circuit(5, 5, "X", 0.01)
     dem = circuit.detector_error_model(decompose_errors=True)

@@ -20,10 +20,16 @@ from qec.errors import QecError
 from qec.matching import Matcher, basis_split
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
-from qec.predecoder.rule import CommitRule
+from qec.predecoder.rule import CommitRule, SecondLook
 from qec.predecoder.zoo import build_network
 from qec.training import data, teacher
-from qec.training.choice import pick_rules, second_looks, with_quiet_gaps, with_second_look
+from qec.training.choice import (
+    chosen_by,
+    pick_rules,
+    second_looks,
+    with_quiet_gaps,
+    with_second_look,
+)
 from qec.training.data import BatchStream, Labeller, Source, batches
 from qec.training.loop import train
 from qec.training.muon import Muon
@@ -544,18 +550,25 @@ def test_second_looks_have_the_highest_f_that_still_cuts_the_events(tmp_path) ->
     ]
     found = second_looks(loud, quiet, settings)
     at = [(r["distance"], r["rate"], r["doubt"], r["gap"]) for r in found]
-    assert at == [
-        (5, 0.03, 0.4, 0.4),
-        (5, 0.06, 0.2, 0.2),
-        (9, 0.03, 0.3, 0.3),
-        (9, 0.06, 0.2, 0.1),
-    ]
-    choice = with_second_look(pick_rules(CANDIDATES, settings), found)
-    second = choice.rules.uncorrelated.second
-    assert second.threshold == choice.rules.correlated.threshold
-    assert second.doubt == ((5, 0.03, 0.4), (5, 0.06, 0.2), (9, 0.03, 0.3), (9, 0.06, 0.2))
-    assert second.gap == ((5, 0.03, 0.4), (5, 0.06, 0.2), (9, 0.03, 0.3), (9, 0.06, 0.1))
-    assert choice.rules.correlated.second is None
+    assert at[:2] == [(5, 0.03, 0.4, 0.4), (5, 0.06, 0.2, 0.2)]
+    assert at[2:] == [(9, 0.03, 0.3, 0.3), (9, 0.06, 0.2, 0.1)]
+    choice = pick_rules(CANDIDATES, settings)
+    once = {r["distance"]: r["F"] for r in CANDIDATES if chosen_by(choice.rules.uncorrelated, r)}
+    assert once == {5: 1.2, 9: 1.2}
+
+    def start(**at) -> tuple | None:
+        """The rule's second look where its F at d = 5 and 9 is so much."""
+        by = [{**r, "F": at[f"f{r['distance']}"]} for r in found]
+        rules = with_second_look(choice, by).rules
+        assert rules.correlated == choice.rules.correlated
+        return rules.uncorrelated.second
+
+    at_9 = ((9, 0.03, 0.3), (9, 0.06, 0.2)), ((9, 0.03, 0.3), (9, 0.06, 0.1))
+    threshold = choice.rules.correlated.threshold
+    assert start(f5=1.1, f9=1.3) == SecondLook(threshold, *at_9)
+    at_5 = ((5, 0.03, 0.4), (5, 0.06, 0.2))
+    assert start(f5=1.3, f9=1.3) == SecondLook(threshold, *(at_5 + gaps for gaps in at_9))
+    assert start(f5=1.3, f9=1.1) is None
     # Where none has the F asked for, the highest.
     (chosen,) = second_looks([look(5, 0.1, 0.1, 0.9, 9), look(5, 0.2, 0.1, 1.0, 7)], [], settings)
     assert chosen["F"] == 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -195,30 +194,40 @@ def test_second_looks_on_request(tmp_path, monkeypatch, wanted) -> None:
         f"second_look={wanted}",
     )
     asked.out.mkdir()
-    picked = CommitRules(CommitRule(0.5, ((3, 0.08, 0.1),)), CommitRule(0.9, ((3, 0.08, 0.3),)))
-    monkeypatch.setattr(
-        choice, "pick_rules", lambda records, _: choice.Choice(picked, records, [], [])
-    )
+
+    def picked(records: list[dict], _: TrainSettings) -> choice.Choice:
+        rules = (
+            CommitRule(t, tuple((d, rate, gap) for d, rate in places))
+            for t, gap in ((0.5, 0.1), (0.9, 0.3))
+            for places in [sorted({(r["distance"], r["rate"]) for r in records})]
+        )
+        return choice.Choice(CommitRules(*rules), records, [], [])
+
+    monkeypatch.setattr(choice, "pick_rules", picked)
     path = write_with_rules(fast.network, fast.metadata["model"], fast.metadata, asked)
     rules, card = load_predecoder(path).rules, path.with_suffix(".md").read_text()
     second = rules.uncorrelated.second
-    assert rules.correlated == picked.correlated
-    assert dataclasses.replace(rules.uncorrelated, second=None) == picked.uncorrelated
+    ((_, rate, gap),) = rules.uncorrelated.gap
+    assert (rules.uncorrelated.threshold, gap) == (0.5, 0.1)
+    assert rules.correlated == CommitRule(0.9, ((3, rate, 0.3),))
     if wanted == "false":
         assert second is None
         assert "second look" not in card
         return
     (record,) = load_predecoder(path).metadata["validation_second"]
+    if second is None:  # one look is as good
+        assert "second look" not in card
+    else:
+        assert second.threshold == 0.9
+        assert second.doubt == ((3, record["rate"], record["doubt"]),)
+        assert second.gap == ((3, record["rate"], record["gap"]),)
+        assert "after a second look (commits above 0.9) below, d=3: " in card
+        assert 'Second looks: at a gap below "doubt"' in card
     # What has no second looks elsewhere is not extended with them.
     further = settings(asked.out, "validation_distances=[5]", *short)
     before = {**load_predecoder(path).metadata, "validation_second": []}
     with pytest.raises(QecError, match="no second looks at its other distances"):
         write_with_rules(fast.network, fast.metadata["model"], before, further, extend=True)
-    assert second.threshold == 0.9
-    assert second.doubt == ((3, record["rate"], record["doubt"]),)
-    assert second.gap == ((3, record["rate"], record["gap"]),)
-    assert "after a second look (commits above 0.9) below, d=3: " in card
-    assert 'Second looks: at a gap below "doubt"' in card
 
 
 def _die(_: int) -> None:

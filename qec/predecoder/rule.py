@@ -25,6 +25,8 @@ linear in the rate's logarithm, and in the distance.
 class SecondLook:
     """What is made of doubtful shots before they are matched as a whole.
 
+    At distances below all that ``doubt`` names there is no second look.
+
     Attributes:
         threshold: probability in [0.5, 1] above which a chain bit is committed then.
         doubt: shots with a logical gap below this get a second look.
@@ -110,6 +112,8 @@ class CommitRule:
         if not fallback:
             return dataclasses.replace(self, gap=0.0, second=None)
         second = None if once else self.second
+        if second is not None and isinstance(second.doubt, tuple):
+            second = second if lattice.distance >= second.doubt[0][0] else None
         if second is not None:
             at = {"doubt": _gap_on(second.doubt, lattice), "gap": _gap_on(second.gap, lattice)}
             second = dataclasses.replace(second, **at)

@@ -75,7 +75,8 @@ _SECOND = """\
 
 Second looks: at a gap below "doubt" a shot is decoded by what commits above {threshold:g} leave, and matched as a
 whole if the gap is then below "gap". At p = {validation_p} they were chosen as the gaps before uncorrelated matching, at
-p = {validation_quiet_p} with the largest doubt, equal to the gap, that has {validation_quiet_density:g} times fewer events.
+p = {validation_quiet_p} with the largest doubt, equal to the gap, that has {validation_quiet_density:g} times fewer events, or
+the doubt at {validation_p}. They are taken from the first distance on from which F is higher than with one look: d = {start}.
 
 {table}
 """  # noqa: E501
@@ -181,8 +182,9 @@ def _second(history: dict, rules: CommitRules) -> str:
         )
         for record in history["validation_second"]
     ]
-    threshold = rules.uncorrelated.second.threshold
-    return _SECOND.format(**history, threshold=threshold, table=markdown_table(heads, rows))
+    second, table = rules.uncorrelated.second, markdown_table(heads, rows)
+    start = second.doubt[0][0]
+    return _SECOND.format(**history, threshold=second.threshold, start=start, table=table)
 
 
 def _matchings(members: int) -> str:

@@ -29,7 +29,7 @@ class Choice(NamedTuple):
         records: what ``validation_records`` found at ``validation_p``.
         quiet: the same at ``validation_quiet_p``, for the thresholds chosen.
         warnings: what no candidate reaches.
-        second: the second looks that were chosen, at both noise strengths.
+        second: the second looks that are best, at both noise strengths.
     """
 
     rules: CommitRules
@@ -86,13 +86,7 @@ def choose_rules(
         records(quiet_p, Tried(thresholds, settings.quiet_gaps, second=True)) if quiet_p else [],
         settings,
     )
-    second = with_earlier(second, "validation_second")
-    if set(map(_place, second)) != set(map(_place, choice.records)):
-        raise QecError(
-            "the checkpoint has no second looks at its other distances or noises: choose anew, "
-            "without --extend, or use second_look=false."
-        )
-    return with_second_look(choice, second)
+    return with_second_look(choice, with_earlier(second, "validation_second"))
 
 
 def _joined(new: list[dict], earlier: Iterable[dict]) -> list[dict]:
@@ -170,11 +164,11 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
 
 
 def second_looks(loud: list[dict], quiet: list[dict], settings: TrainSettings) -> list[dict]:
-    """The candidates for a second look that are chosen, one for each distance and noise.
+    """The best candidates for a second look, at each distance and noise.
 
     At ``validation_p`` as ``pick_rules`` chooses the rule for uncorrelated matching.  At
-    ``validation_quiet_p``, where doubt and gap are the same, the largest that leaves the events cut
-    by ``validation_quiet_density``, or else the smallest.
+    ``validation_quiet_p`` doubt and gap are the same: the largest that leaves the events cut by
+    ``validation_quiet_density``, but none smaller than the doubt at ``validation_p``.
     """
     sensible = [r for r in loud if r["gap"] <= r["doubt"]]
     fitting = _sparse(sensible, settings)
@@ -183,22 +177,43 @@ def second_looks(loud: list[dict], quiet: list[dict], settings: TrainSettings) -
     )
     for chosen in tuple(found):
         same = [r for r in quiet if _place(r) == _place(chosen) and r["doubt"] == r["gap"]]
-        density = settings.validation_quiet_density
-        enough = [r for r in same if r["events"] >= density] or same[:1]
-        found += enough[-1:]
+        enough = [r for r in same if r["events"] >= settings.validation_quiet_density]
+        least = [r for r in same if r["doubt"] >= chosen["doubt"]] or same[-1:]
+        found += sorted(enough[-1:] + least[:1], key=lambda r: r["doubt"])[-1:]
     return sorted(found, key=lambda r: (*_place(r), r["rate"]))
 
 
 def with_second_look(choice: Choice, found: list[dict]) -> Choice:
-    """The rule for uncorrelated matching with second looks, by the threshold of the other one."""
-    doubt, gap = (_rising([(r["distance"], r["rate"], r[key]) for r in found]) for key in _LOOK)
+    """The rule for uncorrelated matching with second looks, by the threshold of the other one.
+
+    They begin at the first distance from which on each has a higher F than one look, in the mean
+    over noises, or there are none.
+
+    Raises:
+        QecError: no second look where there is one look.
+    """
+    once = {_place(r): r for r in choice.records if chosen_by(choice.rules.uncorrelated, r)}
+    loud = {_place(r): r for r in sorted(found, key=lambda r: r["rate"])}
+    if loud.keys() != once.keys():
+        raise QecError(
+            "the checkpoint has no second looks at its other distances or noises: choose anew, "
+            "without --extend, or use second_look=false."
+        )
+    start = None
+    for distance in sorted({distance for distance, _ in once}, reverse=True):
+        places = [place for place in once if place[0] == distance]
+        if mean_log([loud[place]["F"] / once[place]["F"] for place in places]) <= 0:
+            break
+        start = distance
+    if start is None:
+        return choice._replace(second=found)
+    used = [r for r in found if r["distance"] >= start]
+    doubt, gap = (
+        _rising([(r["distance"], r["rate"], r[key]) for r in used]) for key in ("doubt", "gap")
+    )
     second = SecondLook(choice.rules.correlated.threshold, doubt, gap)
     uncorrelated = dataclasses.replace(choice.rules.uncorrelated, second=second)
-    rules = CommitRules(uncorrelated, choice.rules.correlated)
-    return choice._replace(rules=rules, second=found)
-
-
-_LOOK = ("doubt", "gap")
+    return choice._replace(rules=CommitRules(uncorrelated, choice.rules.correlated), second=found)
 
 
 def _place(record: dict) -> tuple[int, str]:
