@@ -115,7 +115,7 @@ def test_what_decides_the_counts_is_in_their_key(network) -> None:
 
 def test_processes_and_resumption_change_nothing(tmp_path, monkeypatch, network) -> None:
     here = validation_records(network, settings(tmp_path), 0.01, CANDIDATES, FoundCounts(None))
-    monkeypatch.setattr(validate, "_PASSES_WORTH_A_PROCESS", 2)
+    monkeypatch.setattr(validate, "_WORTH_A_PROCESS", 1)
     kept, two = tmp_path / "validation.jsonl", settings(tmp_path, "validation_workers=2")
     records = validation_records(network, two, 0.01, CANDIDATES, FoundCounts(kept))
     assert records == here

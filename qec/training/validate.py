@@ -25,7 +25,7 @@ from qec.training.candidates import SHOTS_PER_PASS, Counts, Pass, Trial, Tried, 
 from qec.training.settings import TrainSettings
 
 VALIDATION_SEED = 777_000_000
-_PASSES_WORTH_A_PROCESS = 4  # it takes seconds to start
+_WORTH_A_PROCESS = 2_000_000  # detectors, of all shots: a process takes seconds to start
 
 
 class FoundCounts:
@@ -140,7 +140,9 @@ def _totals(
     workers = 1
     if settings.device == "cpu":
         workers = worker_count(settings.validation_workers, "validation_workers")
-    workers = min(workers, len(missing) // _PASSES_WORTH_A_PROCESS)
+    size = {trial.key: stim.Circuit(trial.circuit).num_detectors for trial in trials}
+    work = sum(part.shots * size[part.trial.key] for part in missing)
+    workers = min(workers, len(missing), work // _WORTH_A_PROCESS)
     new = results(count, missing, workers)
     with stop_requests() as request:
         for part, counts in track(new, label, len(missing), transient=True):
