@@ -147,4 +147,7 @@ def module_main(
     except Preempted as stop:
         print(f"{module}: {stop}: run the same command again.", file=sys.stderr)
         return PREEMPTED_STATUS
+    except KeyboardInterrupt:
+        print(f"\n{module}: interrupted.", file=sys.stderr)
+        return 130
     return 0

@@ -104,7 +104,7 @@ def export(config: DictConfig) -> Check | None:
     dem, experiment = settings.model()
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
-    rule = predecoder.rules.ahead_of(settings.correlated).on(lattice)
+    rule = predecoder.rules.ahead_of(settings.correlated).on(lattice, once=True)
     make_folder(settings.out)
 
     bound = predecoder.bind(lattice, dtype=torch.float32)
