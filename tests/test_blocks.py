@@ -48,10 +48,10 @@ def test_tiles_commit_the_same_bits(fast, our_circuit, distance, rounds):
     lattice = SpaceTimeLattice.from_circuit(circuit)
     shots = circuit.compile_detector_sampler(seed=5).sample(20).view(np.uint8)
     rule = fast.rules.uncorrelated
-    ((want, want_flips, _),) = fast.bind(lattice).apply(shots, rule)
+    ((want, want_flips, *_),) = fast.bind(lattice).apply(shots, rule)
     assert want.sum() < shots.sum() / 3
     for tile in ((7, 3, 2), (1, 9, 9)):
-        ((residual, flips, _),) = fast.bind(lattice, tile=tile).apply(shots, rule)
+        ((residual, flips, *_),) = fast.bind(lattice, tile=tile).apply(shots, rule)
         np.testing.assert_array_equal(residual, want)
         np.testing.assert_array_equal(flips, want_flips)
 

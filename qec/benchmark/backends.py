@@ -91,7 +91,7 @@ def _at_distance(distance: int, values: dict) -> list[Row]:
         first = None
         for name, runner in bound.items():
             start = time.perf_counter()
-            ((residual, flips, _),) = runner.apply(shots, rule)
+            ((residual, flips, *_),) = runner.apply(shots, rule)
             if batch:  # the first one sets things up
                 seconds[name].append(time.perf_counter() - start)
             output = np.column_stack([flips, residual])
