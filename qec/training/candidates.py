@@ -80,8 +80,7 @@ class Trial:
     key: str = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        said = (self.network, self.circuit, self.seed, *self.tried[:2], self.members)
-        said += ("second",) * self.tried.second
+        said = (self.network, self.circuit, self.seed, self.tried, self.members)
         digest = hashlib.sha256(repr(said).encode())
         for tensor in self.network.state_dict().values():
             digest.update(tensor.detach().cpu().float().numpy().tobytes())

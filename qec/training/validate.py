@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +52,7 @@ class FoundCounts:
 
     def get(self, key: str) -> np.ndarray | None:
         found = self._found.get(key)
-        if found is None:
-            return None
-        return np.array(found, dtype=np.int64).reshape(-1, len(Counts._fields))
+        return None if found is None else np.array(found, dtype=np.int64)
 
     def add(self, key: str, counts: np.ndarray) -> None:
         self._found[key] = counts.tolist()
@@ -103,7 +101,8 @@ def validation_records(
         )
         for number, circuit in enumerate(circuits)
     ]
-    totals = _totals(trials, settings, found, f"validation, p = {p:g}")
+    detectors = {t.key: c.num_detectors for t, c in zip(trials, circuits, strict=True)}
+    totals = _totals(trials, detectors, settings, found, f"validation, p = {p:g}")
     scores: dict[tuple[int, str], list[np.ndarray]] = {}
     rates: dict[tuple[int, str], list[float]] = {}
     for (noise, distance, _), circuit, total in zip(
@@ -126,9 +125,16 @@ def validation_records(
 
 
 def _totals(
-    trials: Sequence[Trial], settings: TrainSettings, found: FoundCounts, label: str
+    trials: Sequence[Trial],
+    detectors: Mapping[str, int],
+    settings: TrainSettings,
+    found: FoundCounts,
+    label: str,
 ) -> list[np.ndarray]:
-    """int64 (candidates, 8) for each trial, the sum over its passes."""
+    """int64 (candidates, 8) for each trial, the sum over its passes.
+
+    ``detectors``: how many the circuit of each trial has, by the trial's key.
+    """
     shots = settings.validation_shots
     starts = range(0, shots, SHOTS_PER_PASS)
     passes = [
@@ -140,8 +146,7 @@ def _totals(
     workers = 1
     if settings.device == "cpu":
         workers = worker_count(settings.validation_workers, "validation_workers")
-    size = {trial.key: stim.Circuit(trial.circuit).num_detectors for trial in trials}
-    work = sum(part.shots * size[part.trial.key] for part in missing)
+    work = sum(part.shots * detectors[part.trial.key] for part in missing)
     workers = min(workers, len(missing), work // _WORTH_A_PROCESS)
     new = results(count, missing, workers)
     with stop_requests() as request:
