@@ -119,7 +119,7 @@ class Decoder:
             dtype = resolve_precision(precision, resolve_device(device))
             bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
             rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
-        if rule is not None and rule.doubt > 0:
+        if rule is not None and rule.falls_back:
             return cls(dem.num_detectors, Fallback(lattice, rule), bound, rule)
         if members > 1:
             if not correlated or lattice is None or predecoder is not None:

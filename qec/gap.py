@@ -95,7 +95,7 @@ class GapMatcher:
         predictions, weights = self._either.decode_batch(events, return_weights=True)
         flips = predictions[:, 0]
         gaps = np.full(len(events), self.cap)
-        close = self._close(events, weights, cap)
+        close = self._close(events, weights, cap) if cap > 0 else ()
         if len(close):
             other = np.zeros((len(close), self._nodes), dtype=np.uint8)
             other[:, :n] = events[close]

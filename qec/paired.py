@@ -30,6 +30,7 @@ from qec.errors import QecError, first_line
 from qec.fallback import Matched
 from qec.files import atomic_path
 from qec.job_array import record_seed
+from qec.lattice import MEMORY
 from qec.points import Point
 from qec.pool import available_cores
 
@@ -98,11 +99,11 @@ class PairedSampler(sinter.Sampler):
 class CompiledPairedSampler(sinter.CompiledSampler):
     """``PairedSampler`` for one circuit.  Custom counts, all additive:
 
-    events: detection events sampled;
+    events: detection events sampled, of the checks that decide where a pre-decoder takes part;
     errors:NAME: shots that NAME predicts wrongly;
     both:NAME: shots that NAME and its baseline predict wrongly;
-    events_left:NAME: detection events that NAME hands to matching, those of the residuals and all
-    of the shots that it falls back on matching as a whole;
+    events_left:NAME: those that NAME hands to matching, of the residuals and of the shots that it
+    falls back on matching as a whole;
     fallbacks:NAME: the number of those shots;
     predecode_ns:NAME, match_ns:NAME: nanoseconds spent.  Decoders that share a pre-decoder run
     the network once and each report its time.
@@ -120,6 +121,10 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         self.groups = [names for names in (with_network, without) if names]
         first = sampler.decoders[:1] * len(sampler.decoders)
         self.baselines = dict(zip(sampler.decoders, sampler.baselines or first, strict=True))
+        lattices = (d.predecoder.lattice for d in self.decoders.values() if d.predecoder)
+        decides = next((lattice.sector == MEMORY for lattice in lattices), None)
+        everywhere = np.ones(task.circuit.num_detectors, dtype=np.bool_)
+        self._counted = np.flatnonzero(everywhere if decides is None else decides)
         self.sample(min(64, self.batch))  # first calls set things up: keep them out of the timings
 
     def handles_throttling(self) -> bool:
@@ -130,7 +135,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         shots = min(suggested_shots, self.batch)
         dets, flips = self.stim_sampler.sample(shots, separate_observables=True)
         dets, truth = dets.view(np.uint8), flips[:, 0].view(np.uint8)
-        counts = collections.Counter(events=int(dets.sum()))
+        counts = collections.Counter(events=self._events(dets))
         wrong: dict[str, np.ndarray] = {}
         for names in self.groups:
             done = self._decode(dets, [self.decoders[name] for name in names])
@@ -140,7 +145,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
                 counts[f"predecode_ns:{name}"] = found.predecode_ns
                 whole = dets[found.matched.fell_back]
                 counts[f"fallbacks:{name}"] = len(whole)
-                counts[f"events_left:{name}"] = found.events + int(whole.sum())
+                counts[f"events_left:{name}"] = found.events + self._events(whole)
                 wrong[name] = found.matched.flips != truth
         for name, baseline in self.baselines.items():
             counts[f"errors:{name}"] = int(wrong[name].sum())
@@ -163,11 +168,14 @@ class CompiledPairedSampler(sinter.CompiledSampler):
             start = time.perf_counter_ns()
             matched = decoder.match(dets, part)
             match_ns = time.perf_counter_ns() - start
-            events = int(part.residual.sum())
+            events = self._events(part.residual)
             if matched.looked_again.any():
-                events += int(part.cautious.residual[matched.looked_again].sum())
+                events += self._events(part.cautious.residual[matched.looked_again])
             done[decoder] = _Decoded(matched, events, predecode_ns, match_ns)
         return done
+
+    def _events(self, dets: np.ndarray) -> int:
+        return int(dets.take(self._counted, axis=1).sum())
 
 
 class _Decoded(NamedTuple):

@@ -139,9 +139,10 @@ def test_residuals_are_those_of_the_boundary_map(
     chain = bound.grid.unpack_chain(committed.to(torch.uint8))
     explained = chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
     for bits in (committed, committed.to(torch.uint8), committed.contiguous()):
-        residual, flips = bound.residual(dets, bits)
-        assert torch.equal(residual, dets ^ explained.T)
-        assert torch.equal(flips, chains.logical_parity(chain, lattice))
+        as_on_gpus = bound.residual.by_tensors(dets, bits.movedim(1, -1).flatten(1))
+        for residual, flips in (bound.residual(dets, bits), as_on_gpus):
+            assert torch.equal(residual, dets ^ explained.T)
+            assert torch.equal(flips, chains.logical_parity(chain, lattice))
 
 
 @each_basis

@@ -178,6 +178,37 @@ def test_a_second_look_decides_doubtful_shots(our_circuit):
     assert (first.flips != again.flips).any()
 
 
+def test_looks_that_differ_fall_back(our_circuit):
+    circuit = our_circuit(5, 5, "X", 0.01)
+    dets = circuit.compile_detector_sampler(seed=14).sample(4000).view(np.uint8)
+    network = load_predecoder("fast").network
+
+    def matched(rule, **options):
+        predecoder = Predecoder(network, CommitRules(rule, rule))
+        decoder = Decoder.from_circuit(circuit, predecoder=predecoder, **options)
+        return decoder.match(dets, decoder.predecode(dets))
+
+    bold, careful = matched(CommitRule(0.5)), matched(CommitRule(0.97))
+    found, gap = matched(CommitRule(0.5, agree=0.97)), matched(CommitRule(0.5, 0.2))
+    differ = bold.flips != careful.flips
+    assert 0 < differ.mean() < 0.2
+    np.testing.assert_array_equal(found.fell_back, differ)
+    assert found.looked_again.all()
+    np.testing.assert_array_equal(found.flips[~differ], bold.flips[~differ])
+    correlated = Decoder.from_circuit(circuit, correlated=True).decode_batch(dets)[:, 0]
+    np.testing.assert_array_equal(found.flips[differ], correlated[differ])
+    both = matched(CommitRule(0.5, 0.2, agree=0.97))
+    np.testing.assert_array_equal(both.fell_back, differ | gap.fell_back)
+    assert not matched(CommitRule(0.5, agree=0.97), fallback=False).looked_again.any()
+
+
+def test_a_rule_looks_at_all_shots_again_or_at_some():
+    with pytest.raises(QecError, match="not both"):
+        CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2), agree=0.9)
+    with pytest.raises(QecError, match=r"threshold=0\.3"):
+        CommitRule(0.5, agree=0.3)
+
+
 def test_second_looks_begin_at_their_first_distance(our_circuit):
     steps = [((7, 0.05, gap), (9, 0.05, gap)) for gap in (0.4, 0.2)]
     rule = CommitRule(0.5, 0.1, second=SecondLook(0.9, *steps))
@@ -232,7 +263,9 @@ def test_events_of_every_look_are_counted(our_circuit, tmp_path):
         decoder = Decoder.from_dem(dem, predecoder=path)
         parts[label] = decoder.predecode(dets), decoder.match(dets, decoder.predecode(dets)), dets
     (_, both, _), (first, once, dets), (again, _, _) = parts.values()
-    expected = first.residual.sum(dtype=int) + again.residual[once.fell_back].sum(dtype=int)
+    decides = SpaceTimeLattice.from_circuit(circuit).sector == MEMORY
+    first, again, dets = (part[:, decides] for part in (first.residual, again.residual, dets))
+    expected = first.sum(dtype=int) + again[once.fell_back].sum(dtype=int)
     expected += dets[both.fell_back].sum(dtype=int)
     assert counts["both"][f"events_left:{name}"] == expected
     assert counts["both"][f"fallbacks:{name}"] == both.fell_back.sum()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qec.code import ORIENTATIONS
+from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.predecoder import sparse
+from qec.predecoder.correction import Predecoder
 from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.muon import orthogonalised
+
+each_basis = pytest.mark.parametrize("basis", ["X", "Z"])
+each_orientation = pytest.mark.parametrize("orientation", ORIENTATIONS)
 
 
 def _network(**arguments: object) -> PreDecoderNetwork:
@@ -19,6 +27,9 @@ def _network(**arguments: object) -> PreDecoderNetwork:
     for conv in network.convolutions():
         torch.nn.init.normal_(conv.bias, std=0.3)
     return network
+
+
+KINDS = [{}, {"separable": True, "memory_only": True}]
 
 
 def _inputs(shots: int, shape: tuple[int, int, int], rate: float, seed: int) -> tuple:
@@ -35,6 +46,8 @@ def _inputs(shots: int, shape: tuple[int, int, int], rate: float, seed: int) -> 
             "layers": st.integers(2, 4),
             "activation": st.sampled_from(["relu", "gelu", "silu"]),
             "residual": st.booleans(),
+            "separable": st.booleans(),
+            "memory_only": st.booleans(),
         }
     ),
     shots=st.integers(1, 5),
@@ -59,8 +72,9 @@ def test_logits_and_gradients_are_those_of_dense_convolutions(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_shots_in_passes_are_the_same_bit_for_bit(monkeypatch) -> None:
-    network = _network()
+@pytest.mark.parametrize("kind", KINDS)
+def test_shots_in_passes_are_the_same_bit_for_bit(kind, monkeypatch) -> None:
+    network = _network(**kind)
     events, static = _inputs(9, (4, 3, 3), 0.1, 1)
     with torch.inference_mode():
         whole = network(events, static)
@@ -68,8 +82,9 @@ def test_shots_in_passes_are_the_same_bit_for_bit(monkeypatch) -> None:
         assert torch.equal(network(events, static), whole)
 
 
-def test_bfloat16_comes_close_to_float32() -> None:
-    network = _network()
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_comes_close_to_float32(kind) -> None:
+    network = _network(**kind)
     events, static = _inputs(9, (4, 3, 3), 0.1, 1)
     with torch.inference_mode():
         exact = network(events, static)
@@ -107,3 +122,40 @@ def test_muon_makes_updates_nearly_orthogonal(shape) -> None:
     assert (values > 0.6).all()
     assert (values < 1.3).all()
     torch.testing.assert_close(orthogonalised(1e-3 * u * spread @ v), update, rtol=1e-3, atol=1e-3)
+
+
+@each_basis
+@each_orientation
+def test_memory_only_leaves_the_other_checks_alone(our_circuit, basis, orientation) -> None:
+    """It tells all that memory checks see, and what it tells flips no other check."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 3, basis, 0.01, orientation))
+    network = _network(memory_only=True, separable=True)
+    torch.nn.init.constant_(network.head.bias, 0.0)
+    bound = Predecoder(network, CommitRules.same(0.5)).bind(lattice)
+    table = bound.incidence
+    flipped = np.unique(table.detector[lattice.sector == MEMORY])
+    channels = flipped[flipped < table.num_bits] // np.prod(bound.grid.shape)
+    assert set(channels) == set(network.bits)
+    dets = (np.random.default_rng(3).random((200, lattice.num_detectors)) < 0.1).view(np.uint8)
+    found = bound.apply(dets, CommitRule(0.5))[0]
+    changed = (found.residual != dets).any(axis=0)
+    assert changed[lattice.sector == MEMORY].any()
+    assert not changed[lattice.sector != MEMORY].any()
+
+
+def test_events_of_memory_checks_have_features_of_their_own() -> None:
+    """Other events are seen by the first layer, and by no more."""
+    network = _network(memory_only=True)
+    events = torch.zeros(3, EVENT_CHANNELS, 1, 1, 5)
+    events[:, 1, 0, 0, 0] = 1  # memory
+    events[1, 0, 0, 0, 1] = 1  # other, beside it
+    events[2, 0, 0, 0, 2] = 1  # other, farther than a kernel
+    with torch.inference_mode():
+        alone, beside, farther = network(events, torch.zeros(1, STATIC_CHANNELS, 1, 1, 5))
+    assert not torch.equal(alone, beside)
+    assert torch.equal(alone, farther)
+
+
+def test_memory_only_needs_active_only() -> None:
+    with pytest.raises(ValueError, match="active_only"):
+        PreDecoderNetwork(memory_only=True)

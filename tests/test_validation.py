@@ -17,6 +17,7 @@ from qec.code import RotatedSurfaceCode
 from qec.config import load_config
 from qec.decoder import Decoder
 from qec.errors import PREEMPTED_STATUS, Preempted, QecError
+from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.pool import results
 from qec.predecoder.checkpoint import load_predecoder
@@ -62,6 +63,7 @@ def test_counts_are_those_of_the_decoders(network) -> None:
         return (Decoder.from_circuit(circuit, **options).decode_batch(dets) != truth)[:, 0]
 
     uncorrelated, correlated = errors(), errors(correlated=True)
+    decides = SpaceTimeLattice.from_circuit(circuit).sector == MEMORY
 
     def check(counts: Counts, own: np.ndarray, gap: float) -> None:
         assert counts.shots == SHOTS_PER_PASS
@@ -69,7 +71,7 @@ def test_counts_are_those_of_the_decoders(network) -> None:
         assert counts.correlated == correlated.sum()
         assert counts.errors == own.sum()
         assert counts.differ == (own != correlated).sum()
-        assert counts.before == dets.sum()
+        assert counts.before == dets[:, decides].sum()
         assert (counts.fallbacks > 0) == (gap > 0)
 
     for counts, name in zip(found, tried.tried.named(), strict=True):
@@ -84,6 +86,19 @@ def test_counts_are_those_of_the_decoders(network) -> None:
             rule = CommitRule(0.5, 0.2, second=SecondLook(0.9, name["doubt"], name["gap"]))
             own = errors(predecoder=Predecoder(network, CommitRules(rule, rule)))
             check(Counts(*counts), own, name["gap"])
+    # Two looks at all shots.
+    tried = trial(network, tried=CANDIDATES._replace(agree=0.97))
+    found = count(Pass(tried, 0, SHOTS_PER_PASS))
+    for counts, name in zip(found, tried.tried.named(), strict=True):
+        rule = CommitRule(**name, agree=0.97)
+        decoder = Decoder.from_circuit(
+            circuit, predecoder=Predecoder(network, CommitRules(rule, rule))
+        )
+        predecoded = decoder.predecode(dets)
+        matched = decoder.match(dets.view(np.uint8), predecoded)
+        check(Counts(*counts), matched.flips != truth[:, 0], 1.0)
+        left = [predecoded.residual, predecoded.cautious.residual, dets[matched.fell_back]]
+        assert Counts(*counts).after == sum(part[:, decides].sum() for part in left)
 
 
 def test_passes_do_not_depend_on_what_was_decoded_before(network) -> None:
@@ -105,6 +120,7 @@ def test_what_decides_the_counts_is_in_their_key(network) -> None:
         trial(network, tried=Tried((0.5,), (0.0, 0.3))),
         trial(network, tried=Tried((0.5, 0.9), (0.0, 0.4))),
         trial(network, tried=CANDIDATES._replace(second=True)),
+        trial(network, tried=CANDIDATES._replace(agree=0.97)),
         trial(network, circuit=trial(network).circuit.replace("0.01", "0.011")),
     ]
     other = load_predecoder("fast").network

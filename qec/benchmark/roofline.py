@@ -47,19 +47,20 @@ class Roofline:
         Args:
             events: (B, 4, T, Y, X), as ``bound`` makes them.
         """
-        active = (events != 0).any(dim=1, keepdim=True).float()
-        everywhere = torch.ones_like(active)
         network = bound.network
-        reads = [everywhere, *[active] * (len(network.hidden) + 1)]
-        writes = [*[active] * (len(network.hidden) + 1), everywhere]
+        active = network.active(events)[:, None].float()
+        everywhere = torch.ones_like(active)
+        convolutions = network.convolutions()
+        reads = [everywhere, *[active] * (len(convolutions) - 1)]
+        writes = [*[active] * (len(convolutions) - 1), everywhere]
         multiply_adds = moved = 0.0
-        for conv, read, written in zip(network.convolutions(), reads, writes, strict=True):
+        for conv, read, written in zip(convolutions, reads, writes, strict=True):
             if not network.active_only:
                 read = written = everywhere
             outputs, inputs, *kernel = conv.shape
             taps = conv3d(read, read.new_ones(1, 1, *kernel), padding=kernel[0] // 2) * written
             multiply_adds += outputs * inputs * taps.sum().item()
-            values = outputs * written.sum() + inputs * read.sum()
+            values = outputs * written.sum() + inputs * conv.groups * read.sum()
             moved += values.item() * events.element_size()
         return max(multiply_adds / self.multiply_adds, moved / self.bytes) / len(events)
 

@@ -148,8 +148,8 @@ class BoundPredecoder:
         Args:
             detectors: uint8 (B, num_detectors).
         """
-        looks = [look for rule in rules for look in (rule, rule.second) if look is not None]
-        left = {look.cut: np.empty_like(detectors) for look in looks}
+        cuts = [cut for rule in rules for cut in (rule.cut, rule.other_cut) if cut is not None]
+        left = {cut: np.empty_like(detectors) for cut in cuts}
         committed = {cut: np.empty(len(detectors), dtype=np.uint8) for cut in left}
         sure = np.full(len(detectors), np.inf, dtype=np.float32)
         gap, asked = sure.copy(), any(rule.doubt for rule in rules)
@@ -168,8 +168,8 @@ class BoundPredecoder:
         done = []
         for rule in rules:
             doubts = gap if rule.doubt else sure
-            second = rule.second and look(rule.second.cut, doubts)
-            done.append(look(rule.cut, doubts)._replace(cautious=second))
+            other = None if rule.other_cut is None else look(rule.other_cut, doubts)
+            done.append(look(rule.cut, doubts)._replace(cautious=other))
         return done
 
     def gap(self, logits: torch.Tensor) -> np.ndarray:

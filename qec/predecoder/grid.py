@@ -16,6 +16,8 @@ from qec.lattice import MEMORY, OTHER, SpaceTimeLattice
 EVENT_CHANNELS = 4
 STATIC_CHANNELS = 8
 CHAIN_CHANNELS = 12
+MEMORY_EVENTS = slice(1, 3)  # the channels of memory checks
+MEMORY_BITS = [0, 1, 2, 3, 9, 10]  # of the chain bits that memory checks see
 _TYPICAL_LOG_RATE = -3.0  # log detection rate in the middle of the useful range of noise
 
 

@@ -6,22 +6,32 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.grid import (
+    CHAIN_CHANNELS,
+    EVENT_CHANNELS,
+    MEMORY_BITS,
+    MEMORY_EVENTS,
+    STATIC_CHANNELS,
+)
 from qec.predecoder.sparse import SparseNetwork
 
+_NEVER = -20.0  # a logit
 _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
 
 
 class CubeConv(nn.Module):
-    """k x k x k convolution, same size out.  The kernel is kept as the matrix (out, in k^3).
+    """k x k x k convolution, same size out; its kernel is the matrix (out, in k^3 / groups).
 
     That is the shape in which Muon orthogonalises its update.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, gain: float = 1.0, groups: int = 1
+    ) -> None:
         super().__init__()
-        self.shape = (outputs, inputs, kernel, kernel, kernel)
-        fan_in = inputs * kernel**3
+        self.groups = groups
+        self.shape = (outputs, inputs // groups, kernel, kernel, kernel)
+        fan_in = self.shape[1] * kernel**3
         self.weight = nn.Parameter(torch.randn(outputs, fan_in) * gain * (2 / fan_in) ** 0.5)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
@@ -30,9 +40,9 @@ class CubeConv(nn.Module):
         if _takes_onednn(x):
             kernel, bias = kernel.to(x.dtype), self.bias.to(x.dtype)
             return torch.ops.aten.mkldnn_convolution(
-                x, kernel, bias, [reach] * 3, [1] * 3, [1] * 3, 1
+                x, kernel, bias, [reach] * 3, [1] * 3, [1] * 3, self.groups
             )
-        return functional.conv3d(x, kernel, self.bias, padding=reach)
+        return functional.conv3d(x, kernel, self.bias, padding=reach, groups=self.groups)
 
 
 def _takes_onednn(x: torch.Tensor) -> bool:
@@ -50,6 +60,30 @@ def _takes_onednn(x: torch.Tensor) -> bool:
     )
 
 
+class SeparableConv(nn.Module):
+    """A convolution of each channel by itself, then two matrices on each cell.
+
+    Between active cells it takes 0.3 of the multiply-adds of a ``CubeConv`` (the order of
+    ConvNeXt: Liu et al., CVPR 2022, arXiv:2201.03545).
+    """
+
+    def __init__(self, width: int, kernel: int, activation: str, gain: float) -> None:
+        super().__init__()
+        self.activation = _ACTIVATIONS[activation]
+        self.around = CubeConv(width, width, kernel, groups=width)
+        with torch.no_grad():  # at first each cell sees itself best
+            self.around.weight[:, kernel**3 // 2] += 1
+        self.within = CubeConv(width, width, kernel=1)
+        self.out = CubeConv(width, width, kernel=1, gain=gain)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.activation(self.within(self.activation(self.around(x)))))
+
+    def parts(self) -> tuple[CubeConv, CubeConv, CubeConv]:
+        """In the order in which they are computed."""
+        return self.around, self.within, self.out
+
+
 class PreDecoderNetwork(nn.Module):
     """Detection events -> logits of the canonical error chain, cell by cell.
 
@@ -62,9 +96,13 @@ class PreDecoderNetwork(nn.Module):
         residual: add each hidden layer to its input.
         active_only: have features in cells that hold events only.  On CPUs such a network computes
             nothing elsewhere (``qec.predecoder.sparse``).
+        separable: hidden layers are ``SeparableConv``.
+        memory_only: have features in cells with events of memory checks only, and tell only the
+            chain bits that those checks see: all that decides the observable.  Events of the other
+            checks are input.
 
     Raises:
-        ValueError: width or layers too small, or an even kernel.
+        ValueError: width or layers too small, an even kernel, or memory_only without active_only.
     """
 
     def __init__(
@@ -75,8 +113,12 @@ class PreDecoderNetwork(nn.Module):
         activation: str = "relu",
         residual: bool = True,
         active_only: bool = False,
+        separable: bool = False,
+        memory_only: bool = False,
     ) -> None:
         super().__init__()
+        if memory_only and not active_only:
+            raise ValueError("memory_only needs active_only")
         if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
             raise ValueError(
                 f"width={width} must be >= 1, layers={layers} >= 2 and kernel={kernel} odd"
@@ -84,14 +126,20 @@ class PreDecoderNetwork(nn.Module):
         self.activation = _ACTIVATIONS[activation]
         self.residual = residual
         self.active_only = active_only
+        self.separable = separable
+        self.memory_only = memory_only
         self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
         # What does not depend on the shot enters apart, so that a decoder computes it once.
         self.stem_static = CubeConv(STATIC_CHANNELS, width, kernel, gain=0.5)
         gain = (layers - 2) ** -0.5 if residual and layers > 2 else 1.0
         self.hidden = nn.ModuleList(
-            CubeConv(width, width, kernel, gain=gain) for _ in range(layers - 2)
+            SeparableConv(width, kernel, activation, gain)
+            if separable
+            else CubeConv(width, width, kernel, gain=gain)
+            for _ in range(layers - 2)
         )
-        self.head = CubeConv(width, CHAIN_CHANNELS, kernel, gain=0.1)
+        bits = len(MEMORY_BITS) if memory_only else CHAIN_CHANNELS
+        self.head = CubeConv(width, bits, kernel, gain=0.1)
         nn.init.constant_(self.head.bias, -4.0)  # errors are rare
 
     def forward(self, events: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
@@ -108,19 +156,40 @@ class PreDecoderNetwork(nn.Module):
         """As ``from_static_features``, by convolutions over all cells."""
         h = self.stem(events) + features
         if self.active_only:
-            active = (events != 0).any(dim=1, keepdim=True).to(h.dtype)
+            active = self.active(events)[:, None].to(h.dtype)
             h = h * active
         for conv in self.hidden:
             update = conv(self.activation(h))
             if self.active_only:
                 update = update * active
             h = h + update if self.residual else update
-        return self.head(self.activation(h))
+        return self.all_bits(self.head(self.activation(h)))
+
+    def active(self, events: torch.Tensor) -> torch.Tensor:
+        """events (B, 4, T, Y, X) -> bool (B, T, Y, X), the cells that have features."""
+        return (events[:, MEMORY_EVENTS] if self.memory_only else events).ne(0).any(dim=1)
+
+    def all_bits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of ``bits`` -> (B, 12, T, Y, X), of all; what is not told is never committed."""
+        if not self.memory_only:
+            return logits
+        spacelike, timelike = logits[:, :4], logits[:, 4:]
+        silent = torch.full_like(logits[:, :1], _NEVER)
+        between = silent.expand(-1, 5, -1, -1, -1)
+        return torch.cat([spacelike, between, timelike, silent], dim=1)
+
+    @property
+    def bits(self) -> list[int] | slice:
+        """The chain channels that the network tells."""
+        return MEMORY_BITS if self.memory_only else slice(None)
 
     def extra_repr(self) -> str:
         """What the shapes of the layers do not tell."""
         name = self.activation.__name__
-        return f"activation={name}, residual={self.residual}, active_only={self.active_only}"
+        return (
+            f"activation={name}, residual={self.residual}, active_only={self.active_only}, "
+            f"separable={self.separable}, memory_only={self.memory_only}"
+        )
 
     @property
     def reach(self) -> int:
@@ -133,4 +202,14 @@ class PreDecoderNetwork(nn.Module):
 
     def convolutions(self) -> list[CubeConv]:
         """From events to logits; what does not depend on the shot stays out."""
-        return [self.stem, *self.hidden, self.head]
+        hidden = [part for layer in self.hidden for part in self._parts(layer)]
+        return [self.stem, *hidden, self.head]
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights for Muon: of hidden convolutions that mix channels."""
+        parts = [part for layer in self.hidden for part in self._parts(layer)]
+        return [part.weight for part in parts if part.groups == 1]
+
+    @staticmethod
+    def _parts(layer: CubeConv | SeparableConv) -> tuple[CubeConv, ...]:
+        return layer.parts() if isinstance(layer, SeparableConv) else (layer,)

@@ -13,6 +13,7 @@ import torch
 
 from qec import chain as chains
 from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
+from qec.predecoder.kernels import left_after
 from qec.runs import place_in_run
 
 
@@ -80,6 +81,7 @@ class Residual:
         flips[place, place_in_run(count)] = detector
         logical = np.zeros(table.num_bits, dtype=np.uint8)
         logical[table.channels_last(table.observable)] = 1
+        self._tables = flips, logical
         self._flips = torch.from_numpy(flips).to(device)
         self._logical = torch.from_numpy(logical).to(device)
 
@@ -95,8 +97,19 @@ class Residual:
         Returns:
             uint8 (B, num_detectors), uint8 (B,).
         """
+        bits = committed.movedim(1, -1).flatten(1)
+        if detectors.device.type != "cpu":
+            return self.by_tensors(detectors, bits)
+        arrays = detectors.contiguous().numpy(), bits.contiguous().numpy()
+        left, flipped = left_after(*arrays, *self._tables)
+        return torch.from_numpy(left), torch.from_numpy(flipped)
+
+    def by_tensors(
+        self, detectors: torch.Tensor, bits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same on any device, of bits (B, T Y X 12)."""
         shots = len(detectors)
-        shot, place = committed.movedim(1, -1).flatten(1).nonzero().unbind(1)
+        shot, place = bits.nonzero().unbind(1)
         width = self._detectors + 1
         flipped = (self._flips[place] + (width * shot)[:, None]).flatten()
         events = torch.bincount(flipped, minlength=shots * width).view(shots, width)

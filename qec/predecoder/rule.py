@@ -70,6 +70,9 @@ class CommitRule:
         members: of the ensemble that then decodes (see ``qec.ensemble``); 1: no ensemble.
         second: stands for ``gap`` where whole shots are decoded; None: there is no second look.
             Windows look once.
+        agree: probability above which a chain bit is committed at another look at every shot: those
+            that the two decide differently fall back, too.  None: there is no other look.  As with
+            ``second``, windows look once; a rule has one of the two.
 
     Raises:
         QecError: a value out of range.
@@ -79,10 +82,15 @@ class CommitRule:
     gap: Gap = 0.0
     members: int = 1
     second: SecondLook | None = None
+    agree: float | None = None
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
         object.__setattr__(self, "gap", _checked_gap(self.gap))
+        if self.agree is not None:
+            _check_threshold(self.agree)
+            if self.second is not None:
+                raise QecError("a commit rule has a second look or an agree, not both.")
         if isinstance(self.second, dict):
             object.__setattr__(self, "second", SecondLook(**self.second))
         whole = isinstance(self.members, int) and _is_number(self.members)
@@ -99,6 +107,18 @@ class CommitRule:
         """Below it a shot is not decoded by its residual alone."""
         return self.gap if self.second is None else self.second.doubt
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether any shot is decoded anew."""
+        return self.doubt > 0 or self.agree is not None
+
+    @property
+    def other_cut(self) -> float | None:
+        """The logit above which a chain bit is committed at the other look, if there is one."""
+        if self.agree is not None:
+            return _logit(self.agree)
+        return None if self.second is None else self.second.cut
+
     def on(
         self, lattice: SpaceTimeLattice, fallback: bool = True, *, once: bool = False
     ) -> CommitRule:
@@ -107,17 +127,17 @@ class CommitRule:
         Args:
             lattice: whose distance, and whose error model's noise, tell them.
             fallback: whether doubtful shots are decoded anew.
-            once: without a second look.
+            once: without another look.
         """
         if not fallback:
-            return dataclasses.replace(self, gap=0.0, second=None)
-        second = None if once else self.second
+            return dataclasses.replace(self, gap=0.0, second=None, agree=None)
+        second, agree = (None, None) if once else (self.second, self.agree)
         if second is not None and isinstance(second.doubt, tuple):
             second = second if lattice.distance >= second.doubt[0][0] else None
         if second is not None:
             at = {"doubt": _gap_on(second.doubt, lattice), "gap": _gap_on(second.gap, lattice)}
             second = dataclasses.replace(second, **at)
-        return dataclasses.replace(self, gap=_gap_on(self.gap, lattice), second=second)
+        return dataclasses.replace(self, gap=_gap_on(self.gap, lattice), second=second, agree=agree)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +170,7 @@ class Predecoded(NamedTuple):
         committed: uint8 (B,), flips of observable 0 by the corrections that it commits.
         gap: float32 (B,), the network's logical gap in nats (``qec.predecoder.network_gap``);
             infinite where there is none or nobody asked.
-        cautious: the same for a second look; None: there is none.
+        cautious: the same for another look; None: there is none.
     """
 
     residual: np.ndarray

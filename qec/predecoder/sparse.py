@@ -18,12 +18,14 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch.nn import functional
 
+from qec.predecoder import kernels
+from qec.predecoder.grid import EVENT_CHANNELS, MEMORY_EVENTS
+
 if TYPE_CHECKING:
-    from qec.predecoder.network import CubeConv, PreDecoderNetwork
+    from qec.predecoder.network import CubeConv, PreDecoderNetwork, SeparableConv
 
 _CELLS_PER_PASS = 4096  # so that what a convolution gathers stays within a few MB
 
@@ -60,39 +62,71 @@ class SparseNetwork:
     def __init__(
         self, network: PreDecoderNetwork, features: torch.Tensor, dtype: torch.dtype
     ) -> None:
+        self._network = network
         self._activation, self._residual = network.activation, network.residual
         self._size = network.stem.shape[-1]
-        self._stem, *self._hidden, self._head = (
-            Kernel.of(conv, dtype) for conv in network.convolutions()
-        )
+        self._features = np.ones(EVENT_CHANNELS, dtype=np.bool_)
+        if network.memory_only:
+            self._features[:] = False
+            self._features[MEMORY_EVENTS] = True
+        self._stem, self._head = (Kernel.of(conv, dtype) for conv in (network.stem, network.head))
+        kind = _Separable if network.separable else _Mixing
+        self._hidden = [kind(layer, dtype) for layer in network.hidden]
         # T Y X, width: what the first convolution starts from in each cell.
         self._static = features[0].flatten(1).t().to(dtype) + self._stem.bias
 
     def __call__(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X), some shots at a time."""
-        active = (events != 0).any(dim=1)
-        shots = max(1, _CELLS_PER_PASS * len(events) // max(int(active.sum()), 1))
-        parts = [
-            self._one_pass(*part)
-            for part in zip(events.split(shots), active.split(shots), strict=True)
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        cells = max(int(self._network.active(events).sum()), 1)
+        shots = max(1, _CELLS_PER_PASS * len(events) // cells)
+        parts = [self._one_pass(part) for part in events.split(shots)]
+        logits = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return self._network.all_bits(logits)
 
-    def _one_pass(self, events: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        cells = ActiveCells(active, self._size)
-        start = self._static.index_select(0, cells.cell)
-        h = _first(self._stem, events.to(start.dtype), start, cells)
-        for kernel in self._hidden:
-            update = _Convolution.apply(self._activation(h), kernel.taps, cells) + kernel.bias
+    def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
+        cells = ActiveCells(events, self._features, self._size)
+        events_seen, first = cells.around()
+        taps = self._stem.taps.flatten(0, 1)
+        h = functional.embedding_bag(events_seen, taps, first, mode="sum")
+        h = h + self._static.index_select(0, cells.cell)
+        for layer in self._hidden:
+            update = layer(self._activation(h), cells)
             h = h + update if self._residual else update
         return _last(self._head, self._activation(h), cells)
 
 
+class _Mixing:
+    """A ``CubeConv`` between hidden channels."""
+
+    def __init__(self, conv: CubeConv, dtype: torch.dtype) -> None:
+        self._kernel = Kernel.of(conv, dtype)
+
+    def __call__(self, x: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
+        return _Convolution.apply(x, self._kernel.taps, cells) + self._kernel.bias
+
+
+class _Separable:
+    """A ``SeparableConv``."""
+
+    def __init__(self, layer: SeparableConv, dtype: torch.dtype) -> None:
+        self._activation = layer.activation
+        around, *matrices = (Kernel.of(conv, dtype) for conv in layer.parts())
+        self._around = Kernel(around.taps[:, 0], around.bias)
+        self._matrices = [Kernel(matrix.taps[0], matrix.bias) for matrix in matrices]
+
+    def __call__(self, x: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
+        x = _ChannelByChannel.apply(x, *self._around, cells)
+        for matrix in self._matrices:
+            x = torch.addmm(matrix.bias, self._activation(x), matrix.taps)
+        return x
+
+
 class ActiveCells:
-    """Which cells hold events, and which of them are neighbours.
+    """Which cells have features, and which of them are neighbours.
 
     Args:
-        active: bool (B, T, Y, X), the cells with events.
+        events: (B, 4, T, Y, X).
+        features: bool (4,), the channels whose events give a cell features.
         size: k, odd, of the kernels.
 
     Attributes:
@@ -101,97 +135,97 @@ class ActiveCells:
         cell: int64 (n,), which cell of its shot each is.
         place: int64 (n,), where each is in the flattened padded volume.
         step: int64 (k^3,), how far each tap leads there.
-        source: int64 (P,), which cell each pair reads; the pairs are in order of taps.
-        runs: of each tap but the middle one that has pairs, (tap, start, end) of them.
-        order, start: int32 (P,) and (n,): pairs by the cell that reads, and where its pairs start.
+        source, tap: int64 (P,), which cell each pair reads, by which tap; the pairs are in order of
+            the cells that read.
+        start: int64 (n + 1,), where the pairs of each cell that reads begin.
     """
 
-    def __init__(self, active: torch.Tensor, size: int) -> None:
+    def __init__(self, events: torch.Tensor, features: np.ndarray, size: int) -> None:
         self.margin = size // 2
-        around = functional.pad(active, (self.margin,) * 6)
-        self.padded = around.shape
-        self.cell = active.flatten().nonzero().squeeze(1) % active[0].numel()
-        self.place = around.flatten().nonzero().squeeze(1)
-        strides = torch.tensor([math.prod(self.padded[axis:]) for axis in (2, 3, 4)])
+        shots, _, *volume = events.shape
+        self.padded = (shots, *(extent + 2 * self.margin for extent in volume))
+        seen = np.zeros(self.padded, dtype=np.uint8)
+        number = np.full(self.padded, -1, dtype=np.int32)
+        last = events.movedim(1, -1).to(torch.uint8).contiguous().numpy()
+        cell, self.place = kernels.active_cells(last, features, self.margin, seen, number)
+        self.cell = torch.from_numpy(cell)
+        strides = [math.prod(self.padded[axis:]) for axis in (2, 3, 4)]
         self.step = _offsets(size) @ strides
+        self._seen = seen.ravel()
+        self.source, self.tap, self.start = kernels.pairs(number.ravel(), self.place, self.step)
 
-        n = len(self.place)
-        number = torch.full((around.numel(),), -1)
-        number[self.place] = torch.arange(n)
-        half = len(self.step) // 2  # what tap k reads one way, tap k^3 - 1 - k reads the other
-        neighbour = number.take(self.place + self.step[:half, None])
-        found = neighbour >= 0
-        pair = found.flatten().nonzero().squeeze(1)
-        here, there = pair % n, neighbour.take(pair)
-        self.source, target = torch.cat([there, here]), torch.cat([here, there])
-        ends = found.sum(dim=1).cumsum(0).tolist()
-        runs = list(zip(range(half), [0, *ends], ends, strict=False))
-        runs += [(2 * half - k, len(here) + start, len(here) + end) for k, start, end in runs]
+    def around(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the first convolution sees, as ``kernels.stem_inputs``."""
+        found, start = kernels.stem_inputs(self._seen, self.place, self.step)
+        return torch.from_numpy(found), torch.from_numpy(start)
+
+    @functools.cached_property
+    def by_tap(self) -> PairsByTap:
+        return PairsByTap(self)
+
+
+class PairsByTap:
+    """The pairs of active cells once more, in order of taps.
+
+    Attributes:
+        source: int64 (P,), which cell each pair reads.
+        runs: of each tap but the middle one that has pairs, (tap, start, end) of them.
+        order, start: int64 (P,) and (n,): pairs by the cell that reads, and where its pairs start.
+    """
+
+    def __init__(self, cells: ActiveCells) -> None:
+        # What tap k reads one way, tap k^3 - 1 - k reads the other: half of all pairs on.
+        taps = len(cells.step)
+        rank = np.where(cells.tap < taps // 2, cells.tap, taps // 2 + taps - 1 - cells.tap)
+        by_tap = np.argsort(rank, kind="stable")
+        self.source = torch.from_numpy(cells.source[by_tap])
+        order = np.empty_like(by_tap)
+        order[by_tap] = np.arange(len(order))
+        self.order, self.start = torch.from_numpy(order), torch.from_numpy(cells.start[:-1])
+        count = np.bincount(rank, minlength=taps - 1)
+        ends = count.cumsum()
+        tap = [*range(taps // 2), *range(taps - 1, taps // 2, -1)]
+        runs = zip(tap, (ends - count).tolist(), ends.tolist(), strict=True)
         self.runs = [run for run in runs if run[1] < run[2]]
-        by_target = _gathering(target, n).tocsr()  # sorts by counting
-        self.order = torch.from_numpy(by_target.indices)
-        self.start = torch.from_numpy(by_target.indptr[:-1])
+
+    def add_up(self, terms: torch.Tensor) -> torch.Tensor:
+        """(P, channels), one of each pair -> (n, channels), sums for the cells that read."""
+        return functional.embedding_bag(self.order, terms, self.start, mode="sum")
 
 
 @functools.cache
-def _offsets(size: int) -> torch.Tensor:
+def _offsets(size: int) -> np.ndarray:
     """int64 (k^3, 3), where the taps of a kernel lead."""
     reach = size // 2
-    return torch.tensor(list(itertools.product(range(-reach, reach + 1), repeat=3)))
-
-
-def _gathering(target: torch.Tensor, size: int) -> scipy.sparse.csc_array:
-    """int64 (m,) -> the matrix (size, m) that adds up what has the same target."""
-    ones = np.ones(len(target), dtype=np.float32)
-    return scipy.sparse.csc_array(
-        (ones, target.numpy(), np.arange(len(target) + 1)), shape=(size, len(target))
-    )
-
-
-def _first(
-    kernel: Kernel, events: torch.Tensor, start: torch.Tensor, cells: ActiveCells
-) -> torch.Tensor:
-    """``start``, (n, width), and the first convolution in active cells, without its bias."""
-    around = functional.pad(events.movedim(1, -1), (0, 0, *(cells.margin,) * 6))
-    # The four events of a cell, a byte each, move as one number.
-    together = around.to(torch.uint8).flatten().view(torch.int32)
-    seen = together.take(cells.place[:, None] + cells.step).view(torch.uint8)
-    return torch.addmm(start, seen.to(start.dtype), kernel.taps.flatten(0, 1))
+    return np.array(list(itertools.product(range(-reach, reach + 1), repeat=3)))
 
 
 def _last(kernel: Kernel, h: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
     """The last convolution, in all cells: (B, outputs, T, Y, X)."""
-    outputs = len(kernel.bias)
-    # Seen from its source, a tap leads the other way.
-    target = (cells.place[:, None] - cells.step).flatten()
-    terms = (h @ kernel.taps.permute(1, 0, 2).flatten(1)).view(-1, outputs)
-    logits = _Sums.apply(terms, target, math.prod(cells.padded))
+    terms = h @ kernel.taps.permute(1, 0, 2).flatten(1)
+    logits = _Scattered.apply(terms.view(len(h), *kernel.taps.shape[::2]), cells)
     inner = slice(cells.margin, -cells.margin or None)
-    logits = logits.view(*cells.padded, outputs)[:, inner, inner, inner] + kernel.bias
+    logits = logits.view(*cells.padded, -1)[:, inner, inner, inner] + kernel.bias
     return logits.movedim(-1, 1)
 
 
-class _Sums(torch.autograd.Function):
-    """terms (m, outputs), target int64 (m,) -> (size, outputs), sums of those with each target.
-
-    As ``index_add``, which takes five times as long.
-    """
+class _Scattered(torch.autograd.Function):
+    """terms (n, k^3, outputs) -> (cells of the padded volume, outputs): ``kernels.scatter``."""
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        terms: torch.Tensor,
-        target: torch.Tensor,
-        size: int,
+        ctx: torch.autograd.function.FunctionCtx, terms: torch.Tensor, cells: ActiveCells
     ) -> torch.Tensor:
-        ctx.save_for_backward(target)
-        sums = _gathering(target, size) @ terms.detach().float().numpy()
+        ctx.cells = cells
+        size = math.prod(cells.padded)
+        sums = kernels.scatter(terms.detach().float().numpy(), cells.place, cells.step, size)
         return torch.from_numpy(sums).to(terms.dtype)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
-        (target,) = ctx.saved_tensors
-        return grad.index_select(0, target), None, None
+        # Seen from its source, a tap leads the other way.
+        target = ctx.cells.place[:, None] - ctx.cells.step
+        return grad[torch.from_numpy(target)], None
 
 
 class _Convolution(torch.autograd.Function):
@@ -207,22 +241,22 @@ class _Convolution(torch.autograd.Function):
         taps: torch.Tensor,
         cells: ActiveCells,
     ) -> torch.Tensor:
-        out, read = _convolve(x, taps, cells)
-        ctx.cells = cells
+        out, read = _convolve(x, taps, cells.by_tap)
+        ctx.pairs = cells.by_tap
         ctx.save_for_backward(x, taps, read)
         return out
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
-        cells: ActiveCells = ctx.cells
+        pairs: PairsByTap = ctx.pairs
         x, taps, read = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_x, grad_read = _convolve(grad, taps.flip(0).transpose(1, 2), cells)
+        grad_x, grad_read = _convolve(grad, taps.flip(0).transpose(1, 2), pairs)
         # Half of all pairs on is the one that reads the other way: its source is this one's target.
         half = len(read) // 2
         grad_taps = torch.zeros_like(taps)
         torch.mm(x.t(), grad, out=grad_taps[len(taps) // 2])
-        for tap, start, end in cells.runs:
+        for tap, start, end in pairs.runs:
             shift = half if start < half else -half
             grad_target = grad_read[start + shift : end + shift]
             torch.mm(read[start:end].t(), grad_target, out=grad_taps[tap])
@@ -230,14 +264,48 @@ class _Convolution(torch.autograd.Function):
 
 
 def _convolve(
-    x: torch.Tensor, taps: torch.Tensor, cells: ActiveCells
+    x: torch.Tensor, taps: torch.Tensor, pairs: PairsByTap
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum, (n, outputs), and what each pair reads, (P, inputs)."""
     out = x @ taps[len(taps) // 2]
-    read = x.index_select(0, cells.source)
+    read = x.index_select(0, pairs.source)
     if len(read):
         terms = out.new_empty(len(read), out.shape[1])
-        for tap, start, end in cells.runs:
+        for tap, start, end in pairs.runs:
             torch.mm(read[start:end], taps[tap], out=terms[start:end])
-        out += functional.embedding_bag(cells.order, terms, cells.start, mode="sum")
+        out += pairs.add_up(terms)
     return out, read
+
+
+class _ChannelByChannel(torch.autograd.Function):
+    """x (n, channels), taps (k^3, channels), bias (channels,) -> (n, channels)."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        x: torch.Tensor,
+        taps: torch.Tensor,
+        bias: torch.Tensor,
+        cells: ActiveCells,
+    ) -> torch.Tensor:
+        ctx.cells = cells
+        ctx.save_for_backward(x, taps)
+        return _depthwise(x, taps, bias, cells)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
+        x, taps = ctx.saved_tensors
+        cells: ActiveCells = ctx.cells
+        # A neighbour by one tap reads this cell by the opposite one.
+        grad_x = _depthwise(grad, taps.flip(0), taps.new_zeros(taps.shape[1]), cells)
+        arrays = (t.float().contiguous().numpy() for t in (x, grad))
+        grad_taps = kernels.tap_gradients(*arrays, cells.source, cells.tap, cells.start, len(taps))
+        return grad_x, torch.from_numpy(grad_taps).to(taps.dtype), grad.sum(dim=0), None
+
+
+def _depthwise(
+    x: torch.Tensor, taps: torch.Tensor, bias: torch.Tensor, cells: ActiveCells
+) -> torch.Tensor:
+    x32, taps32, bias32 = (t.detach().float().contiguous().numpy() for t in (x, taps, bias))
+    out = kernels.channel_by_channel(x32, cells.source, cells.tap, cells.start, taps32, bias32)
+    return torch.from_numpy(out).to(x.dtype)

@@ -15,6 +15,14 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
     # Features in cells with events only: 7 to 20 times faster on a CPU, and in training.
     "s6x64": {"width": 64, "layers": 6, "active_only": True},
     "s8x128": {"width": 128, "layers": 8, "active_only": True},
+    # The memory checks alone, by cheaper layers.
+    "q5x64": {
+        "width": 64,
+        "layers": 5,
+        "active_only": True,
+        "separable": True,
+        "memory_only": True,
+    },
     # Kernel, depth, width and activation of the paper's models, on packed cells.
     "m1": {"width": 128, "layers": 4, "activation": "gelu", "residual": False},
     "m2": {"width": 256, "layers": 4, "activation": "gelu", "residual": False},

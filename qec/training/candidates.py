@@ -15,7 +15,7 @@ import torch
 
 from qec.ensemble import EnsembleMatcher
 from qec.gap import GapMatcher
-from qec.lattice import SpaceTimeLattice
+from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.matching import Matcher, basis_split
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
@@ -32,7 +32,7 @@ class Counts(NamedTuple):
     correlated: int
     errors: int  # of the candidate
     differ: int  # shots on which just one of the candidate and correlated matching is wrong
-    before: int  # detection events
+    before: int  # detection events of memory checks
     after: int
     fallbacks: int
 
@@ -41,12 +41,13 @@ class Tried(NamedTuple):
     """Candidates: every threshold with every gap (see ``CommitRule``).
 
     Or second looks (see ``SecondLook``), by two thresholds: every doubt among the gaps with every
-    gap.
+    gap.  With ``agree`` that of ``CommitRule``.
     """
 
     thresholds: tuple[float, ...]
     gaps: tuple[float, ...]
     second: bool = False
+    agree: float | None = None
 
     def named(self) -> list[dict[str, float]]:
         """Each candidate, in order."""
@@ -125,11 +126,14 @@ class _AtWork:
         self._circuit = stim.Circuit(trial.circuit)
         lattice = SpaceTimeLattice.from_circuit(self._circuit)
         self._plain = Matcher(basis_split(lattice), correlated=False)
+        self._decisive = np.flatnonzero(lattice.sector == MEMORY)  # what decides is counted
         self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.tried.gaps))
         self._ensemble = EnsembleMatcher(lattice, trial.members)
         rules = CommitRules.same(0.5)
         self._bound = Predecoder(trial.network, rules).bind(lattice, trial.device)
         self._cuts = [CommitRule(threshold).cut for threshold in trial.tried.thresholds]
+        agree = trial.tried.agree
+        self._other_cut = None if agree is None else CommitRule(agree).cut
         self._rewind()
 
     def _rewind(self) -> None:
@@ -151,18 +155,15 @@ class _AtWork:
         """As the function of that name."""
         detectors, truth = self._shots(start, shots)
         events = torch.from_numpy(detectors).to(self._trial.device)
-        weight = detectors.sum(axis=1, dtype=np.int64)
+        weight = detectors.take(self._decisive, axis=1).sum(axis=1, dtype=np.int64)
         uncorrelated = self._plain.decode_batch(detectors) != truth
         correlated = self._ensemble.unperturbed.decode_batch(detectors) != truth
         logits = self._bound.logits(events)
         doubt = self._bound.gap(logits)
-        judged = []  # by each threshold
-        for cut in self._cuts:
-            left, flipped = self._bound.residual(events, logits > cut)
-            residual = left.cpu().numpy()
-            flips, found = self._with_gap.decode_batch(residual)
-            wrong = (flips ^ flipped.cpu().numpy()) != truth
-            judged.append(_Judged(residual.sum(axis=1), wrong, np.minimum(found, doubt)))
+        judged = [self._judged(events, logits, cut, truth, doubt) for cut in self._cuts]
+        if self._other_cut is not None:
+            other = self._judged(events, logits, self._other_cut, truth, doubt, gaps=False)
+            judged = [_agreeing(first, other) for first in judged]
         whole = correlated
         if self._trial.members > 1:
             whole = correlated.copy()
@@ -191,6 +192,22 @@ class _AtWork:
             )
         return np.array(counts, dtype=np.int64)
 
+    def _judged(
+        self,
+        events: torch.Tensor,
+        logits: torch.Tensor,
+        cut: float,
+        truth: np.ndarray,
+        doubt: np.ndarray,
+        gaps: bool = True,
+    ) -> _Judged:
+        left, flipped = self._bound.residual(events, logits > cut)
+        residual = left.cpu().numpy()
+        flips, found = self._with_gap.decode_batch(residual, np.inf if gaps else 0.0)
+        wrong = (flips ^ flipped.cpu().numpy()) != truth
+        seen = residual.take(self._decisive, axis=1)
+        return _Judged(seen.sum(axis=1, dtype=np.int64), wrong, np.minimum(found, doubt))
+
 
 class _Judged(NamedTuple):
     """Shots by what a threshold leaves, shapes (B,): events left, whether wrong, gap in nats."""
@@ -198,6 +215,12 @@ class _Judged(NamedTuple):
     left: np.ndarray
     wrong: np.ndarray
     gap: np.ndarray
+
+
+def _agreeing(first: _Judged, other: _Judged) -> _Judged:
+    """With another look at all shots; those that the two decide differently are in doubt."""
+    gap = np.where(first.wrong == other.wrong, first.gap, -np.inf)
+    return _Judged(first.left + other.left, first.wrong, gap)
 
 
 def _combined(first: _Judged, again: _Judged, doubtful: np.ndarray) -> _Judged:

@@ -18,7 +18,7 @@ _CARD = """\
 {parameters} parameters in {layers} convolutions; {cost:.2f} million multiply-adds per data qubit
 and round{sparse}.
 
-| decoder | commits above | whole syndrome to {matchings} at a gap |
+| decoder | commits above | whole syndrome to {matchings} at a logical gap |
 |---|---|---|
 | `predecoder+pymatching` | {uncorrelated.threshold} | {gap_uncorrelated} |
 | `predecoder+pymatching-correlated` | {correlated.threshold} | {gap_correlated} |
@@ -43,7 +43,7 @@ and round{sparse}.
 p = {validation_p}, seeds from {validation_seed}), which neither training nor any published figure
 uses. F and C: logical error rates of uncorrelated and of correlated matching alone over that of the
 rule, same shots, same (basis-split) error model; geometric means over the two bases.
-Events: detection events sampled over those that matching gets, residuals and whole syndromes. The
+Events: detection events of memory checks sampled over those that matching gets, residuals and whole syndromes. The
 gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
 whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: {rule_of_c}
 that with the highest F at {validation_density:g} times fewer events or more, or, where that gives no F of
@@ -122,6 +122,9 @@ def model_card(predecoder: Predecoder) -> str:
 
 def _gaps(rule: CommitRule) -> str:
     """The gaps in words."""
+    if rule.agree is not None:
+        differ = f"where another look (commits above {rule.agree:g}) decides differently"
+        return f"{differ}, and {_below(rule.gap)}"
     if rule.second is None:
         return _below(rule.gap)
     second = rule.second

@@ -73,13 +73,14 @@ def choose_rules(
     def with_earlier(new: list[dict], key: str) -> list[dict]:
         return _joined(new, earlier.get(key, ()))
 
-    loud = records(loud_p, Tried(settings.thresholds, (0.0, *settings.gaps)))
+    loud = records(loud_p, Tried(settings.thresholds, (0.0, *settings.gaps), agree=settings.agree))
     choice = pick_rules(with_earlier(loud, "validation"), settings)
     thresholds = tuple(sorted({rule.threshold for rule in vars(choice.rules).values()}))
     if quiet_p is not None:
-        quiet = records(quiet_p, Tried(thresholds, settings.quiet_gaps))
+        quiet = records(quiet_p, Tried(thresholds, settings.quiet_gaps, agree=settings.agree))
         choice = with_quiet_gaps(choice, with_earlier(quiet, "validation_quiet"), settings)
-    if not settings.second_look or choice.rules.uncorrelated.threshold == thresholds[-1]:
+    one_look = settings.agree is not None or not settings.second_look
+    if one_look or choice.rules.uncorrelated.threshold == thresholds[-1]:
         return choice
     second = second_looks(
         records(loud_p, Tried(thresholds, settings.gaps, second=True)),
@@ -287,7 +288,9 @@ def mean_log(values: Sequence[float]) -> float:
 
 def _rule(found: list[dict], settings: TrainSettings) -> CommitRule:
     steps = [(r["distance"], r["rate"], r["gap"]) for r in found]
-    return CommitRule(found[0]["threshold"], _rising(steps), settings.ensemble)
+    return CommitRule(
+        found[0]["threshold"], _rising(steps), settings.ensemble, agree=settings.agree
+    )
 
 
 def _rising(steps: list[tuple[int, float, float]]) -> tuple[tuple[int, float, float], ...]:

@@ -38,15 +38,15 @@ def teacher_batches(settings: TrainSettings, shots: int = 1024) -> list[Batch]:
 
 
 def mean_cross_entropy(network: PreDecoderNetwork, batches: list[Batch]) -> float:
-    """Binary cross-entropy in nats per visible chain bit, mean over all bits of the batches."""
+    """Binary cross-entropy in nats per visible chain bit that the network tells, their mean."""
     cpu = torch.device("cpu")
     total = bits = 0.0
     with torch.inference_mode(), autocast(cpu):
         for events, static, labels, valid in batches:
             for part in zip(events.split(256), labels.split(256), strict=True):
-                seen = valid.sum().item() * len(part[0])
+                seen = valid[network.bits].sum().item() * len(part[0])
                 logits = network(part[0].to(network_dtype(cpu)), static)
-                total += cross_entropy(logits, part[1], valid).item() * seen
+                total += cross_entropy(logits, part[1], valid, network.bits).item() * seen
                 bits += seen
     return total / bits
 

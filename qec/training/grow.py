@@ -17,17 +17,21 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
     """Overwrites the freshly initialised ``large`` so that it computes what ``small`` does.
 
     Raises:
-        QecError: ``large`` is narrower or shallower, differs in kernel, activation or cells, or
-            gains layers without being residual.
+        QecError: ``large`` is narrower or shallower, differs in anything else, gains layers without
+            being residual, or is separable and not the same.
     """
     old, new = _shape(small), _shape(large)
-    kept = ("kernel", "activation", "residual", "active_only")
+    if old == new:
+        large.load_state_dict(small.state_dict())
+        return
+    kept = ("kernel", "activation", "residual", "active_only", "separable", "memory_only")
     changed = any(new[key] != old[key] for key in kept)
     smaller = new["width"] < old["width"] or new["layers"] < old["layers"]
-    if changed or smaller or (new["layers"] > old["layers"] and not large.residual):
+    deeper = new["layers"] > old["layers"]
+    if changed or smaller or small.separable or (deeper and not large.residual):
         raise QecError(
-            f"a network of {old} cannot grow into one of {new}: keep kernel, activation, "
-            "residual and active_only, and make it wider or (if residual) deeper, never smaller."
+            f"a network of {old} cannot grow into one of {new}: keep all but width and layers, and "
+            "make it wider or (if residual) deeper, never smaller; separable ones do not grow."
         )
     with torch.no_grad():
         _embed(small.stem, large.stem)
@@ -46,6 +50,8 @@ def _shape(network: PreDecoderNetwork) -> dict[str, object]:
         "activation": network.activation.__name__,
         "residual": network.residual,
         "active_only": network.active_only,
+        "separable": network.separable,
+        "memory_only": network.memory_only,
     }
 
 

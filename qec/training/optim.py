@@ -16,7 +16,7 @@ def build_optimisers(
 
     With ``muon_lr`` None, AdamW for all.
     """
-    hidden = [] if settings.muon_lr is None else [conv.weight for conv in network.hidden]
+    hidden = [] if settings.muon_lr is None else network.hidden_matrices()
     chosen = {id(parameter) for parameter in hidden}
     rest = [p for p in network.parameters() if id(p) not in chosen]
     optimisers: list[torch.optim.Optimizer] = [

@@ -112,7 +112,7 @@ class Run:
         mixed = self.dtype == torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             logits = self.model(events.to(self.dtype), static)
-        loss = cross_entropy(logits, labels, valid)
+        loss = cross_entropy(logits, labels, valid, self.network.bits)
         loss.backward()
         return self.processes.mean(loss.detach())
 

@@ -66,6 +66,7 @@ class TrainSettings:
     validation_quiet_density_correlated: float
     validation_f: float
     validation_c: float | None
+    agree: float | None
     second_look: bool
     ensemble: int
     thresholds: tuple[float, ...]
@@ -157,6 +158,7 @@ def _number(inside: Callable[[float], bool]) -> Callable[[object], bool]:
 _FLAG = (lambda x: isinstance(x, bool), "true or false")
 _POSITIVE = (_number(lambda x: x > 0), "a number above 0")
 _STRENGTH = (_number(lambda x: 0 < x <= 1), "numbers above 0 and at most 1")
+_COMMIT = (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "out": (lambda x: isinstance(x, str) and Path(x).resolve().name != "", "the path of a folder"),
     "model": (lambda x: isinstance(x, str | dict), "a name or {width: 64, layers: 6}"),
@@ -192,7 +194,11 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "validation_f": _POSITIVE,
     "validation_c": (lambda x: x is None or _POSITIVE[0](x), f"null or {_POSITIVE[1]}"),
+    "agree": (
+        lambda x: x is None or _COMMIT[0](x),
+        "null or a probability in [0.5, 1)",
+    ),
     "ensemble": (_integer(1), "an integer >= 1"),
     **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
-    "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
+    "thresholds": _COMMIT,
 }
