@@ -253,6 +253,18 @@ def test_second_looks_on_request(tmp_path, monkeypatch, wanted) -> None:
         write_with_rules(fast.network, fast.metadata["model"], before, further, extend=True)
 
 
+def test_two_looks_on_request(tmp_path) -> None:
+    fast = load_predecoder("fast")
+    short = ("validation_shots=64", "thresholds=[0.5]", "gaps=[0.3]", "quiet_gaps=[0.4]")
+    asked = settings(tmp_path / "mine", *short, "agree=0.97", "validation_density=1")
+    asked.out.mkdir()
+    path = write_with_rules(fast.network, fast.metadata["model"], fast.metadata, asked)
+    for rule in vars(load_predecoder(path).rules).values():
+        assert (rule.threshold, rule.agree, rule.second) == (0.5, 0.97, None)
+    card = path.with_suffix(".md").read_text()
+    assert "where another look (commits above 0.97) decides differently, and below, d=3: " in card
+
+
 def _die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

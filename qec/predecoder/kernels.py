@@ -58,7 +58,7 @@ def pairs(
 
     Args:
         number: int32, flattened, as ``active_cells`` fills it.
-        place: int64 (n,).
+        place: int64 (n,), as it returns it.
         step: int64 (k^3,), how far each tap leads.
 
     Returns:
@@ -83,21 +83,21 @@ def pairs(
 
 @_compiled
 def stem_inputs(
-    seen: np.ndarray, place: np.ndarray, step: np.ndarray
+    seen: np.ndarray, cell: np.ndarray, place: np.ndarray, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The events around each cell.
+    """What the first convolution adds up in each cell: by event around it, and by where it is.
 
     Args:
         seen: uint8, flattened, as ``active_cells`` fills it.
-        place, step: as for ``pairs``.
+        cell, place, step: as for ``pairs``.
 
     Returns:
-        int64 (m,) tap * 4 + channel of each event, in order of the cells, and int64 (n,) where
-        those of each begin.
+        int64 (m,), in order of the cells: tap * 4 + channel of each event, and k^3 * 4 + cell; and
+        int64 (n,), where those of each begin.
     """
     n = len(place)
     start = np.empty(n, np.int64)
-    found = np.empty(n * len(step) * 4 + 1, np.int32)
+    found = np.empty(n * (len(step) * 4 + 1) + 1, np.int32)
     m = 0
     for i in range(n):
         start[i] = m
@@ -105,8 +105,10 @@ def stem_inputs(
             bits = seen[place[i] + step[k]]
             if bits:
                 for c in range(4):
-                    found[m] = 4 * k + c
+                    found[m] = 4 * k + c  # overwritten unless there is such an event
                     m += (bits >> c) & 1
+        found[m] = 4 * len(step) + cell[i]
+        m += 1
     return found[:m].astype(np.int64), start
 
 
@@ -163,21 +165,33 @@ def tap_gradients(
 
 
 @_compiled
-def scatter(terms: np.ndarray, place: np.ndarray, step: np.ndarray, size: int) -> np.ndarray:
-    """float32 (size, outputs): what each cell tells those from which a tap leads to it.
+def rows(row: np.ndarray, count: int) -> np.ndarray:
+    """float32 (count, channels), each the ``row``; numpy takes five times as long."""
+    out = np.empty((count, len(row)), np.float32)
+    for i in range(count):
+        for c in range(len(row)):
+            out[i, c] = row[c]
+    return out
+
+
+@_compiled
+def scatter(
+    terms: np.ndarray, place: np.ndarray, step: np.ndarray, channels: np.ndarray, out: np.ndarray
+) -> None:
+    """Adds what each cell tells those from which a tap leads to it.
 
     Args:
         terms: float32 (n, k^3, outputs).
         place, step: as for ``pairs``.
+        channels: int64 (outputs,), where each goes.
+        out: float32 (places, channels in all), to which it is added.
     """
     n, taps, outputs = terms.shape
-    out = np.zeros((size, outputs), np.float32)
     for i in range(n):
         for k in range(taps):
             at = place[i] - step[k]
             for c in range(outputs):
-                out[at, c] += terms[i, k, c]
-    return out
+                out[at, channels[c]] += terms[i, k, c]
 
 
 @_compiled

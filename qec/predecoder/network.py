@@ -13,9 +13,8 @@ from qec.predecoder.grid import (
     MEMORY_EVENTS,
     STATIC_CHANNELS,
 )
-from qec.predecoder.sparse import SparseNetwork
+from qec.predecoder.sparse import NEVER, SparseNetwork
 
-_NEVER = -20.0  # a logit
 _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
 
 
@@ -174,7 +173,7 @@ class PreDecoderNetwork(nn.Module):
         if not self.memory_only:
             return logits
         spacelike, timelike = logits[:, :4], logits[:, 4:]
-        silent = torch.full_like(logits[:, :1], _NEVER)
+        silent = torch.full_like(logits[:, :1], NEVER)
         between = silent.expand(-1, 5, -1, -1, -1)
         return torch.cat([spacelike, between, timelike, silent], dim=1)
 

@@ -22,11 +22,13 @@ import torch
 from torch.nn import functional
 
 from qec.predecoder import kernels
-from qec.predecoder.grid import EVENT_CHANNELS, MEMORY_EVENTS
+from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS, MEMORY_EVENTS
 
 if TYPE_CHECKING:
     from qec.predecoder.network import CubeConv, PreDecoderNetwork, SeparableConv
 
+NEVER = -20.0  # the logit of a bit that a network does not tell
+_ROWS = 512  # cells whose terms of the last convolution are at hand at a time
 _CELLS_PER_PASS = 4096  # so that what a convolution gathers stays within a few MB
 
 
@@ -65,34 +67,34 @@ class SparseNetwork:
         self._network = network
         self._activation, self._residual = network.activation, network.residual
         self._size = network.stem.shape[-1]
+        self._channels = np.arange(CHAIN_CHANNELS)[network.bits]
         self._features = np.ones(EVENT_CHANNELS, dtype=np.bool_)
         if network.memory_only:
             self._features[:] = False
             self._features[MEMORY_EVENTS] = True
-        self._stem, self._head = (Kernel.of(conv, dtype) for conv in (network.stem, network.head))
+        stem, self._head = (Kernel.of(conv, dtype) for conv in (network.stem, network.head))
         kind = _Separable if network.separable else _Mixing
         self._hidden = [kind(layer, dtype) for layer in network.hidden]
-        # T Y X, width: what the first convolution starts from in each cell.
-        self._static = features[0].flatten(1).t().to(dtype) + self._stem.bias
+        # What the first convolution adds up in a cell: a row for each event that it may see, and
+        # one for where the cell is.
+        static = features[0].flatten(1).t().to(dtype) + stem.bias
+        self._terms = torch.cat([stem.taps.flatten(0, 1), static])
 
     def __call__(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X), some shots at a time."""
         cells = max(int(self._network.active(events).sum()), 1)
         shots = max(1, _CELLS_PER_PASS * len(events) // cells)
         parts = [self._one_pass(part) for part in events.split(shots)]
-        logits = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return self._network.all_bits(logits)
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
         cells = ActiveCells(events, self._features, self._size)
-        events_seen, first = cells.around()
-        taps = self._stem.taps.flatten(0, 1)
-        h = functional.embedding_bag(events_seen, taps, first, mode="sum")
-        h = h + self._static.index_select(0, cells.cell)
+        terms, start = cells.around()
+        h = functional.embedding_bag(terms, self._terms, start, mode="sum")
         for layer in self._hidden:
             update = layer(self._activation(h), cells)
             h = h + update if self._residual else update
-        return _last(self._head, self._activation(h), cells)
+        return _Last.apply(self._activation(h), *self._head, cells, self._channels)
 
 
 class _Mixing:
@@ -116,8 +118,10 @@ class _Separable:
 
     def __call__(self, x: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
         x = _ChannelByChannel.apply(x, *self._around, cells)
+        rectifies = self._activation is functional.relu and not torch.is_grad_enabled()
+        activation = torch.relu_ if rectifies else self._activation
         for matrix in self._matrices:
-            x = torch.addmm(matrix.bias, self._activation(x), matrix.taps)
+            x = torch.addmm(matrix.bias, activation(x), matrix.taps)
         return x
 
 
@@ -148,16 +152,21 @@ class ActiveCells:
         number = np.full(self.padded, -1, dtype=np.int32)
         last = events.movedim(1, -1).to(torch.uint8).contiguous().numpy()
         cell, self.place = kernels.active_cells(last, features, self.margin, seen, number)
-        self.cell = torch.from_numpy(cell)
+        self.cell = cell
         strides = [math.prod(self.padded[axis:]) for axis in (2, 3, 4)]
         self.step = _offsets(size) @ strides
         self._seen = seen.ravel()
         self.source, self.tap, self.start = kernels.pairs(number.ravel(), self.place, self.step)
 
     def around(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the first convolution sees, as ``kernels.stem_inputs``."""
-        found, start = kernels.stem_inputs(self._seen, self.place, self.step)
+        """What the first convolution adds up, as ``kernels.stem_inputs``."""
+        found, start = kernels.stem_inputs(self._seen, self.cell, self.place, self.step)
         return torch.from_numpy(found), torch.from_numpy(start)
+
+    def inner(self, around: torch.Tensor) -> torch.Tensor:
+        """(places, channels) -> (B, channels, T, Y, X), without the margin."""
+        inner = slice(self.margin, -self.margin or None)
+        return around.view(*self.padded, -1)[:, inner, inner, inner].movedim(-1, 1)
 
     @functools.cached_property
     def by_tap(self) -> PairsByTap:
@@ -200,32 +209,49 @@ def _offsets(size: int) -> np.ndarray:
     return np.array(list(itertools.product(range(-reach, reach + 1), repeat=3)))
 
 
-def _last(kernel: Kernel, h: torch.Tensor, cells: ActiveCells) -> torch.Tensor:
-    """The last convolution, in all cells: (B, outputs, T, Y, X)."""
-    terms = h @ kernel.taps.permute(1, 0, 2).flatten(1)
-    logits = _Scattered.apply(terms.view(len(h), *kernel.taps.shape[::2]), cells)
-    inner = slice(cells.margin, -cells.margin or None)
-    logits = logits.view(*cells.padded, -1)[:, inner, inner, inner] + kernel.bias
-    return logits.movedim(-1, 1)
+class _Last(torch.autograd.Function):
+    """The last convolution, in all cells: logits (B, 12, T, Y, X).
 
-
-class _Scattered(torch.autograd.Function):
-    """terms (n, k^3, outputs) -> (cells of the padded volume, outputs): ``kernels.scatter``."""
+    Args:
+        h: (n, inputs), in active cells.
+        taps, bias: as of a ``Kernel``.
+        cells: the active ones.
+        channels: int64 (outputs,), of the 12 those that it tells; the others are ``NEVER``.
+    """
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx, terms: torch.Tensor, cells: ActiveCells
+        ctx: torch.autograd.function.FunctionCtx,
+        h: torch.Tensor,
+        taps: torch.Tensor,
+        bias: torch.Tensor,
+        cells: ActiveCells,
+        channels: np.ndarray,
     ) -> torch.Tensor:
-        ctx.cells = cells
-        size = math.prod(cells.padded)
-        sums = kernels.scatter(terms.detach().float().numpy(), cells.place, cells.step, size)
-        return torch.from_numpy(sums).to(terms.dtype)
+        ctx.cells, ctx.channels = cells, channels
+        ctx.save_for_backward(h, taps)
+        everywhere = np.full(CHAIN_CHANNELS, NEVER, dtype=np.float32)
+        everywhere[channels] = bias.detach().float().numpy()
+        out = kernels.rows(everywhere, math.prod(cells.padded))
+        matrix = taps.permute(1, 0, 2).flatten(1)
+        for start in range(0, len(h), _ROWS):
+            terms = (h[start : start + _ROWS].detach() @ matrix).view(-1, *taps.shape[::2]).float()
+            place = cells.place[start : start + _ROWS]
+            kernels.scatter(terms.numpy(), place, cells.step, channels, out)
+        return cells.inner(torch.from_numpy(out)).to(h.dtype)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
+        cells: ActiveCells = ctx.cells
+        h, taps = ctx.saved_tensors
+        around = grad.new_zeros(math.prod(cells.padded), CHAIN_CHANNELS)
+        cells.inner(around).copy_(grad)
+        told = around[:, torch.from_numpy(ctx.channels)]
         # Seen from its source, a tap leads the other way.
-        target = ctx.cells.place[:, None] - ctx.cells.step
-        return grad[torch.from_numpy(target)], None
+        read = told[torch.from_numpy(cells.place[:, None] - cells.step)].flatten(1)
+        matrix = taps.permute(1, 0, 2).flatten(1)
+        grad_taps = (h.t() @ read).view(-1, *taps.shape[::2]).transpose(0, 1)
+        return read @ matrix.t(), grad_taps, told.sum(dim=0), None, None
 
 
 class _Convolution(torch.autograd.Function):
