@@ -17,7 +17,7 @@ class Matched(NamedTuple):
 
     Attributes:
         flips: uint8 (B,), predicted flips of observable 0, committed corrections included.
-        looked_again: bool (B,), shots that were decoded by another residual, too.
+        looked_again: bool (B,), shots that were decoded by other residuals, too.
         fell_back: bool (B,), shots that were matched as a whole.
     """
 
@@ -33,8 +33,8 @@ class Fallback:
     residual's or the network's, is below a fraction of the weight of the lightest logical operator.
     Where the rule has a second look, they are decoded by the residual that more cautious commits
     leave; those that it still leaves in doubt, or all, go to correlated matching of all their
-    detection events, by the rule's ensemble.  So do, where it has an ``agree``, those for which
-    that other residual predicts something else.
+    detection events, by the rule's ensemble.  So do, where it has an ``agree``, the shots for which
+    not all residuals predict the same.
 
     Args:
         lattice: whose shots are decoded.
@@ -52,18 +52,19 @@ class Fallback:
         self._residual = GapMatcher(graph, lattice, largest=max(rule.doubt, rule.gap))
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
-        """As ``Decoder.match``; where nothing was committed more cautiously, it looks once."""
-        other = predecoded.cautious
-        second = None if other is None else self._rule.second
+        """As ``Decoder.match``; where there are no other residuals, it looks once."""
+        others = predecoded.others
+        second = self._rule.second if others else None
         flips, doubtful = self._look(predecoded, second.doubt if second else self._rule.gap)
         again = np.zeros_like(doubtful)
-        if other is not None and self._rule.agree is not None:
+        if others and self._rule.agree:
             again[:] = True
-            doubtful |= self._look(other, 0.0)[0] != flips
+            for other in others:
+                doubtful |= self._look(other, 0.0)[0] != flips
         if second is not None and doubtful.any():
             again = doubtful
             shots = np.flatnonzero(again)
-            flips[shots], still = self._look(other.of(shots), second.gap)
+            flips[shots], still = self._look(others[0].of(shots), second.gap)
             doubtful = np.zeros_like(again)
             doubtful[shots[still]] = True
         if doubtful.any():

@@ -170,7 +170,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
             match_ns = time.perf_counter_ns() - start
             events = self._events(part.residual)
             if matched.looked_again.any():
-                events += self._events(part.cautious.residual[matched.looked_again])
+                again = matched.looked_again
+                events += sum(self._events(other.residual[again]) for other in part.others)
             done[decoder] = _Decoded(matched, events, predecode_ns, match_ns)
         return done
 

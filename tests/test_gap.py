@@ -189,24 +189,25 @@ def test_looks_that_differ_fall_back(our_circuit):
         return decoder.match(dets, decoder.predecode(dets))
 
     bold, careful = matched(CommitRule(0.5)), matched(CommitRule(0.97))
-    found, gap = matched(CommitRule(0.5, agree=0.97)), matched(CommitRule(0.5, 0.2))
-    differ = bold.flips != careful.flips
+    whole = matched(CommitRule(1.0))
+    found, gap = matched(CommitRule(0.5, agree=(0.97, 1))), matched(CommitRule(0.5, 0.2))
+    differ = (bold.flips != careful.flips) | (bold.flips != whole.flips)
     assert 0 < differ.mean() < 0.2
     np.testing.assert_array_equal(found.fell_back, differ)
     assert found.looked_again.all()
     np.testing.assert_array_equal(found.flips[~differ], bold.flips[~differ])
     correlated = Decoder.from_circuit(circuit, correlated=True).decode_batch(dets)[:, 0]
     np.testing.assert_array_equal(found.flips[differ], correlated[differ])
-    both = matched(CommitRule(0.5, 0.2, agree=0.97))
+    both = matched(CommitRule(0.5, 0.2, agree=(0.97, 1)))
     np.testing.assert_array_equal(both.fell_back, differ | gap.fell_back)
-    assert not matched(CommitRule(0.5, agree=0.97), fallback=False).looked_again.any()
+    assert not matched(CommitRule(0.5, agree=(0.97,)), fallback=False).looked_again.any()
 
 
 def test_a_rule_looks_at_all_shots_again_or_at_some():
     with pytest.raises(QecError, match="not both"):
-        CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2), agree=0.9)
+        CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2), agree=[0.9])
     with pytest.raises(QecError, match=r"threshold=0\.3"):
-        CommitRule(0.5, agree=0.3)
+        CommitRule(0.5, agree=[0.3])
 
 
 def test_second_looks_begin_at_their_first_distance(our_circuit):
@@ -230,11 +231,11 @@ def test_what_looks_once_has_the_gap_for_that(our_circuit):
         predecoder = Predecoder(network, CommitRules(rule, rule))
         windows = WindowDecoder(dem, commit=2, buffer=2, predecoder=predecoder)
         decoder = Decoder.from_dem(dem, predecoder=predecoder)
-        alone = decoder.predecode(dets)._replace(cautious=None)  # as an exported graph tells it
+        alone = decoder.predecode(dets)._replace(others=())  # as an exported graph tells it
         found.append((windows.decode_batch(dets), decoder.match(dets, alone)))
         off = Decoder.from_dem(dem, predecoder=predecoder, fallback=False)
         assert not off.falls_back
-        assert off.predecode(dets).cautious is None
+        assert not off.predecode(dets).others
     np.testing.assert_array_equal(found[0][0], found[1][0])
     for one, two in zip(found[0][1], found[1][1], strict=True):
         np.testing.assert_array_equal(one, two)

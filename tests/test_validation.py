@@ -87,17 +87,18 @@ def test_counts_are_those_of_the_decoders(network) -> None:
             own = errors(predecoder=Predecoder(network, CommitRules(rule, rule)))
             check(Counts(*counts), own, name["gap"])
     # Two looks at all shots.
-    tried = trial(network, tried=CANDIDATES._replace(agree=0.97))
+    tried = trial(network, tried=CANDIDATES._replace(agree=(0.97, 1.0)))
     found = count(Pass(tried, 0, SHOTS_PER_PASS))
     for counts, name in zip(found, tried.tried.named(), strict=True):
-        rule = CommitRule(**name, agree=0.97)
+        rule = CommitRule(**name, agree=(0.97, 1.0))
         decoder = Decoder.from_circuit(
             circuit, predecoder=Predecoder(network, CommitRules(rule, rule))
         )
         predecoded = decoder.predecode(dets)
         matched = decoder.match(dets.view(np.uint8), predecoded)
         check(Counts(*counts), matched.flips != truth[:, 0], 1.0)
-        left = [predecoded.residual, predecoded.cautious.residual, dets[matched.fell_back]]
+        looks = [predecoded, *predecoded.others]
+        left = [*(look.residual for look in looks), dets[matched.fell_back]]
         assert Counts(*counts).after == sum(part[:, decides].sum() for part in left)
 
 
@@ -120,7 +121,7 @@ def test_what_decides_the_counts_is_in_their_key(network) -> None:
         trial(network, tried=Tried((0.5,), (0.0, 0.3))),
         trial(network, tried=Tried((0.5, 0.9), (0.0, 0.4))),
         trial(network, tried=CANDIDATES._replace(second=True)),
-        trial(network, tried=CANDIDATES._replace(agree=0.97)),
+        trial(network, tried=CANDIDATES._replace(agree=(0.97, 1.0))),
         trial(network, circuit=trial(network).circuit.replace("0.01", "0.011")),
     ]
     other = load_predecoder("fast").network
@@ -256,13 +257,15 @@ def test_second_looks_on_request(tmp_path, monkeypatch, wanted) -> None:
 def test_two_looks_on_request(tmp_path) -> None:
     fast = load_predecoder("fast")
     short = ("validation_shots=64", "thresholds=[0.5]", "gaps=[0.3]", "quiet_gaps=[0.4]")
-    asked = settings(tmp_path / "mine", *short, "agree=0.97", "validation_density=1")
+    asked = settings(tmp_path / "mine", *short, "agree=[0.97]", "agree_correlated=[0.9,1]")
     asked.out.mkdir()
     path = write_with_rules(fast.network, fast.metadata["model"], fast.metadata, asked)
-    for rule in vars(load_predecoder(path).rules).values():
-        assert (rule.threshold, rule.agree, rule.second) == (0.5, 0.97, None)
+    rules = load_predecoder(path).rules
+    assert (rules.uncorrelated.agree, rules.correlated.agree) == ((0.97,), (0.9, 1.0))
+    assert rules.uncorrelated.second is None
     card = path.with_suffix(".md").read_text()
-    assert "where another look (commits above 0.97) decides differently, and below, d=3: " in card
+    for looks in ("0.97", "0.9, 1"):
+        assert f"another look (commits above {looks}) decides differently, and below, d=3" in card
 
 
 def _die(_: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 
 import numpy as np
 import torch
@@ -139,6 +140,8 @@ class BoundPredecoder:
         self, detectors: torch.Tensor, logits: torch.Tensor, cut: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """What ``residual`` makes of the chain bits with logits above ``cut``, as arrays."""
+        if cut == math.inf:
+            return detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
         left, flips = self.residual(detectors, logits > cut)
         return left.cpu().numpy(), flips.cpu().numpy()
 
@@ -148,7 +151,7 @@ class BoundPredecoder:
         Args:
             detectors: uint8 (B, num_detectors).
         """
-        cuts = [cut for rule in rules for cut in (rule.cut, rule.other_cut) if cut is not None]
+        cuts = [cut for rule in rules for cut in (rule.cut, *rule.other_cuts)]
         left = {cut: np.empty_like(detectors) for cut in cuts}
         committed = {cut: np.empty(len(detectors), dtype=np.uint8) for cut in left}
         sure = np.full(len(detectors), np.inf, dtype=np.float32)
@@ -168,8 +171,8 @@ class BoundPredecoder:
         done = []
         for rule in rules:
             doubts = gap if rule.doubt else sure
-            other = None if rule.other_cut is None else look(rule.other_cut, doubts)
-            done.append(look(rule.cut, doubts)._replace(cautious=other))
+            others = tuple(look(cut, doubts) for cut in rule.other_cuts)
+            done.append(look(rule.cut, doubts)._replace(others=others))
         return done
 
     def gap(self, logits: torch.Tensor) -> np.ndarray:

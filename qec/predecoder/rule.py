@@ -70,9 +70,9 @@ class CommitRule:
         members: of the ensemble that then decodes (see ``qec.ensemble``); 1: no ensemble.
         second: stands for ``gap`` where whole shots are decoded; None: there is no second look.
             Windows look once.
-        agree: probability above which a chain bit is committed at another look at every shot: those
-            that the two decide differently fall back, too.  None: there is no other look.  As with
-            ``second``, windows look once; a rule has one of the two.
+        agree: probabilities above which chain bits are committed at further looks at every shot:
+            those that not all looks decide alike fall back, too.  As with ``second``, windows look
+            once; a rule has one of the two.
 
     Raises:
         QecError: a value out of range.
@@ -82,15 +82,16 @@ class CommitRule:
     gap: Gap = 0.0
     members: int = 1
     second: SecondLook | None = None
-    agree: float | None = None
+    agree: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
         object.__setattr__(self, "gap", _checked_gap(self.gap))
-        if self.agree is not None:
-            _check_threshold(self.agree)
-            if self.second is not None:
-                raise QecError("a commit rule has a second look or an agree, not both.")
+        object.__setattr__(self, "agree", tuple(self.agree))
+        for threshold in self.agree:
+            _check_threshold(threshold)
+        if self.agree and self.second is not None:
+            raise QecError("a commit rule has a second look or an agree, not both.")
         if isinstance(self.second, dict):
             object.__setattr__(self, "second", SecondLook(**self.second))
         whole = isinstance(self.members, int) and _is_number(self.members)
@@ -110,14 +111,12 @@ class CommitRule:
     @property
     def falls_back(self) -> bool:
         """Whether any shot is decoded anew."""
-        return self.doubt > 0 or self.agree is not None
+        return self.doubt > 0 or bool(self.agree)
 
     @property
-    def other_cut(self) -> float | None:
-        """The logit above which a chain bit is committed at the other look, if there is one."""
-        if self.agree is not None:
-            return _logit(self.agree)
-        return None if self.second is None else self.second.cut
+    def other_cuts(self) -> list[float]:
+        """The logits above which chain bits are committed at the other looks."""
+        return [_logit(p) for p in self.agree] + ([self.second.cut] if self.second else [])
 
     def on(
         self, lattice: SpaceTimeLattice, fallback: bool = True, *, once: bool = False
@@ -127,11 +126,11 @@ class CommitRule:
         Args:
             lattice: whose distance, and whose error model's noise, tell them.
             fallback: whether doubtful shots are decoded anew.
-            once: without another look.
+            once: without other looks.
         """
         if not fallback:
-            return dataclasses.replace(self, gap=0.0, second=None, agree=None)
-        second, agree = (None, None) if once else (self.second, self.agree)
+            return dataclasses.replace(self, gap=0.0, second=None, agree=())
+        second, agree = (None, ()) if once else (self.second, self.agree)
         if second is not None and isinstance(second.doubt, tuple):
             second = second if lattice.distance >= second.doubt[0][0] else None
         if second is not None:
@@ -170,13 +169,13 @@ class Predecoded(NamedTuple):
         committed: uint8 (B,), flips of observable 0 by the corrections that it commits.
         gap: float32 (B,), the network's logical gap in nats (``qec.predecoder.network_gap``);
             infinite where there is none or nobody asked.
-        cautious: the same for another look; None: there is none.
+        others: the same for the other looks.
     """
 
     residual: np.ndarray
     committed: np.ndarray
     gap: np.ndarray
-    cautious: Predecoded | None = None
+    others: tuple[Predecoded, ...] = ()
 
     def of(self, shots: np.ndarray) -> Predecoded:
         """Of some shots only, by their numbers."""

@@ -47,7 +47,7 @@ class Tried(NamedTuple):
     thresholds: tuple[float, ...]
     gaps: tuple[float, ...]
     second: bool = False
-    agree: float | None = None
+    agree: tuple[float, ...] = ()
 
     def named(self) -> list[dict[str, float]]:
         """Each candidate, in order."""
@@ -132,8 +132,7 @@ class _AtWork:
         rules = CommitRules.same(0.5)
         self._bound = Predecoder(trial.network, rules).bind(lattice, trial.device)
         self._cuts = [CommitRule(threshold).cut for threshold in trial.tried.thresholds]
-        agree = trial.tried.agree
-        self._other_cut = None if agree is None else CommitRule(agree).cut
+        self._other_cuts = [CommitRule(threshold).cut for threshold in trial.tried.agree]
         self._rewind()
 
     def _rewind(self) -> None:
@@ -161,8 +160,8 @@ class _AtWork:
         logits = self._bound.logits(events)
         doubt = self._bound.gap(logits)
         judged = [self._judged(events, logits, cut, truth, doubt) for cut in self._cuts]
-        if self._other_cut is not None:
-            other = self._judged(events, logits, self._other_cut, truth, doubt, gaps=False)
+        for cut in self._other_cuts:
+            other = self._judged(events, logits, cut, truth, doubt, gaps=False)
             judged = [_agreeing(first, other) for first in judged]
         whole = correlated
         if self._trial.members > 1:
@@ -201,10 +200,9 @@ class _AtWork:
         doubt: np.ndarray,
         gaps: bool = True,
     ) -> _Judged:
-        left, flipped = self._bound.residual(events, logits > cut)
-        residual = left.cpu().numpy()
+        residual, flipped = self._bound.commit(events, logits, cut)
         flips, found = self._with_gap.decode_batch(residual, np.inf if gaps else 0.0)
-        wrong = (flips ^ flipped.cpu().numpy()) != truth
+        wrong = (flips ^ flipped) != truth
         seen = residual.take(self._decisive, axis=1)
         return _Judged(seen.sum(axis=1, dtype=np.int64), wrong, np.minimum(found, doubt))
 
@@ -218,7 +216,7 @@ class _Judged(NamedTuple):
 
 
 def _agreeing(first: _Judged, other: _Judged) -> _Judged:
-    """With another look at all shots; those that the two decide differently are in doubt."""
+    """With one more look at all shots; those that the two decide differently are in doubt."""
     gap = np.where(first.wrong == other.wrong, first.gap, -np.inf)
     return _Judged(first.left + other.left, first.wrong, gap)
 

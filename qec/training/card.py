@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from qec.markdown import markdown_table
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.rule import CommitRule, CommitRules, Gap
-from qec.training.choice import HEADS, scores, validation_rows
+from qec.training.choice import HEADS, looks, scores, validation_rows
 from qec.training.settings import LABELS
 
 _CARD = """\
@@ -49,7 +49,7 @@ whole. Each rule has one threshold, and a gap for each distance and noise. At p 
 that with the highest F at {validation_density:g} times fewer events or more, or, where that gives no F of
 {validation_f:g}, the fewest events at that F.{quiet_rule}
 
-Without fallback (gap 0):
+Without a gap, and without fallback where there is one look:
 
 {plain}
 
@@ -122,8 +122,9 @@ def model_card(predecoder: Predecoder) -> str:
 
 def _gaps(rule: CommitRule) -> str:
     """The gaps in words."""
-    if rule.agree is not None:
-        differ = f"where another look (commits above {rule.agree:g}) decides differently"
+    if rule.agree:
+        above = ", ".join(f"{threshold:g}" for threshold in rule.agree)
+        differ = f"where another look (commits above {above}) decides differently"
         return f"{differ}, and {_below(rule.gap)}"
     if rule.second is None:
         return _below(rule.gap)
@@ -146,14 +147,14 @@ def _below(gap: Gap) -> str:
 
 def _without_fallback(records: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Heads and rows: F and events of each threshold at each distance and noise."""
-    rows: dict[float, list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for record in records:
         if record["gap"] == 0:
-            cells = rows.setdefault(record["threshold"], [f"{record['threshold']:g}"])
+            cells = rows.setdefault(looks(record), [looks(record)])
             cells.append(f"{record['F']:.2f}, {record['events']:.1f}")
     places = dict.fromkeys(f"{record['noise']} d={record['distance']}" for record in records)
     heads = [f"F, events: {place}" for place in places]
-    return ["threshold", *heads], [tuple(cells) for cells in rows.values()]
+    return ["looks: threshold", *heads], [tuple(cells) for cells in rows.values()]
 
 
 def _rule_of_c(validation_c: float | None) -> str:

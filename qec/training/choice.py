@@ -67,20 +67,27 @@ def choose_rules(
     found = FoundCounts(kept)
     loud_p, quiet_p = settings.validation_p, settings.validation_quiet_p
 
+    further = dict.fromkeys((settings.agree, settings.agree_correlated))  # looks of either rule
+
     def records(p: float, tried: Tried) -> list[dict]:
         return validation_records(network, settings, p, tried, found)
+
+    def with_every_look(p: float, thresholds: Sequence[float], gaps: Sequence[float]) -> list[dict]:
+        tries = [Tried(tuple(thresholds), tuple(gaps), agree=agree) for agree in further]
+        return [record for tried in tries for record in records(p, tried)]
 
     def with_earlier(new: list[dict], key: str) -> list[dict]:
         return _joined(new, earlier.get(key, ()))
 
-    loud = records(loud_p, Tried(settings.thresholds, (0.0, *settings.gaps), agree=settings.agree))
+    loud = with_every_look(loud_p, settings.thresholds, (0.0, *settings.gaps))
     choice = pick_rules(with_earlier(loud, "validation"), settings)
     thresholds = tuple(sorted({rule.threshold for rule in vars(choice.rules).values()}))
     if quiet_p is not None:
-        quiet = records(quiet_p, Tried(thresholds, settings.quiet_gaps, agree=settings.agree))
+        gaps = (0.0, *settings.quiet_gaps) if any(further) else settings.quiet_gaps
+        quiet = with_every_look(quiet_p, thresholds, gaps)
         choice = with_quiet_gaps(choice, with_earlier(quiet, "validation_quiet"), settings)
-    one_look = settings.agree is not None or not settings.second_look
-    if one_look or choice.rules.uncorrelated.threshold == thresholds[-1]:
+    looks_once = choice.rules.uncorrelated.threshold == thresholds[-1]
+    if settings.agree or not settings.second_look or looks_once:
         return choice
     second = second_looks(
         records(loud_p, Tried(thresholds, settings.gaps, second=True)),
@@ -91,7 +98,7 @@ def choose_rules(
 
 
 def _joined(new: list[dict], earlier: Iterable[dict]) -> list[dict]:
-    """In order of distance, noise, threshold and gap; new ones stand for all of their place."""
+    """In order of distance, noise, looks and gap; new ones stand for all of their place."""
     places = {_place(record) for record in new}
     joined = [*new, *(record for record in earlier if _place(record) not in places)]
     return sorted(joined, key=lambda r: (*_series(r), r["gap"]))
@@ -101,9 +108,10 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
     """The choice among the records at ``validation_p`` that ``choose_rules`` describes."""
     warnings = []
     density = settings.validation_density
+    own = [r for r in records if _agree(r) == settings.agree]
     uncorrelated = _best(
-        _sparse(records, settings),
-        records,
+        _sparse(own, settings),
+        own,
         lambda r: r["F"],
         lambda found: sum(r["events"] >= density for r in found),
     )
@@ -113,19 +121,20 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
             "train longer"
         )
     if uncorrelated is None:
-        uncorrelated = _best(records, records, lambda r: r["F"])
+        uncorrelated = _best(own, own, lambda r: r["F"])
     if settings.validation_c is None:
         rule = _rule(uncorrelated, settings)
         return Choice(CommitRules(rule, rule), records, [], warnings)
-    cautious = [r for r in records if r["gap"] > 0]
+    own = [r for r in records if _agree(r) == settings.agree_correlated]
+    cautious = [r for r in own if r["gap"] > 0 or _agree(r)]
     backed = _backed(cautious, settings.validation_c)
-    correlated = _best(backed, records, lambda r: r["events"])
+    correlated = _best(backed, own, lambda r: r["events"])
     if correlated is None:
         warnings.append(
             f"no rule reaches C = {settings.validation_c:g} everywhere: train longer or allow "
             "larger gaps"
         )
-        correlated = _best(cautious, records, lambda r: r["C"])
+        correlated = _best(cautious, own, lambda r: r["C"])
     rules = CommitRules(*(_rule(found, settings) for found in (uncorrelated, correlated)))
     return Choice(rules, records, [], warnings)
 
@@ -221,9 +230,14 @@ def _place(record: dict) -> tuple[int, str]:
     return record["distance"], record["noise"]
 
 
-def _series(record: dict) -> tuple[int, str, float]:
+def _agree(record: dict) -> tuple[float, ...]:
+    """The further looks; records of earlier versions have none."""
+    return tuple(record.get("agree", ()))
+
+
+def _series(record: dict) -> tuple[int, str, float, tuple[float, ...]]:
     """What the candidates that differ by their gap only have in common."""
-    return *_place(record), record["threshold"]
+    return *_place(record), record["threshold"], _agree(record)
 
 
 def _sparse(records: list[dict], settings: TrainSettings) -> list[dict]:
@@ -288,9 +302,8 @@ def mean_log(values: Sequence[float]) -> float:
 
 def _rule(found: list[dict], settings: TrainSettings) -> CommitRule:
     steps = [(r["distance"], r["rate"], r["gap"]) for r in found]
-    return CommitRule(
-        found[0]["threshold"], _rising(steps), settings.ensemble, agree=settings.agree
-    )
+    first, members = found[0], settings.ensemble
+    return CommitRule(first["threshold"], _rising(steps), members, agree=_agree(first))
 
 
 def _rising(steps: list[tuple[int, float, float]]) -> tuple[tuple[int, float, float], ...]:
@@ -300,9 +313,10 @@ def _rising(steps: list[tuple[int, float, float]]) -> tuple[tuple[int, float, fl
 
 
 def chosen_by(rule: CommitRule, record: dict) -> bool:
-    """Whether a rule has the threshold of a record, and its gap at that distance and noise."""
+    """Whether a rule has the looks of a record, and its gap at that distance and noise."""
     step = (record["distance"], record["rate"], record["gap"])
-    return record["threshold"] == rule.threshold and step in rule.gap
+    looks = (record["threshold"], _agree(record))
+    return looks == (rule.threshold, rule.agree) and step in rule.gap
 
 
 HEADS = (
@@ -324,7 +338,7 @@ def validation_rows(records: list[dict], rules: CommitRules) -> list[tuple[str, 
         (
             str(record["distance"]),
             record["noise"],
-            f"{record['threshold']:g}",
+            looks(record),
             " ".join(
                 [f"{record['gap']:g}"]
                 + [f"({name})" for name, rule in vars(rules).items() if chosen_by(rule, record)]
@@ -334,6 +348,11 @@ def validation_rows(records: list[dict], rules: CommitRules) -> list[tuple[str, 
         for record in records
         if record["threshold"] in used
     ]
+
+
+def looks(record: dict) -> str:
+    """The thresholds of all looks of a candidate."""
+    return ", ".join(f"{threshold:g}" for threshold in (record["threshold"], *_agree(record)))
 
 
 def scores(record: dict) -> tuple[str, ...]:

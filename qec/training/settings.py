@@ -66,7 +66,8 @@ class TrainSettings:
     validation_quiet_density_correlated: float
     validation_f: float
     validation_c: float | None
-    agree: float | None
+    agree: tuple[float, ...]
+    agree_correlated: tuple[float, ...]
     second_look: bool
     ensemble: int
     thresholds: tuple[float, ...]
@@ -82,7 +83,8 @@ class TrainSettings:
         """
         values = OmegaConf.to_container(config)
         for key in _LISTS:
-            values[key] = value_list(key, values[key])
+            empty = key in _MAY_BE_EMPTY and values[key] in (None, [])
+            values[key] = () if empty else value_list(key, values[key])
         for key in ("shots", "validation_shots"):  # 1e6 is a float in YAML
             if isinstance(values[key], float) and values[key].is_integer():
                 values[key] = int(values[key])
@@ -133,9 +135,11 @@ _DECIDING = (
     *("model", "seed", "distances", "rounds", "orientations", "noises", "ps", "labels"),
     *("batch", "shards", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
 )
+_MAY_BE_EMPTY = ("agree", "agree_correlated")
 _LISTS = (
     *("distances", "orientations", "noises", "ps"),
     *("validation_distances", "validation_noises", "thresholds", "gaps", "quiet_gaps"),
+    *_MAY_BE_EMPTY,
 )
 
 
@@ -158,7 +162,6 @@ def _number(inside: Callable[[float], bool]) -> Callable[[object], bool]:
 _FLAG = (lambda x: isinstance(x, bool), "true or false")
 _POSITIVE = (_number(lambda x: x > 0), "a number above 0")
 _STRENGTH = (_number(lambda x: 0 < x <= 1), "numbers above 0 and at most 1")
-_COMMIT = (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "out": (lambda x: isinstance(x, str) and Path(x).resolve().name != "", "the path of a folder"),
     "model": (lambda x: isinstance(x, str | dict), "a name or {width: 64, layers: 6}"),
@@ -194,11 +197,11 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "validation_f": _POSITIVE,
     "validation_c": (lambda x: x is None or _POSITIVE[0](x), f"null or {_POSITIVE[1]}"),
-    "agree": (
-        lambda x: x is None or _COMMIT[0](x),
-        "null or a probability in [0.5, 1)",
+    **dict.fromkeys(
+        _MAY_BE_EMPTY,
+        (_number(lambda x: 0.5 <= x <= 1), "probabilities in [0.5, 1]"),
     ),
     "ensemble": (_integer(1), "an integer >= 1"),
     **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
-    "thresholds": _COMMIT,
+    "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }

@@ -84,7 +84,7 @@ def validation_records(
         found: counts to go on from and to add to.
 
     Returns:
-        Dicts with distance, noise, and what names the candidate (``Tried.named``); F and C, the
+        Dicts with distance, noise, what names the candidate (``Tried.named``), agree; F and C, the
         LERs of uncorrelated and of correlated matching alone (basis-split model) over that of the
         candidate, geometric means over the two bases; C_error, the standard error of ln C; events
         (sampled over handed to matching); fallback (fraction of the shots); rate (mean detection
@@ -116,6 +116,7 @@ def validation_records(
             "distance": distance,
             "noise": noise,
             **name,
+            "agree": list(tried.agree),
             **_summary([Counts(*total[k].tolist()) for total in scores[distance, noise]]),
             "rate": float(np.mean(rates[distance, noise])),
         }
