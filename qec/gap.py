@@ -92,10 +92,12 @@ class GapMatcher:
         cap = min(largest, self.cap)
         events = detectors.take(self._detectors, axis=1)  # four times faster than by an index
         n = events.shape[1]
+        gaps = np.full(len(events), self.cap)
+        if cap <= 0:
+            return self._either.decode_batch(events)[:, 0], gaps
         predictions, weights = self._either.decode_batch(events, return_weights=True)
         flips = predictions[:, 0]
-        gaps = np.full(len(events), self.cap)
-        close = self._close(events, weights, cap) if cap > 0 else ()
+        close = self._close(events, weights, cap)
         if len(close):
             other = np.zeros((len(close), self._nodes), dtype=np.uint8)
             other[:, :n] = events[close]
