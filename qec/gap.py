@@ -25,7 +25,7 @@ from qec.matching import set_up
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
 # Bounds cost the square of a shot's events, a second matching a part of all n detectors: with more
 # than this times the root of n events the matching is cheaper (data/experiments.md).
-_FEW = 0.5
+_FEW = 1.0
 
 
 class GapMatcher:

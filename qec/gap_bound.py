@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse
+from numba import njit
 from scipy.sparse import csgraph
 
-from qec.runs import place_in_run
-
-_SHOTS_PER_PASS = 128  # bounds the memory for distances between all events of a shot
 _ROUNDING = 0.01  # nats: PyMatching rounds weights
 
 
 class GapBound:
     """Tells the shots whose logical gap cannot be below a cap.
 
-    Shapes: B shots; m = 2 k ends for at most k matched pairs in a shot.  Ends 2 j and 2 j + 1
-    belong to a pair; an event that is matched to a boundary has the first of them.
+    Of a shot's ends 2 j and 2 j + 1 belong to a matched pair; an event that is matched to a
+    boundary has the first of them.
 
     Args:
         n: number of detectors.
@@ -54,7 +52,8 @@ class GapBound:
         (self._near,) = near = distances(boundary, inner | ~far)
         (self._far,) = far_off = distances(boundary, inner | far)
         marks = np.concatenate([near, far_off, distances(landmarks, inner)]).astype(np.float32)
-        self._marks = np.where(np.isfinite(marks), marks, 0)  # 0: of what no path leads to
+        marks = np.where(np.isfinite(marks), marks, 0)  # 0: of what no path leads to
+        self._marks = np.ascontiguousarray(marks.T)  # (n, landmarks)
         self._logical_weight = (self._near[u] + weight)[far].min()
 
     def may_be_below(self, cap: float, pairs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
@@ -69,55 +68,82 @@ class GapBound:
         Returns:
             bool (B,); where it is False, the gap is ``cap`` at least.
         """
-        found = np.zeros(len(pairs), dtype=np.bool_)
-        for start in range(0, len(pairs), _SHOTS_PER_PASS):
-            part = slice(start, start + _SHOTS_PER_PASS)
-            found[part] = self._one_pass(cap + _ROUNDING, pairs[part], weights[part])
-        return found
+        if not len(pairs):
+            return np.zeros(0, dtype=np.bool_)
+        start = np.cumsum([0, *map(len, pairs)])
+        ends = np.concatenate(pairs).astype(np.int64).reshape(-1, 2)
+        caps = np.full(len(pairs), cap + _ROUNDING)
+        marks = self._near, self._far, self._marks, self._logical_weight
+        return _may_be_below(ends, start, weights, caps, *marks)
 
-    def _one_pass(self, cap: float, pairs: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-        event = _slots(pairs)
-        there, own = event >= 0, np.arange(event.shape[1])
-        paired = there[:, 1::2].repeat(2, axis=1)
-        near = np.where(there, self._near[event], np.inf).astype(np.float32)
-        far = np.where(there, self._far[event], np.inf).astype(np.float32)
-        between = np.zeros((*event.shape, event.shape[1]), dtype=np.float32)
-        for mark in self._marks:
-            seen = mark[event]
-            np.maximum(between, np.abs(seen[:, :, None] - seen[:, None, :]), out=between)
-        cost = np.where(paired, between[:, own, own ^ 1], np.where(there, np.minimum(near, far), 0))
-        # A pair may weigh more than its bound; all of them together, by so much:
-        slack = weights - np.where(paired, cost / 2, cost).sum(axis=1)
-        limit = (cap + np.maximum(slack, 0)).astype(np.float32)
-        # A walk that leaves an event does not come back to it at once, nor to its mate.
-        between[:, own, own] = between[:, own, own ^ 1] = np.inf
-        from_near = np.where(there & ~paired & (near <= far), -cost, np.inf)
-        to_far = np.where(there & ~paired & (near > far), -cost, np.inf)
 
-        below = np.full(len(event), self._logical_weight) < limit
-        left = np.flatnonzero(~below)
-        arrive = near[left]
-        for _ in range(event.shape[1] // 2 + 1):  # no path runs through more pairs than there are
-            if not len(left):
+@njit(cache=True, nogil=True)
+def _may_be_below(
+    ends: np.ndarray,
+    start: np.ndarray,
+    weights: np.ndarray,
+    caps: np.ndarray,
+    near: np.ndarray,
+    far: np.ndarray,
+    marks: np.ndarray,
+    logical_weight: float,
+) -> np.ndarray:
+    """Shot by shot; ``start`` tells where in ``ends`` its pairs begin."""
+    most = 2 * max(np.max(start[1:] - start[:-1]), 1)
+    event = np.empty(most, np.int64)
+    between = np.empty((most, most), np.float32)
+    cost, arrive, closer, leave = np.empty((4, most), np.float32)
+    below = np.zeros(len(weights), np.bool_)
+    for b in range(len(weights)):
+        m = 2 * (start[b + 1] - start[b])
+        for k in range(0, m, 2):
+            u, v = ends[start[b] + k // 2]
+            event[k], event[k + 1] = max(u, v), min(u, v)
+        for k in range(m):
+            for j in range(k):
+                apart = np.float32(np.inf)
+                if event[k] >= 0 and event[j] >= 0:
+                    apart = np.float32(0)
+                    for mark in range(marks.shape[1]):
+                        apart = max(apart, abs(marks[event[k], mark] - marks[event[j], mark]))
+                between[k, j] = between[j, k] = apart
+        slack = weights[b]
+        for k in range(0, m, 2):
+            paired = event[k + 1] >= 0
+            own = between[k, k + 1] if paired else min(near[event[k]], far[event[k]])
+            cost[k] = cost[k + 1] = own
+            slack -= own
+        # A pair may weigh more than its bound; all of them together, by so much.
+        limit = caps[b] + max(slack, 0.0)
+        below[b] = logical_weight < limit
+        for k in range(m):
+            arrive[k] = near[event[k]] if event[k] >= 0 else np.inf
+        # No path runs through more pairs than there are.
+        for _ in range(m // 2 + 1):
+            if below[b]:
                 break
             # Having arrived at an event, a walk leaves its mate; or it starts where one is matched
             # to the near boundary, and ends where one is matched to the far one.
-            leave = np.where(paired[left], arrive[:, own ^ 1] - cost[left], from_near[left])
-            walk = np.minimum(leave + far[left], arrive + to_far[left]).min(axis=1, initial=np.inf)
-            step = (leave[:, :, None] + between[left]).min(axis=1, initial=np.inf)
-            closer = np.minimum(arrive, step)
-            below[left] = walk < limit[left]
-            going = ~below[left] & (closer < arrive).any(axis=1)
-            arrive, left = closer[going], left[going]
-        return below
-
-
-def _slots(pairs: list[np.ndarray]) -> np.ndarray:
-    """int64 (B, m), the detectors that are matched; -1 where there is none."""
-    count = np.array([len(matched) for matched in pairs])
-    matched = np.concatenate(pairs)
-    matched = np.where(matched[:, :1] < 0, matched[:, ::-1], matched)
-    shot = np.repeat(np.arange(len(pairs)), count)
-    slots = np.full((len(pairs), count.max(), 2), -1)
-    slots[shot, place_in_run(count)] = matched
-    return slots.reshape(len(pairs), -1)
+            for k in range(m):
+                leave[k] = np.inf
+                if event[k] < 0:
+                    continue
+                if event[k ^ 1] >= 0:
+                    leave[k] = arrive[k ^ 1] - cost[k]
+                elif near[event[k]] <= far[event[k]]:
+                    leave[k] = -cost[k]
+                else:
+                    below[b] |= arrive[k] - cost[k] < limit
+                below[b] |= leave[k] + far[event[k]] < limit
+            going = False
+            for k in range(m):
+                closer[k] = arrive[k]
+                for j in range(m):
+                    # A walk that leaves an event does not come back to it at once, nor to its mate.
+                    if j != k and j != k ^ 1:
+                        closer[k] = min(closer[k], leave[j] + between[j, k])
+                going |= closer[k] < arrive[k]
+            arrive[:m] = closer[:m]
+            if not going:
+                break
+    return below
