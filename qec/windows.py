@@ -125,7 +125,7 @@ def cutters(
     """What makes windows, and the blocks of a pre-decoder; arguments as in ``WindowDecoder``.
 
     Raises:
-        QecError: as ``load_predecoder``.
+        QecError: as ``load_predecoder`` and ``CommitRule.in_windows``.
     """
     if predecoder is None:
         return WindowCutter(reference, correlated, itself=itself), None
@@ -133,7 +133,7 @@ def cutters(
     from qec.predecoder.checkpoint import as_predecoder
 
     loaded = as_predecoder(predecoder)
-    rule = loaded.rules.ahead_of(correlated).on(reference.lattice, fallback, once=True)
+    rule = loaded.rules.ahead_of(correlated).in_windows(reference.lattice, fallback)
     windows = WindowCutter(reference, correlated, rule.gap, itself=itself)
     return windows, BlockCutter(loaded, rule, reference, device, itself=itself)
 

@@ -201,6 +201,10 @@ def test_looks_that_differ_fall_back(our_circuit):
     both = matched(CommitRule(0.5, 0.2, agree=(0.97, 1)))
     np.testing.assert_array_equal(both.fell_back, differ | gap.fell_back)
     assert not matched(CommitRule(0.5, agree=(0.97,)), fallback=False).looked_again.any()
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    with pytest.raises(QecError, match="windows look once"):
+        CommitRule(0.5, agree=(0.97,)).in_windows(lattice)
+    assert CommitRule(0.5, agree=(0.97,)).in_windows(lattice, fallback=False) == CommitRule(0.5)
 
 
 def test_a_rule_looks_at_all_shots_again_or_at_some():

@@ -71,8 +71,8 @@ class CommitRule:
         second: stands for ``gap`` where whole shots are decoded; None: there is no second look.
             Windows look once.
         agree: probabilities above which chain bits are committed at further looks at every shot:
-            those that not all looks decide alike fall back, too.  As with ``second``, windows look
-            once; a rule has one of the two.
+            those that not all looks decide alike fall back, too.  Not in windows; a rule has this
+            or ``second``.
 
     Raises:
         QecError: a value out of range.
@@ -137,6 +137,19 @@ class CommitRule:
             at = {"doubt": _gap_on(second.doubt, lattice), "gap": _gap_on(second.gap, lattice)}
             second = dataclasses.replace(second, **at)
         return dataclasses.replace(self, gap=_gap_on(self.gap, lattice), second=second, agree=agree)
+
+    def in_windows(self, lattice: SpaceTimeLattice, fallback: bool = True) -> CommitRule:
+        """As ``on``, for windows, which look once.
+
+        Raises:
+            QecError: doubtful are shots on which not all looks agree.
+        """
+        if self.agree and fallback:
+            raise QecError(
+                "this pre-decoder falls back where its looks disagree, and windows look once: use a "
+                "decoder without fallback, or another pre-decoder such as fast."
+            )
+        return self.on(lattice, fallback, once=True)
 
 
 @dataclasses.dataclass(frozen=True)

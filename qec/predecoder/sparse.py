@@ -151,8 +151,8 @@ class ActiveCells:
         seen = np.zeros(self.padded, dtype=np.uint8)
         number = np.full(self.padded, -1, dtype=np.int32)
         last = events.movedim(1, -1).to(torch.uint8).contiguous().numpy()
-        cell, self.place = kernels.active_cells(last, features, self.margin, seen, number)
-        self.cell = cell
+        found = kernels.active_cells(last, features, self.margin, seen, number)
+        self.cell, self.place = found
         strides = [math.prod(self.padded[axis:]) for axis in (2, 3, 4)]
         self.step = _offsets(size) @ strides
         self._seen = seen.ravel()

@@ -109,7 +109,7 @@ class Plan:
     def _rule(self) -> CommitRule:
         """The commit rule of windows, with its gap here."""
         rule = self._predecoder.rules.ahead_of(self.correlated)
-        return rule.on(self.reference.lattice, self.fallback, once=True)
+        return rule.in_windows(self.reference.lattice, self.fallback)
 
     @functools.cached_property
     def _predecoder(self):
