@@ -87,10 +87,10 @@ def test_counts_are_those_of_the_decoders(network) -> None:
             own = errors(predecoder=Predecoder(network, CommitRules(rule, rule)))
             check(Counts(*counts), own, name["gap"])
     # Two looks at all shots.
-    tried = trial(network, tried=CANDIDATES._replace(agree=(0.97, 1.0)))
+    tried = trial(network, tried=CANDIDATES._replace(agree=(0.5, 0.97, 1.0)))
     found = count(Pass(tried, 0, SHOTS_PER_PASS))
     for counts, name in zip(found, tried.tried.named(), strict=True):
-        rule = CommitRule(**name, agree=(0.97, 1.0))
+        rule = CommitRule(**name, agree=(0.5, 0.97, 1.0))
         decoder = Decoder.from_circuit(
             circuit, predecoder=Predecoder(network, CommitRules(rule, rule))
         )

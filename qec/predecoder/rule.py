@@ -70,9 +70,9 @@ class CommitRule:
         members: of the ensemble that then decodes (see ``qec.ensemble``); 1: no ensemble.
         second: stands for ``gap`` where whole shots are decoded; None: there is no second look.
             Windows look once.
-        agree: probabilities above which chain bits are committed at further looks at every shot:
-            those that not all looks decide alike fall back, too.  Not in windows; a rule has this
-            or ``second``.
+        agree: probabilities above which chain bits are committed at further looks at every shot
+            (one like ``threshold`` is none): those that not all looks decide alike fall back, too.
+            Not in windows; a rule has this or ``second``.
 
     Raises:
         QecError: a value out of range.
@@ -116,7 +116,8 @@ class CommitRule:
     @property
     def other_cuts(self) -> list[float]:
         """The logits above which chain bits are committed at the other looks."""
-        return [_logit(p) for p in self.agree] + ([self.second.cut] if self.second else [])
+        agree = [_logit(threshold) for threshold in self.agree if threshold != self.threshold]
+        return agree + ([self.second.cut] if self.second else [])
 
     def on(
         self, lattice: SpaceTimeLattice, fallback: bool = True, *, once: bool = False
@@ -146,8 +147,8 @@ class CommitRule:
         """
         if self.agree and fallback:
             raise QecError(
-                "this pre-decoder falls back where its looks disagree, and windows look once: use a "
-                "decoder without fallback, or another pre-decoder such as fast."
+                "this pre-decoder falls back where its looks disagree, and windows look once: use "
+                "a decoder without fallback, or another pre-decoder such as fast."
             )
         return self.on(lattice, fallback, once=True)
 

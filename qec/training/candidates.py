@@ -162,7 +162,10 @@ class _AtWork:
         judged = [self._judged(events, logits, cut, truth, doubt) for cut in self._cuts]
         for cut in self._other_cuts:
             other = self._judged(events, logits, cut, truth, doubt, gaps=False)
-            judged = [_agreeing(first, other) for first in judged]
+            judged = [
+                first if cut == own else _agreeing(first, other)
+                for own, first in zip(self._cuts, judged, strict=True)
+            ]
         whole = correlated
         if self._trial.members > 1:
             whole = correlated.copy()
