@@ -46,8 +46,7 @@ rule, same shots, same (basis-split) error model; geometric means over the two b
 Events: detection events of memory checks sampled over those that matching gets, residuals and whole syndromes. The
 gap is a fraction of the weight of the lightest logical operator: shots below it are matched as a
 whole. Each rule has one threshold, and a gap for each distance and noise. At p = {validation_p}: {rule_of_c}
-that with the highest F at {validation_density:g} times fewer events or more, or, where that gives no F of
-{validation_f:g}, the fewest events at that F.{quiet_rule}
+{rule_of_f}.{quiet_rule}
 
 Without a gap, and without fallback where there is one look:
 
@@ -65,9 +64,11 @@ _RULE_OF_C = """before
 correlated matching that which hands on the fewest events at C = {validation_c:g} or more (with every larger gap, too,
 to within two standard errors), before uncorrelated matching"""  # noqa: E501
 
+_RULE_OF_F = """that with the highest F at {validation_density:g} times fewer events or more, or, where that gives no F of
+{validation_f:g}, the fewest events at that F"""  # noqa: E501
+
 _QUIET_RULE = """ At p = {validation_quiet_p}
-logical errors are mostly too rare to choose by, so there they take the largest gaps with {validation_quiet_density:g} times
-(uncorrelated) and {validation_quiet_density_correlated:g} times (correlated) fewer events, but none smaller than at p = {validation_p:g}, and
+logical errors are mostly too rare to choose by, so there they take {largest}none smaller than at p = {validation_p:g}, and
 the latter at least one with the C asked for, if any. Between these noises the gap is linear in the logarithm of the mean
 detection rate, and between distances linear in the distance."""  # noqa: E501
 
@@ -106,6 +107,7 @@ def model_card(predecoder: Predecoder) -> str:
         "rounds": history["rounds"] or "as many as the distance",
         **{f"gap_{name}": _gaps(rule) for name, rule in vars(rules).items()},
         "rule_of_c": _rule_of_c(history["validation_c"]),
+        "rule_of_f": _rule_of_f(history),
         **_quiet(history, rules),
         "second": _second(history, rules),
         "matchings": _matchings(rules.uncorrelated.members),
@@ -163,15 +165,29 @@ def _rule_of_c(validation_c: float | None) -> str:
     return _RULE_OF_C.format(validation_c=validation_c)
 
 
+def _rule_of_f(history: dict) -> str:
+    if history["validation_density"] is None:
+        return f"that which hands on the fewest events at an F of {history['validation_f']:g}"
+    return _RULE_OF_F.format(**history)
+
+
 def _quiet(history: dict, rules: CommitRules) -> dict[str, str]:
     """How the gaps for quieter noise were chosen, and what they do there."""
     if not history["validation_quiet"]:
         return {"quiet_rule": "", "quiet": ""}
     table = markdown_table(HEADS, validation_rows(history["validation_quiet"], rules))
+    asked = history["validation_quiet_density"], history["validation_quiet_density_correlated"]
     return {
-        "quiet_rule": _QUIET_RULE.format(**history),
+        "quiet_rule": _QUIET_RULE.format(**history, largest=_largest(*asked)),
         "quiet": _QUIET.format(**history, table=table),
     }
+
+
+def _largest(*densities: float | None) -> str:
+    """The gaps for quieter noise that are taken for their own sake."""
+    kinds = zip(densities, ("uncorrelated", "correlated"), strict=True)
+    asked = [f"{times:g} times ({kind})" for times, kind in kinds if times is not None]
+    return f"the largest gaps with {' and '.join(asked)} fewer events, but " if asked else ""
 
 
 def _second(history: dict, rules: CommitRules) -> str:

@@ -50,9 +50,10 @@ def choose_rules(
     The rule for correlated matching hands the fewest events to matching while C is
     ``validation_c`` there (see ``_backed``); that for uncorrelated matching has the highest F, mean
     over distances and noises, of those that cut the events of each by ``validation_density``, or as
-    far as it goes with an F of ``validation_f``.  Without ``validation_c`` the latter is taken for
-    both.  Both get other gaps at ``validation_quiet_p``, see ``with_quiet_gaps``, and the former a
-    second look at doubtful shots, see ``second_looks``, if the latter has a higher threshold.
+    far as it goes with an F of ``validation_f``, as it does without that density.  Without
+    ``validation_c`` the latter is taken for both.  Both get other gaps at ``validation_quiet_p``,
+    see ``with_quiet_gaps``, and the former a second look at doubtful shots, see ``second_looks``,
+    if the latter has a higher threshold.
 
     What is counted goes to the file ``kept``, and what is there is not counted again.  ``earlier``,
     the history of the network's checkpoint, adds records at other distances and noises.
@@ -107,7 +108,7 @@ def _joined(new: list[dict], earlier: Iterable[dict]) -> list[dict]:
 def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
     """The choice among the records at ``validation_p`` that ``choose_rules`` describes."""
     warnings = []
-    density = settings.validation_density
+    density = _density(settings.validation_density)
     own = [r for r in records if _agree(r) == settings.agree]
     uncorrelated = _best(
         _sparse(own, settings),
@@ -115,7 +116,9 @@ def pick_rules(records: list[dict], settings: TrainSettings) -> Choice:
         lambda r: r["F"],
         lambda found: sum(r["events"] >= density for r in found),
     )
-    if uncorrelated is None or min(r["events"] for r in uncorrelated) < density:
+    if uncorrelated is None:
+        warnings.append(f"no rule has F = {settings.validation_f:g} everywhere: train longer")
+    elif min(r["events"] for r in uncorrelated) < density < math.inf:
         warnings.append(
             f"no rule cuts the events by {density:g} everywhere, at F = {settings.validation_f:g}: "
             "train longer"
@@ -148,8 +151,8 @@ def with_quiet_gaps(choice: Choice, quiet: list[dict], settings: TrainSettings) 
     least one with C of ``validation_c`` there.
     """
     density = {
-        "uncorrelated": settings.validation_quiet_density,
-        "correlated": settings.validation_quiet_density_correlated,
+        "uncorrelated": _density(settings.validation_quiet_density),
+        "correlated": _density(settings.validation_quiet_density_correlated),
     }
 
     def extended(name: str, rule: CommitRule) -> CommitRule:
@@ -187,7 +190,8 @@ def second_looks(loud: list[dict], quiet: list[dict], settings: TrainSettings) -
     )
     for chosen in tuple(found):
         same = [r for r in quiet if _place(r) == _place(chosen) and r["doubt"] == r["gap"]]
-        enough = [r for r in same if r["events"] >= settings.validation_quiet_density]
+        density = _density(settings.validation_quiet_density)
+        enough = [r for r in same if r["events"] >= density]
         least = [r for r in same if r["doubt"] >= chosen["doubt"]] or same[-1:]
         found += sorted(enough[-1:] + least[:1], key=lambda r: r["doubt"])[-1:]
     return sorted(found, key=lambda r: (*_place(r), r["rate"]))
@@ -230,6 +234,11 @@ def _place(record: dict) -> tuple[int, str]:
     return record["distance"], record["noise"]
 
 
+def _density(asked: float | None) -> float:
+    """How many times fewer events are enough: None, no number of them."""
+    return math.inf if asked is None else asked
+
+
 def _agree(record: dict) -> tuple[float, ...]:
     """The further looks; records of earlier versions have none."""
     return tuple(record.get("agree", ()))
@@ -250,7 +259,8 @@ def _sparse(records: list[dict], settings: TrainSettings) -> list[dict]:
     helpful.sort(key=lambda r: (_series(r), r["events"]))
     for _, group in itertools.groupby(helpful, key=_series):
         *others, last = group
-        found += [r for r in others if r["events"] >= settings.validation_density] + [last]
+        density = _density(settings.validation_density)
+        found += [r for r in others if r["events"] >= density] + [last]
     return found
 
 

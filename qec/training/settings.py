@@ -61,9 +61,9 @@ class TrainSettings:
     validation_noises: tuple[str, ...]
     validation_p: float
     validation_quiet_p: float | None
-    validation_density: float
-    validation_quiet_density: float
-    validation_quiet_density_correlated: float
+    validation_density: float | None
+    validation_quiet_density: float | None
+    validation_quiet_density_correlated: float | None
     validation_f: float
     validation_c: float | None
     agree: tuple[float, ...]
@@ -193,7 +193,7 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
             "validation_quiet_density",
             "validation_quiet_density_correlated",
         ),
-        (_number(lambda x: x >= 1), "a number >= 1"),
+        (lambda x: x is None or _number(lambda x: x >= 1)(x), "null or a number >= 1"),
     ),
     "validation_f": _POSITIVE,
     "validation_c": (lambda x: x is None or _POSITIVE[0](x), f"null or {_POSITIVE[1]}"),
