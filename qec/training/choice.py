@@ -362,7 +362,8 @@ def validation_rows(records: list[dict], rules: CommitRules) -> list[tuple[str, 
 
 def looks(record: dict) -> str:
     """The thresholds of all looks of a candidate."""
-    return ", ".join(f"{threshold:g}" for threshold in (record["threshold"], *_agree(record)))
+    thresholds = dict.fromkeys((record["threshold"], *_agree(record)))
+    return ", ".join(f"{threshold:g}" for threshold in thresholds)
 
 
 def scores(record: dict) -> tuple[str, ...]:
