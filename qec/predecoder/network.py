@@ -62,7 +62,7 @@ def _takes_onednn(x: torch.Tensor) -> bool:
 class SeparableConv(nn.Module):
     """A convolution of each channel by itself, then two matrices on each cell.
 
-    Between active cells it takes 0.3 of the multiply-adds of a ``CubeConv`` (the order of
+    Between active cells it takes a third of the multiply-adds of a ``CubeConv`` (the order of
     ConvNeXt: Liu et al., CVPR 2022, arXiv:2201.03545).
     """
 
