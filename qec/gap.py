@@ -19,7 +19,7 @@ from scipy.sparse import csgraph
 
 from qec.errors import QecError
 from qec.gap_bound import GapBound
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.matching import set_up
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
@@ -52,7 +52,7 @@ class GapMatcher:
         largest: float = 1.0,
         nats: float = np.inf,
     ) -> None:
-        self._detectors = np.flatnonzero(lattice.sector == MEMORY)
+        self._detectors = lattice.memory_detectors
         u, v, weight, flip = _edges(graph, lattice, self._detectors)
         n = len(self._detectors)
         self._side, far = boundaries(n, u, v, flip)
@@ -68,14 +68,15 @@ class GapMatcher:
         ends[n] = 1
         self.logical_weight = float(self._one.decode(ends, return_weight=True)[1])
         self.cap = max(min(largest * self.logical_weight, nats), 0.0)
-        # Bounds need weights that are not negative.
+        set_up(self._either)
         self._bound = None
-        if weight.min() >= 0:
+        if self.cap == 0:  # nobody asks for gaps: what follows takes seconds at d = 31
+            return
+        if weight.min() >= 0:  # as bounds need it
             self._bound = GapBound(n, u, v, weight, far, _corners(lattice, self._detectors))
         # A way out that keeps PyMatching from searching farther than the cap.
         self._one.add_boundary_edge(n, weight=self.cap + _MARGIN)
-        for graph in (self._either, self._one):
-            set_up(graph)
+        set_up(self._one)
 
     def decode_batch(
         self, detectors: np.ndarray, largest: float = np.inf

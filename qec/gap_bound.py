@@ -71,10 +71,8 @@ class GapBound:
         if not len(pairs):
             return np.zeros(0, dtype=np.bool_)
         start = np.cumsum([0, *map(len, pairs)])
-        ends = np.concatenate(pairs).astype(np.int64).reshape(-1, 2)
-        caps = np.full(len(pairs), cap + _ROUNDING)
         marks = self._near, self._far, self._marks, self._logical_weight
-        return _may_be_below(ends, start, weights, caps, *marks)
+        return _may_be_below(np.concatenate(pairs), start, weights, cap + _ROUNDING, *marks)
 
 
 @njit(cache=True, nogil=True)
@@ -82,7 +80,7 @@ def _may_be_below(
     ends: np.ndarray,
     start: np.ndarray,
     weights: np.ndarray,
-    caps: np.ndarray,
+    cap: float,
     near: np.ndarray,
     far: np.ndarray,
     marks: np.ndarray,
@@ -114,7 +112,7 @@ def _may_be_below(
             cost[k] = cost[k + 1] = own
             slack -= own
         # A pair may weigh more than its bound; all of them together, by so much.
-        limit = caps[b] + max(slack, 0.0)
+        limit = cap + max(slack, 0.0)
         below[b] = logical_weight < limit
         for k in range(m):
             arrive[k] = near[event[k]] if event[k] >= 0 else np.inf

@@ -124,6 +124,11 @@ class SpaceTimeLattice:
         return dataclasses.replace(self, rounds=end - start - 1, mechanisms=nothing, **parts)
 
     @functools.cached_property
+    def memory_detectors(self) -> np.ndarray:
+        """int64, the detectors of the memory sector, which alone decide the observable."""
+        return np.flatnonzero(self.sector == MEMORY)
+
+    @functools.cached_property
     def check_sites(self) -> np.ndarray:
         """bool (2, d+1, d+1): sites of the memory checks and of the other checks."""
         return np.stack(

@@ -30,7 +30,6 @@ from qec.errors import QecError, first_line
 from qec.fallback import Matched
 from qec.files import atomic_path
 from qec.job_array import record_seed
-from qec.lattice import MEMORY
 from qec.points import Point
 from qec.pool import available_cores
 
@@ -122,9 +121,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         first = sampler.decoders[:1] * len(sampler.decoders)
         self.baselines = dict(zip(sampler.decoders, sampler.baselines or first, strict=True))
         lattices = (d.predecoder.lattice for d in self.decoders.values() if d.predecoder)
-        decides = next((lattice.sector == MEMORY for lattice in lattices), None)
-        everywhere = np.ones(task.circuit.num_detectors, dtype=np.bool_)
-        self._counted = np.flatnonzero(everywhere if decides is None else decides)
+        everywhere = np.arange(task.circuit.num_detectors)
+        self._counted = next((lattice.memory_detectors for lattice in lattices), everywhere)
         self.sample(min(64, self.batch))  # first calls set things up: keep them out of the timings
 
     def handles_throttling(self) -> bool:

@@ -43,6 +43,10 @@ class CubeConv(nn.Module):
             )
         return functional.conv3d(x, kernel, self.bias, padding=reach, groups=self.groups)
 
+    def parts(self) -> tuple[CubeConv]:
+        """As ``SeparableConv.parts``."""
+        return (self,)
+
 
 def _takes_onednn(x: torch.Tensor) -> bool:
     """Whether to choose oneDNN by hand: torch passes over it for a single small volume.
@@ -166,7 +170,7 @@ class PreDecoderNetwork(nn.Module):
 
     def active(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> bool (B, T, Y, X), the cells that have features."""
-        return (events[:, MEMORY_EVENTS] if self.memory_only else events).ne(0).any(dim=1)
+        return events[:, self.feature_channels].ne(0).any(dim=1)
 
     def all_bits(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits of ``bits`` -> (B, 12, T, Y, X), of all; what is not told is never committed."""
@@ -176,6 +180,11 @@ class PreDecoderNetwork(nn.Module):
         silent = torch.full_like(logits[:, :1], NEVER)
         between = silent.expand(-1, 5, -1, -1, -1)
         return torch.cat([spacelike, between, timelike, silent], dim=1)
+
+    @property
+    def feature_channels(self) -> slice:
+        """The channels whose events give a cell features."""
+        return MEMORY_EVENTS if self.memory_only else slice(None)
 
     @property
     def bits(self) -> list[int] | slice:
@@ -201,14 +210,9 @@ class PreDecoderNetwork(nn.Module):
 
     def convolutions(self) -> list[CubeConv]:
         """From events to logits; what does not depend on the shot stays out."""
-        hidden = [part for layer in self.hidden for part in self._parts(layer)]
+        hidden = [part for layer in self.hidden for part in layer.parts()]
         return [self.stem, *hidden, self.head]
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The weights for Muon: of hidden convolutions that mix channels."""
-        parts = [part for layer in self.hidden for part in self._parts(layer)]
-        return [part.weight for part in parts if part.groups == 1]
-
-    @staticmethod
-    def _parts(layer: CubeConv | SeparableConv) -> tuple[CubeConv, ...]:
-        return layer.parts() if isinstance(layer, SeparableConv) else (layer,)
+        return [conv.weight for conv in self.convolutions()[1:-1] if conv.groups == 1]

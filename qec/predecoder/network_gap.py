@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from qec.gap import boundaries
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.predecoder.residual import Incidence
 from qec.runs import place_in_run
 
@@ -35,7 +35,7 @@ class NetworkGap:
     """
 
     def __init__(self, lattice: SpaceTimeLattice, table: Incidence, device: torch.device) -> None:
-        memory = np.flatnonzero(lattice.sector == MEMORY)
+        memory = lattice.memory_detectors
         u, v, bit = _edges(table.detector[memory], table.num_bits)
         _, far = boundaries(len(memory), u, v, np.isin(bit, table.observable))
         bit = table.channels_last(bit)

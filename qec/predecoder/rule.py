@@ -114,9 +114,14 @@ class CommitRule:
         return self.doubt > 0 or bool(self.agree)
 
     @property
+    def other_thresholds(self) -> list[float]:
+        """Those of ``agree``, without its own."""
+        return [threshold for threshold in self.agree if threshold != self.threshold]
+
+    @property
     def other_cuts(self) -> list[float]:
         """The logits above which chain bits are committed at the other looks."""
-        agree = [_logit(threshold) for threshold in self.agree if threshold != self.threshold]
+        agree = [_logit(threshold) for threshold in self.other_thresholds]
         return agree + ([self.second.cut] if self.second else [])
 
     def on(

@@ -22,7 +22,7 @@ import torch
 from torch.nn import functional
 
 from qec.predecoder import kernels
-from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS, MEMORY_EVENTS
+from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS
 
 if TYPE_CHECKING:
     from qec.predecoder.network import CubeConv, PreDecoderNetwork, SeparableConv
@@ -68,10 +68,8 @@ class SparseNetwork:
         self._activation, self._residual = network.activation, network.residual
         self._size = network.stem.shape[-1]
         self._channels = np.arange(CHAIN_CHANNELS)[network.bits]
-        self._features = np.ones(EVENT_CHANNELS, dtype=np.bool_)
-        if network.memory_only:
-            self._features[:] = False
-            self._features[MEMORY_EVENTS] = True
+        self._features = np.zeros(EVENT_CHANNELS, dtype=np.bool_)
+        self._features[network.feature_channels] = True
         stem, self._head = (Kernel.of(conv, dtype) for conv in (network.stem, network.head))
         kind = _Separable if network.separable else _Mixing
         self._hidden = [kind(layer, dtype) for layer in network.hidden]

@@ -15,7 +15,7 @@ import torch
 
 from qec.ensemble import EnsembleMatcher
 from qec.gap import GapMatcher
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
@@ -126,7 +126,7 @@ class _AtWork:
         self._circuit = stim.Circuit(trial.circuit)
         lattice = SpaceTimeLattice.from_circuit(self._circuit)
         self._plain = Matcher(basis_split(lattice), correlated=False)
-        self._decisive = np.flatnonzero(lattice.sector == MEMORY)  # what decides is counted
+        self._decisive = lattice.memory_detectors  # whose events are counted
         self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.tried.gaps))
         self._ensemble = EnsembleMatcher(lattice, trial.members)
         rules = CommitRules.same(0.5)

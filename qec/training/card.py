@@ -125,8 +125,7 @@ def model_card(predecoder: Predecoder) -> str:
 def _gaps(rule: CommitRule) -> str:
     """The gaps in words."""
     if rule.agree:
-        others = [threshold for threshold in rule.agree if threshold != rule.threshold]
-        above = ", ".join(f"{threshold:g}" for threshold in others)
+        above = ", ".join(f"{threshold:g}" for threshold in rule.other_thresholds)
         differ = f"where another look (commits above {above}) decides differently"
         no_gap = isinstance(rule.gap, tuple) and not any(gap for _, _, gap in rule.gap)
         return differ if no_gap else f"{differ}, and {_below(rule.gap)}"

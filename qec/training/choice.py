@@ -188,9 +188,9 @@ def second_looks(loud: list[dict], quiet: list[dict], settings: TrainSettings) -
     found = _best(fitting, sensible, lambda r: r["F"]) or _best(
         sensible, sensible, lambda r: r["F"]
     )
+    density = _density(settings.validation_quiet_density)
     for chosen in tuple(found):
         same = [r for r in quiet if _place(r) == _place(chosen) and r["doubt"] == r["gap"]]
-        density = _density(settings.validation_quiet_density)
         enough = [r for r in same if r["events"] >= density]
         least = [r for r in same if r["doubt"] >= chosen["doubt"]] or same[-1:]
         found += sorted(enough[-1:] + least[:1], key=lambda r: r["doubt"])[-1:]
@@ -257,9 +257,9 @@ def _sparse(records: list[dict], settings: TrainSettings) -> list[dict]:
     found = []
     helpful = [r for r in records if r["F"] >= settings.validation_f]
     helpful.sort(key=lambda r: (_series(r), r["events"]))
+    density = _density(settings.validation_density)
     for _, group in itertools.groupby(helpful, key=_series):
         *others, last = group
-        density = _density(settings.validation_density)
         found += [r for r in others if r["events"] >= density] + [last]
     return found
 
