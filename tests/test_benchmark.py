@@ -44,15 +44,17 @@ def test_the_limit_counts_multiply_adds_and_bytes(our_circuit):
     # 4 and 16 channels in and out of the first layer, 16 and 16 of two, 16 and 12 of the last.
     channels = 20 + 2 * 32 + 28
     narrow = Roofline(multiply_adds=np.inf, bytes=1e6)
-    assert narrow.seconds(bound, events.bfloat16()) == pytest.approx(2 * channels * cells / 1e6)
+    assert narrow.seconds(bound, events) == pytest.approx(4 * channels * cells / 1e6)
 
 
-def test_the_limit_leaves_cells_without_features_out(our_circuit):
-    bound = bind(our_circuit(5, 5, "X"), width=16, layers=4, active_only=True)
+@pytest.mark.parametrize(("ends_only", "heads"), [(False, 27 * 12), (True, 22)])
+def test_the_limit_leaves_cells_without_features_out(ends_only, heads, our_circuit):
+    network = {"width": 16, "layers": 4, "active_only": True, "ends_only": ends_only}
+    bound = bind(our_circuit(5, 5, "X"), **network)
     events = torch.zeros(2, 4, *bound.grid.shape)
     # Of two shots one is silent; the other has two neighbours, with 27 cells around each.
     events[0, 0, 2, 1, 1] = events[0, 3, 3, 1, 1] = 1
-    first, hidden, last = 2 * 27 * 4 * 16, 2 * 4 * 16 * 16, 2 * 27 * 16 * 12
+    first, hidden, last = 4 * 16, 2 * 4 * 16 * 16, 2 * heads * 16
     slow = Roofline(multiply_adds=1e6, bytes=np.inf)
     assert slow.seconds(bound, events) == pytest.approx((first + hidden + last) / 2 / 1e6)
 

@@ -20,7 +20,9 @@ from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.matching import basis_split
 from qec.predecoder.checkpoint import FORMAT, load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid, bit_ends
 from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.residual import incidence
 from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
 from qec.sampling import FrameSampler
 
@@ -130,6 +132,23 @@ def test_each_committed_bit_acts_as_a_fault_of_the_circuit(
 
 @each_basis
 @each_orientation
+def test_the_ends_of_a_bit_are_the_cells_of_the_checks_that_see_it(our_circuit, basis, orientation):
+    grid = CellGrid(SpaceTimeLattice.from_circuit(our_circuit(5, 4, basis, 0.01, orientation)))
+    table = incidence(grid)
+    numbers = grid.pack_events(torch.arange(1, len(table.detector) + 1)[None])[0]
+    found = {bit: set() for bit in range(CHAIN_CHANNELS)}
+    for channel, *cell in torch.nonzero(numbers).tolist():
+        seen_by = table.detector[int(numbers[(channel, *cell)]) - 1]
+        for number in seen_by[seen_by < table.num_bits]:
+            bit, *own = np.unravel_index(number, grid.valid.shape)
+            found[int(bit)].add(tuple(np.subtract(cell, own).tolist()))
+    assert {bit: sorted(ends) for bit, ends in found.items()} == {
+        bit: bit_ends(bit) for bit in range(CHAIN_CHANNELS)
+    }
+
+
+@each_basis
+@each_orientation
 @pytest.mark.parametrize("core", [None, (1, 3)])
 @pytest.mark.parametrize(("distance", "rounds"), [(3, 1), (3, 5), (5, 4)])
 def test_residuals_are_those_of_the_boundary_map(
@@ -143,11 +162,15 @@ def test_residuals_are_those_of_the_boundary_map(
     dets = torch.randint(2, (40, lattice.num_detectors), generator=rng, dtype=torch.uint8)
     chain = bound.grid.unpack_chain(committed.to(torch.uint8))
     explained = chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
-    for bits in (committed, committed.to(torch.uint8), committed.contiguous()):
-        as_on_gpus = bound.residual.by_tensors(dets, bits.movedim(1, -1).flatten(1))
-        for residual, flips in (bound.residual(dets, bits), as_on_gpus):
-            assert torch.equal(residual, dets ^ explained.T)
-            assert torch.equal(flips, chains.logical_parity(chain, lattice))
+    logits = torch.where(committed, 1.5, 1.25)  # as bfloat16 has them, too
+    found = [
+        bound.residual.by_tensors(dets, committed.movedim(1, -1).flatten(1)),
+        *(bound.residual(dets, bits) for bits in (committed, committed.to(torch.uint8))),
+        *(bound.residual(dets, bits, cut=1.4) for bits in (logits, logits.bfloat16())),
+    ]
+    for residual, flips in found:
+        assert torch.equal(residual, dets ^ explained.T)
+        assert torch.equal(flips, chains.logical_parity(chain, lattice))
 
 
 @each_basis
@@ -171,6 +194,7 @@ def test_the_true_chain_leaves_nothing(our_circuit, basis, orientation, rounds):
         np.testing.assert_array_equal(part.numpy(), want)
     events = bound.grid.pack_events(dets)
     assert int(events.sum()) == int(dets.sum())
+    assert torch.equal(events, bound.grid.pack_events(dets.float()).to(torch.uint8))
 
 
 @each_basis

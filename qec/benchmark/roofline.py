@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -41,8 +42,8 @@ class Roofline:
         """The least time that the network takes for a shot, on average over some.
 
         Its multiply-adds at full rate (without those with padding or, where it has ``active_only``,
-        with cells that have no features), or the reading and writing of every layer's activations,
-        whichever takes longer.
+        with cells that have no features, and with events that are none), or the reading and writing
+        of every layer's activations, whichever takes longer.
 
         Args:
             events: (B, 4, T, Y, X), as ``bound`` makes them.
@@ -58,10 +59,15 @@ class Roofline:
             if not network.active_only:
                 read = written = everywhere
             outputs, inputs, *kernel = conv.shape
-            taps = conv3d(read, read.new_ones(1, 1, *kernel), padding=kernel[0] // 2) * written
-            multiply_adds += outputs * inputs * taps.sum().item()
+            _, tap, _ = conv.terms()
+            by_tap = torch.bincount(tap, minlength=math.prod(kernel)).float()
+            values = inputs * read
+            if network.active_only and conv is network.stem:
+                values = events.sum(dim=1, keepdim=True).float()
+            read_by = conv3d(values, by_tap.view(1, 1, *kernel), padding=kernel[0] // 2)
+            multiply_adds += (read_by * written).sum().item()
             values = outputs * written.sum() + inputs * conv.groups * read.sum()
-            moved += values.item() * events.element_size()
+            moved += values.item() * bound.dtype.itemsize
         return max(multiply_adds / self.multiply_adds, moved / self.bytes) / len(events)
 
 

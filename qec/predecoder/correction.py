@@ -113,6 +113,8 @@ class BoundPredecoder:
         with torch.inference_mode(), autocast(self.device, self.dtype):
             static = self.grid.static.to(self.device)
             self.features = self.network.stem_static(static)
+        counted = backend == "eager" and tile is None and self.network.sparse_on(self.device)
+        self._events_dtype = torch.uint8 if counted else self.dtype
         self._run = network_runtime(backend, self.network, self.features, self.dtype, self._sampled)
 
     def _sampled(self) -> torch.Tensor:
@@ -123,7 +125,7 @@ class BoundPredecoder:
 
     def cells(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> events (B, 4, T, Y, X), as the network takes them."""
-        return self.grid.pack_events(detectors).to(self.dtype)
+        return self.grid.pack_events(detectors).to(self._events_dtype)
 
     def forward(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
@@ -142,7 +144,7 @@ class BoundPredecoder:
         """What ``residual`` makes of the chain bits with logits above ``cut``, as arrays."""
         if cut == math.inf:
             return detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
-        left, flips = self.residual(detectors, logits > cut)
+        left, flips = self.residual(detectors, logits, cut)
         return left.cpu().numpy(), flips.cpu().numpy()
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:

@@ -21,6 +21,20 @@ MEMORY_BITS = [0, 1, 2, 3, 9, 10]  # of the chain bits that memory checks see
 _TYPICAL_LOG_RATE = -3.0  # log detection rate in the middle of the useful range of noise
 
 
+def bit_ends(bit: int) -> list[tuple[int, int, int]]:
+    """The cells of the checks that see a chain bit: (t, y, x) from its own.
+
+    Args:
+        bit: one of the ``CHAIN_CHANNELS``.
+    """
+    plane, row, col = bit // 4, bit % 4 // 2, bit % 2
+    if plane == 2:
+        return [(0, 0, 0), (1, 0, 0)]  # of a measurement: the check's own events around it
+    corners = [(row + i, col + j) for i in (0, 1) for j in (0, 1)]
+    cells = {(0, y // 2, x // 2) for y, x in corners if (y + x) % 2 == (plane == MEMORY)}
+    return sorted(cells)
+
+
 class CellGrid:
     """Index arithmetic between detectors, chains and cell tensors of one lattice.
 
@@ -68,7 +82,10 @@ class CellGrid:
     def pack_events(self, detectors: torch.Tensor) -> torch.Tensor:
         """(B, num_detectors) of any dtype -> the same (B, 4, T, Y, X), channels last in memory."""
         padded = torch.nn.functional.pad(detectors, (0, 1))
-        cells = padded.index_select(1, self._detector.to(detectors.device))
+        if detectors.device.type == "cpu" and detectors.dtype == torch.uint8:  # four times faster
+            cells = torch.from_numpy(padded.numpy().take(self._detector.numpy(), axis=1))
+        else:
+            cells = padded.index_select(1, self._detector.to(detectors.device))
         shots = detectors.shape[0]  # not len(): torch.export would take it for a constant
         return cells.view(shots, *self.shape, EVENT_CHANNELS).permute(0, 4, 1, 2, 3)
 

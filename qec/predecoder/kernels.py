@@ -51,65 +51,43 @@ def active_cells(
 
 
 @_compiled
-def pairs(
-    number: np.ndarray, place: np.ndarray, step: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neighbours with features of each cell, itself left out.
+def neighbours(
+    seen: np.ndarray, number: np.ndarray, cell: np.ndarray, place: np.ndarray, step: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What each cell with features reads: events around it, and other such cells around it.
 
     Args:
-        number: int32, flattened, as ``active_cells`` fills it.
-        place: int64 (n,), as it returns it.
+        seen, number: flattened, as ``active_cells`` fills them.
+        cell, place: int64 (n,), as it returns them.
         step: int64 (k^3,), how far each tap leads.
 
     Returns:
-        int64 (P,) the cells that are read, int64 (P,) by which tap, both in order of the cells that
-        read, and int64 (n + 1,) where those of each begin.
+        int32 (m,), in order of the cells: 16 tap + events for each cell around it that holds some,
+        itself included, and 16 k^3 + cell for where it is; int32 (n,), where those of each begin;
+        int64 (P,) the cells with features that are read, int64 (P,) by which tap, both in order of
+        the cells that read; int64 (n + 1,), where those of each begin.
     """
-    n, middle = len(place), len(step) // 2
-    start = np.empty(n + 1, np.int64)
-    source = np.empty(n * (len(step) - 1) + 1, np.int64)
+    n, taps = len(place), len(step)
+    begin, start = np.empty(n, np.int32), np.empty(n + 1, np.int64)
+    found = np.empty(n * (taps + 1) + 1, np.int32)
+    source = np.empty(n * taps + 1, np.int64)
     tap = np.empty_like(source)
-    found = 0
+    m = pairs = 0
     for i in range(n):
-        start[i] = found
-        for k in range(len(step)):
+        begin[i], start[i] = m, pairs
+        for k in range(taps):
+            events = seen[place[i] + step[k]]
+            found[m] = 16 * k + events  # overwritten unless there are some: faster than a branch
+            m += events > 0
+        for other in range(begin[i], m):
+            k = found[other] // 16
             j = number[place[i] + step[k]]
-            source[found] = j  # overwritten unless there is such a cell: faster than a branch
-            tap[found] = k
-            found += j >= 0 and k != middle
-    start[n] = found
-    return source[:found].copy(), tap[:found].copy(), start
-
-
-@_compiled
-def stem_inputs(
-    seen: np.ndarray, cell: np.ndarray, place: np.ndarray, step: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the first convolution adds up in each cell: by event around it, and by where it is.
-
-    Args:
-        seen: uint8, flattened, as ``active_cells`` fills it.
-        cell, place, step: as for ``pairs``.
-
-    Returns:
-        int64 (m,), in order of the cells: tap * 4 + channel of each event, and k^3 * 4 + cell; and
-        int64 (n,), where those of each begin.
-    """
-    n = len(place)
-    start = np.empty(n, np.int64)
-    found = np.empty(n * (len(step) * 4 + 1) + 1, np.int32)
-    m = 0
-    for i in range(n):
-        start[i] = m
-        for k in range(len(step)):
-            bits = seen[place[i] + step[k]]
-            if bits:
-                for c in range(4):
-                    found[m] = 4 * k + c  # overwritten unless there is such an event
-                    m += (bits >> c) & 1
-        found[m] = 4 * len(step) + cell[i]
+            source[pairs], tap[pairs] = j, k
+            pairs += (j >= 0) & (k != taps // 2)
+        found[m] = 16 * taps + cell[i]
         m += 1
-    return found[:m].astype(np.int64), start
+    start[n] = pairs
+    return found[:m].copy(), begin, source[:pairs].copy(), tap[:pairs].copy(), start
 
 
 @_compiled
@@ -121,11 +99,11 @@ def channel_by_channel(
     taps: np.ndarray,
     bias: np.ndarray,
 ) -> np.ndarray:
-    """float32 (n, channels): a depthwise convolution over ``pairs``, and of each with itself.
+    """float32 (n, channels): a depthwise convolution over neighbours, and of each with itself.
 
     Args:
         x: float32 (n, channels).
-        source, tap, start: as from ``pairs``.
+        source, tap, start: as from ``neighbours``.
         taps: float32 (k^3, channels).
         bias: float32 (channels,).
     """
@@ -176,33 +154,43 @@ def rows(row: np.ndarray, count: int) -> np.ndarray:
 
 @_compiled
 def scatter(
-    terms: np.ndarray, place: np.ndarray, step: np.ndarray, channels: np.ndarray, out: np.ndarray
+    terms: np.ndarray, place: np.ndarray, step: np.ndarray, channel: np.ndarray, out: np.ndarray
 ) -> None:
     """Adds what each cell tells those from which a tap leads to it.
 
     Args:
-        terms: float32 (n, k^3, outputs).
-        place, step: as for ``pairs``.
-        channels: int64 (outputs,), where each goes.
-        out: float32 (places, channels in all), to which it is added.
+        terms: float32 (n, m).
+        place: as for ``neighbours``.
+        step: int64 (m,), how far the tap of each term leads.
+        channel: int64 (m,), where each goes.
+        out: float32 (places, channels), to which it is added.
     """
-    n, taps, outputs = terms.shape
-    for i in range(n):
-        for k in range(taps):
-            at = place[i] - step[k]
-            for c in range(outputs):
-                out[at, channels[c]] += terms[i, k, c]
+    for i in range(len(terms)):
+        for k in range(len(step)):
+            out[place[i] - step[k], channel[k]] += terms[i, k]
+
+
+@_compiled
+def gather(
+    grad: np.ndarray, place: np.ndarray, step: np.ndarray, channel: np.ndarray
+) -> np.ndarray:
+    """float32 (n, m): the gradient of ``terms`` in ``scatter``, where ``grad`` is that of out."""
+    terms = np.empty((len(place), len(step)), np.float32)
+    for i in range(len(place)):
+        for k in range(len(step)):
+            terms[i, k] = grad[place[i] - step[k], channel[k]]
+    return terms
 
 
 @_compiled
 def left_after(
-    detectors: np.ndarray, committed: np.ndarray, flips: np.ndarray, logical: np.ndarray
+    detectors: np.ndarray, bits: np.ndarray, cut: float, flips: np.ndarray, logical: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The residual, as ``qec.predecoder.residual.Residual`` tells it.
 
     Args:
         detectors: uint8 (B, num_detectors).
-        committed: bool (B, bits).
+        bits: (B, bits) of any dtype; committed are those above ``cut``.
         flips: int64 (bits, k), the detectors that each bit flips; num_detectors stands for none.
         logical: uint8 (bits,).
 
@@ -213,8 +201,8 @@ def left_after(
     left = detectors.copy()
     flipped = np.zeros(shots, np.uint8)
     for b in range(shots):
-        for bit in range(committed.shape[1]):
-            if committed[b, bit]:
+        for bit in range(bits.shape[1]):
+            if bits[b, bit] > cut:
                 flipped[b] ^= logical[bit]
                 for k in range(flips.shape[1]):
                     detector = flips[bit, k]

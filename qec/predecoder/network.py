@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -12,6 +14,7 @@ from qec.predecoder.grid import (
     MEMORY_BITS,
     MEMORY_EVENTS,
     STATIC_CHANNELS,
+    bit_ends,
 )
 from qec.predecoder.sparse import NEVER, SparseNetwork
 
@@ -35,7 +38,7 @@ class CubeConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kernel, reach = self.weight.view(self.shape), self.shape[-1] // 2
+        kernel, reach = self.kernel(), self.shape[-1] // 2
         if _takes_onednn(x):
             kernel, bias = kernel.to(x.dtype), self.bias.to(x.dtype)
             return torch.ops.aten.mkldnn_convolution(
@@ -43,9 +46,48 @@ class CubeConv(nn.Module):
             )
         return functional.conv3d(x, kernel, self.bias, padding=reach, groups=self.groups)
 
+    def kernel(self) -> torch.Tensor:
+        """(outputs, inputs / groups, k, k, k)."""
+        return self.weight.view(self.shape)
+
+    def terms(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What a cell adds to the outputs around it: m weights for each of its inputs.
+
+        Returns:
+            (inputs, m), int64 (m,) the tap by which each is read, int64 (m,) the output that reads.
+        """
+        outputs, inputs, *_ = self.shape
+        by_tap = self.weight.view(outputs, inputs, -1).permute(1, 2, 0)
+        pairs = torch.cartesian_prod(torch.arange(by_tap.shape[1]), torch.arange(outputs))
+        return by_tap.flatten(1), pairs[:, 0], pairs[:, 1]
+
     def parts(self) -> tuple[CubeConv]:
         """As ``SeparableConv.parts``."""
         return (self,)
+
+
+class EndsConv(CubeConv):
+    """A ``CubeConv`` for chain bits, each of which reads the cells of the checks that see it.
+
+    Args:
+        bits: the chain channels that it tells.
+    """
+
+    def __init__(self, inputs: int, bits: list[int], kernel: int, gain: float) -> None:
+        super().__init__(inputs, len(bits), kernel, gain)
+        ends = [(k, *end) for k, bit in enumerate(bits) for end in bit_ends(bit)]
+        self._output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
+        self._tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
+        self.weight = nn.Parameter(torch.randn(len(ends), inputs) * gain * (2 / inputs) ** 0.5)
+
+    def kernel(self) -> torch.Tensor:
+        outputs, inputs, *_ = self.shape
+        weight = self.weight.new_zeros(outputs, self.shape[-1] ** 3, inputs)
+        weight[self._output, self._tap] = self.weight
+        return weight.transpose(1, 2).reshape(self.shape)
+
+    def terms(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.weight.t(), self._tap, self._output
 
 
 def _takes_onednn(x: torch.Tensor) -> bool:
@@ -118,10 +160,13 @@ class PreDecoderNetwork(nn.Module):
         active_only: bool = False,
         separable: bool = False,
         memory_only: bool = False,
+        ends_only: bool = False,
     ) -> None:
         super().__init__()
         if memory_only and not active_only:
             raise ValueError("memory_only needs active_only")
+        if ends_only and kernel == 1:
+            raise ValueError("ends_only needs a kernel of 3 or more")
         if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
             raise ValueError(
                 f"width={width} must be >= 1, layers={layers} >= 2 and kernel={kernel} odd"
@@ -131,6 +176,7 @@ class PreDecoderNetwork(nn.Module):
         self.active_only = active_only
         self.separable = separable
         self.memory_only = memory_only
+        self.ends_only = ends_only
         self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
         # What does not depend on the shot enters apart, so that a decoder computes it once.
         self.stem_static = CubeConv(STATIC_CHANNELS, width, kernel, gain=0.5)
@@ -141,8 +187,11 @@ class PreDecoderNetwork(nn.Module):
             else CubeConv(width, width, kernel, gain=gain)
             for _ in range(layers - 2)
         )
-        bits = len(MEMORY_BITS) if memory_only else CHAIN_CHANNELS
-        self.head = CubeConv(width, bits, kernel, gain=0.1)
+        bits = MEMORY_BITS if memory_only else list(range(CHAIN_CHANNELS))
+        if ends_only:
+            self.head = EndsConv(width, bits, kernel, gain=0.1)
+        else:
+            self.head = CubeConv(width, len(bits), kernel, gain=0.1)
         nn.init.constant_(self.head.bias, -4.0)  # errors are rare
 
     def forward(self, events: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
@@ -151,7 +200,7 @@ class PreDecoderNetwork(nn.Module):
 
     def from_static_features(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """As ``forward``, with ``stem_static(static)`` computed before."""
-        if self.active_only and events.device.type == "cpu" and not torch.compiler.is_compiling():
+        if self.sparse_on(events.device) and not torch.compiler.is_compiling():
             return SparseNetwork(self, features, events.dtype)(events)
         return self.dense_logits(events, features)
 
@@ -167,6 +216,10 @@ class PreDecoderNetwork(nn.Module):
                 update = update * active
             h = h + update if self.residual else update
         return self.all_bits(self.head(self.activation(h)))
+
+    def sparse_on(self, device: torch.device) -> bool:
+        """Whether it is computed on active cells alone (``qec.predecoder.sparse``)."""
+        return self.active_only and device.type == "cpu"
 
     def active(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> bool (B, T, Y, X), the cells that have features."""
@@ -196,7 +249,8 @@ class PreDecoderNetwork(nn.Module):
         name = self.activation.__name__
         return (
             f"activation={name}, residual={self.residual}, active_only={self.active_only}, "
-            f"separable={self.separable}, memory_only={self.memory_only}"
+            f"separable={self.separable}, memory_only={self.memory_only}, "
+            f"ends_only={self.ends_only}"
         )
 
     @property

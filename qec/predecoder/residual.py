@@ -86,22 +86,25 @@ class Residual:
         self._logical = torch.from_numpy(logical).to(device)
 
     def __call__(
-        self, detectors: torch.Tensor, committed: torch.Tensor
+        self, detectors: torch.Tensor, bits: torch.Tensor, cut: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Detection events that committed bits leave, and the logical flips that they make.
 
         Args:
             detectors: uint8 (B, num_detectors).
-            committed: bool or uint8 (B, 12, T, Y, X).
+            bits: (B, 12, T, Y, X) of any dtype.
+            cut: those above it are committed.
 
         Returns:
             uint8 (B, num_detectors), uint8 (B,).
         """
-        bits = committed.movedim(1, -1).flatten(1)
+        bits = bits.movedim(1, -1).flatten(1)
         if detectors.device.type != "cpu":
-            return self.by_tensors(detectors, bits)
+            return self.by_tensors(detectors, bits > cut)
+        if bits.dtype == torch.bfloat16:
+            bits = bits.float()
         arrays = detectors.contiguous().numpy(), bits.contiguous().numpy()
-        left, flipped = left_after(*arrays, *self._tables)
+        left, flipped = left_after(*arrays, cut, *self._tables)
         return torch.from_numpy(left), torch.from_numpy(flipped)
 
     def by_tensors(

@@ -73,7 +73,7 @@ def network_runtime(
     """
     check_backend(backend, features.device)
     if backend == "eager":
-        if network.active_only and features.device.type == "cpu":
+        if network.sparse_on(features.device):
             with torch.inference_mode():
                 return SparseNetwork(network, features, dtype)
         return _FixedNetwork(network, features)

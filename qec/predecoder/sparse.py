@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from qec.predecoder.network import CubeConv, PreDecoderNetwork, SeparableConv
 
 NEVER = -20.0  # the logit of a bit that a network does not tell
-_ROWS = 512  # cells whose terms of the last convolution are at hand at a time
-_CELLS_PER_PASS = 4096  # so that what a convolution gathers stays within a few MB
+_TERMS_PER_PASS = 2**17  # of the last convolution that are at hand at a time
+_EVENTS_PER_PASS = 8192  # so that what a convolution gathers stays within a few MB
 
 
 class Kernel(NamedTuple):
@@ -64,35 +64,37 @@ class SparseNetwork:
     def __init__(
         self, network: PreDecoderNetwork, features: torch.Tensor, dtype: torch.dtype
     ) -> None:
-        self._network = network
         self._activation, self._residual = network.activation, network.residual
         self._size = network.stem.shape[-1]
         self._channels = np.arange(CHAIN_CHANNELS)[network.bits]
         self._features = np.zeros(EVENT_CHANNELS, dtype=np.bool_)
         self._features[network.feature_channels] = True
-        stem, self._head = (Kernel.of(conv, dtype) for conv in (network.stem, network.head))
+        stem = Kernel.of(network.stem, dtype)
+        matrix, tap, output = network.head.terms()
+        self._head = matrix.to(dtype).contiguous(), network.head.bias.to(dtype)
+        self._told = tap.numpy(), self._channels[output.numpy()]
         kind = _Separable if network.separable else _Mixing
         self._hidden = [kind(layer, dtype) for layer in network.hidden]
-        # What the first convolution adds up in a cell: a row for each event that it may see, and
+        # What the first convolution adds up in a cell: a row for all that it may see by a tap, and
         # one for where the cell is.
+        any_events = torch.arange(2**EVENT_CHANNELS)[:, None] >> torch.arange(EVENT_CHANNELS) & 1
         static = features[0].flatten(1).t().to(dtype) + stem.bias
-        self._terms = torch.cat([stem.taps.flatten(0, 1), static])
+        self._terms = torch.cat([(any_events.to(dtype) @ stem.taps).flatten(0, 1), static])
 
     def __call__(self, events: torch.Tensor) -> torch.Tensor:
-        """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X), some shots at a time."""
-        cells = max(int(self._network.active(events).sum()), 1)
-        shots = max(1, _CELLS_PER_PASS * len(events) // cells)
+        """events (B, 4, T, Y, X), any dtype -> logits (B, 12, T, Y, X), some shots at a time."""
+        count = max(int(torch.count_nonzero(events)), 1)
+        shots = max(1, _EVENTS_PER_PASS * len(events) // count)
         parts = [self._one_pass(part) for part in events.split(shots)]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
         cells = ActiveCells(events, self._features, self._size)
-        terms, start = cells.around()
-        h = functional.embedding_bag(terms, self._terms, start, mode="sum")
+        h = functional.embedding_bag(cells.terms, self._terms, cells.begin, mode="sum")
         for layer in self._hidden:
             update = layer(self._activation(h), cells)
             h = h + update if self._residual else update
-        return _Last.apply(self._activation(h), *self._head, cells, self._channels)
+        return _Last.apply(self._activation(h), *self._head, cells, self._channels, *self._told)
 
 
 class _Mixing:
@@ -137,6 +139,7 @@ class ActiveCells:
         cell: int64 (n,), which cell of its shot each is.
         place: int64 (n,), where each is in the flattened padded volume.
         step: int64 (k^3,), how far each tap leads there.
+        terms, begin: int32, what the first convolution adds up, as ``kernels.neighbours``.
         source, tap: int64 (P,), which cell each pair reads, by which tap; the pairs are in order of
             the cells that read.
         start: int64 (n + 1,), where the pairs of each cell that reads begin.
@@ -153,13 +156,10 @@ class ActiveCells:
         self.cell, self.place = found
         strides = [math.prod(self.padded[axis:]) for axis in (2, 3, 4)]
         self.step = _offsets(size) @ strides
-        self._seen = seen.ravel()
-        self.source, self.tap, self.start = kernels.pairs(number.ravel(), self.place, self.step)
-
-    def around(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the first convolution adds up, as ``kernels.stem_inputs``."""
-        found, start = kernels.stem_inputs(self._seen, self.cell, self.place, self.step)
-        return torch.from_numpy(found), torch.from_numpy(start)
+        terms, begin, self.source, self.tap, self.start = kernels.neighbours(
+            seen.ravel(), number.ravel(), self.cell, self.place, self.step
+        )
+        self.terms, self.begin = torch.from_numpy(terms), torch.from_numpy(begin)
 
     def inner(self, around: torch.Tensor) -> torch.Tensor:
         """(places, channels) -> (B, channels, T, Y, X), without the margin."""
@@ -212,44 +212,46 @@ class _Last(torch.autograd.Function):
 
     Args:
         h: (n, inputs), in active cells.
-        taps, bias: as of a ``Kernel``.
+        matrix: (inputs, m), as of ``CubeConv.terms``.
+        bias: (outputs,).
         cells: the active ones.
         channels: int64 (outputs,), of the 12 those that it tells; the others are ``NEVER``.
+        tap, channel: int64 (m,), by which tap each term is read, and for which of the 12.
     """
 
     @staticmethod
     def forward(
         ctx: torch.autograd.function.FunctionCtx,
         h: torch.Tensor,
-        taps: torch.Tensor,
+        matrix: torch.Tensor,
         bias: torch.Tensor,
         cells: ActiveCells,
         channels: np.ndarray,
+        tap: np.ndarray,
+        channel: np.ndarray,
     ) -> torch.Tensor:
-        ctx.cells, ctx.channels = cells, channels
-        ctx.save_for_backward(h, taps)
+        ctx.cells, ctx.channels, ctx.step, ctx.channel = cells, channels, cells.step[tap], channel
+        ctx.save_for_backward(h, matrix)
         everywhere = np.full(CHAIN_CHANNELS, NEVER, dtype=np.float32)
         everywhere[channels] = bias.detach().float().numpy()
         out = kernels.rows(everywhere, math.prod(cells.padded))
-        matrix = taps.permute(1, 0, 2).flatten(1)
-        for start in range(0, len(h), _ROWS):
-            terms = (h[start : start + _ROWS].detach() @ matrix).view(-1, *taps.shape[::2]).float()
-            place = cells.place[start : start + _ROWS]
-            kernels.scatter(terms.numpy(), place, cells.step, channels, out)
+        rows, start = max(1, _TERMS_PER_PASS // len(tap)), 0
+        for part in h.detach().split(rows):
+            terms = (part @ matrix).float().numpy()
+            kernels.scatter(terms, cells.place[start : start + rows], ctx.step, channel, out)
+            start += rows
         return cells.inner(torch.from_numpy(out)).to(h.dtype)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
         cells: ActiveCells = ctx.cells
-        h, taps = ctx.saved_tensors
-        around = grad.new_zeros(math.prod(cells.padded), CHAIN_CHANNELS)
+        h, matrix = ctx.saved_tensors
+        around = torch.zeros(math.prod(cells.padded), CHAIN_CHANNELS)
         cells.inner(around).copy_(grad)
-        told = around[:, torch.from_numpy(ctx.channels)]
-        # Seen from its source, a tap leads the other way.
-        read = told[torch.from_numpy(cells.place[:, None] - cells.step)].flatten(1)
-        matrix = taps.permute(1, 0, 2).flatten(1)
-        grad_taps = (h.t() @ read).view(-1, *taps.shape[::2]).transpose(0, 1)
-        return read @ matrix.t(), grad_taps, told.sum(dim=0), None, None
+        read = kernels.gather(around.numpy(), cells.place, ctx.step, ctx.channel)
+        read = torch.from_numpy(read).to(h.dtype)
+        told = around[:, torch.from_numpy(ctx.channels)].sum(dim=0).to(h.dtype)
+        return read @ matrix.t(), h.t() @ read, told, None, None, None, None
 
 
 class _Convolution(torch.autograd.Function):

@@ -23,6 +23,15 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
         "separable": True,
         "memory_only": True,
     },
+    # Half as wide, and a bit is told by the cells of the checks that see it.
+    "e5x32": {
+        "width": 32,
+        "layers": 5,
+        "active_only": True,
+        "separable": True,
+        "memory_only": True,
+        "ends_only": True,
+    },
     # Kernel, depth, width and activation of the paper's models, on packed cells.
     "m1": {"width": 128, "layers": 4, "activation": "gelu", "residual": False},
     "m2": {"width": 256, "layers": 4, "activation": "gelu", "residual": False},
