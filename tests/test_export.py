@@ -92,6 +92,7 @@ def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orient
         (5, 3, "Z", {"kernel": 5}),
         (5, 7, "X", {"activation": "silu"}),
         (5, 4, "Z", {"active_only": True, "separable": True, "memory_only": True}),
+        (3, 3, "X", {"active_only": True, "kernel": 5, "ends_only": True}),
     ],
 )
 def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, architecture):

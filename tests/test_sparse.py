@@ -157,6 +157,8 @@ def test_events_of_memory_checks_have_features_of_their_own() -> None:
     assert torch.equal(alone, farther)
 
 
-def test_memory_only_needs_active_only() -> None:
+def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match="active_only"):
         PreDecoderNetwork(memory_only=True)
+    with pytest.raises(ValueError, match="kernel of 3"):
+        PreDecoderNetwork(ends_only=True, kernel=1)

@@ -223,9 +223,10 @@ def test_no_state_is_saved_after_an_error(tmp_path, monkeypatch) -> None:
 
 
 SEPARABLE = "{width: 16, layers: 4, active_only: true, separable: true, memory_only: true}"
+ENDS_ONLY = SEPARABLE.replace("}", ", ends_only: true}")
 
 
-@pytest.mark.parametrize("model", ["{width: 16, layers: 4}", SEPARABLE])
+@pytest.mark.parametrize("model", ["{width: 16, layers: 4}", SEPARABLE, ENDS_ONLY])
 def test_training_learns(tmp_path, model) -> None:
     """The loss on a fresh batch falls well below that of a network that predicts no errors.
 
@@ -255,7 +256,7 @@ def test_a_separable_network_starts_from_its_like_only(tmp_path) -> None:
     for key, tensor in load_predecoder(parent).network.state_dict().items():
         assert torch.equal(tensor, begun.network.state_dict()[key]), key
     wider = SEPARABLE.replace("16", "24")
-    with pytest.raises(QecError, match="separable ones do not grow"):
+    with pytest.raises(QecError, match="separable or ends_only ones do not grow"):
         train(tiny(tmp_path / "wider", f"init_from={parent}", f"model={wider}"))
 
 
