@@ -159,13 +159,14 @@ class _AtWork:
         correlated = self._ensemble.unperturbed.decode_batch(detectors) != truth
         logits = self._bound.logits(events)
         doubt = self._bound.gap(logits)
-        judged = [self._judged(events, logits, cut, truth, doubt) for cut in self._cuts]
+        looks = {cut: self._judged(events, logits, cut, truth, doubt) for cut in self._cuts}
         for cut in self._other_cuts:
-            other = self._judged(events, logits, cut, truth, doubt, gaps=False)
-            judged = [
-                first if cut == own else _agreeing(first, other)
-                for own, first in zip(self._cuts, judged, strict=True)
-            ]
+            if cut not in looks:
+                looks[cut] = self._judged(events, logits, cut, truth, doubt, gaps=False)
+        judged = []
+        for own in self._cuts:
+            others = (looks[cut] for cut in self._other_cuts if cut != own)
+            judged.append(functools.reduce(_agreeing, others, looks[own]))
         whole = correlated
         if self._trial.members > 1:
             whole = correlated.copy()
