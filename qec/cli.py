@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from qec import __version__
-from qec.errors import PREEMPTED_STATUS, Preempted, QecError
+from qec.errors import QecError, exit_status
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -167,25 +168,19 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"qec {__version__}")
         return 0
     name, *rest = arguments
-    try:
-        if name not in COMMANDS:
-            raise QecError(f"there is no command {name!r}: use one of {', '.join(COMMANDS)}.")
-        if {"-h", "--help"} & set(rest):
-            print(_command_help(name))
-            return 0
-        from qec.config import load_config
+    interrupted = COMMANDS[name].interrupted if name in COMMANDS else ""
+    return exit_status("qec", interrupted, functools.partial(_command, name, rest))
 
-        COMMANDS[name].run(load_config(name, rest), ("qec", name, *rest))
-    except QecError as error:
-        print(f"qec: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except Preempted as stop:
-        print(f"qec: {stop}: {COMMANDS[name].interrupted}.", file=sys.stderr)
-        return PREEMPTED_STATUS
-    except KeyboardInterrupt:
-        print(f"\nqec: interrupted; {COMMANDS[name].interrupted}.", file=sys.stderr)
-        return 130
-    return 0
+
+def _command(name: str, rest: Sequence[str]) -> None:
+    if name not in COMMANDS:
+        raise QecError(f"there is no command {name!r}: use one of {', '.join(COMMANDS)}.")
+    if {"-h", "--help"} & set(rest):
+        print(_command_help(name))
+        return
+    from qec.config import load_config
+
+    COMMANDS[name].run(load_config(name, rest), ("qec", name, *rest))
 
 
 def _help() -> str:

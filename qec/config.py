@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qec.errors import PREEMPTED_STATUS, Preempted, QecError, first_line
+from qec.errors import QecError, exit_status, first_line
 from qec.files import resource_dir
 
 
@@ -139,15 +138,6 @@ def module_main(
     module: str, name: str, arguments: Sequence[str], run: Callable[[DictConfig], object]
 ) -> int:
     """``python -m module key=value ...``: runs on conf/<name>.yaml; returns the exit status."""
-    try:
-        run(load_config(name, arguments))
-    except QecError as error:
-        print(f"{module}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except Preempted as stop:
-        print(f"{module}: {stop}: run the same command again.", file=sys.stderr)
-        return PREEMPTED_STATUS
-    except KeyboardInterrupt:
-        print(f"\n{module}: interrupted.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(
+        module, "run the same command again", lambda: run(load_config(name, arguments))
+    )

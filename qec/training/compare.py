@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import math
 import sys
 
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qec.config import load_config
-from qec.errors import PREEMPTED_STATUS, Preempted, QecError
+from qec.errors import exit_status
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
@@ -82,24 +83,22 @@ def main() -> int:
     parser.add_argument("checkpoints", nargs="+", help="names or paths")
     parser.add_argument("--set", nargs="*", default=[], help="validation keys of `qec train`")
     args = parser.parse_args()
-    try:
-        settings = TrainSettings.from_config(load_config("train", args.set))
-        settings = dataclasses.replace(settings, validation_quiet_p=None, second_look=False)
-        predecoders = [load_predecoder(name) for name in args.checkpoints]
-    except QecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(
+        "qec.training.compare", "run the same command again", functools.partial(_compare, args)
+    )
+
+
+def _compare(args: argparse.Namespace) -> None:
+    settings = TrainSettings.from_config(load_config("train", args.set))
+    settings = dataclasses.replace(settings, validation_quiet_p=None, second_look=False)
+    predecoders = [load_predecoder(name) for name in args.checkpoints]
     batches, p = teacher_batches(settings), settings.validation_p
     table = Table("checkpoint", "shots", "minutes", "BCE", "F at the lowest threshold, no fallback")
     for name in ("uncorrelated", "correlated"):
         table.add_column(f"{name}: threshold, gaps, F, C, events")
     for predecoder in predecoders:
         bce = mean_cross_entropy(predecoder.network, batches)
-        try:
-            choice = choose_rules(predecoder.network, settings)
-        except Preempted as stop:
-            print(stop, file=sys.stderr)
-            return PREEMPTED_STATUS
+        choice = choose_rules(predecoder.network, settings)
         table.add_row(*row(predecoder, bce, choice))
     console = Console()
     console.width = max(console.width, 170)
@@ -109,7 +108,6 @@ def main() -> int:
         f"{settings.validation_shots} shots per circuit, seeds from {VALIDATION_SEED}; "
         "BCE: against correlated matching, nats per bit"
     )
-    return 0
 
 
 if __name__ == "__main__":
