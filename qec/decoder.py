@@ -13,7 +13,7 @@ from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.matching import Matcher, matching_model
+from qec.matching import Matcher, MemoryMatcher, matching_model
 from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _NAMED: dict[str, dict[str, object]] = {
     "pymatching": {"decomposition": "stim"},
     "pymatching-correlated": {"decomposition": "stim", "correlated": True},
     "pymatching-css": {},
+    "pymatching-memory-css": {"memory_only": True},
     "pymatching-correlated-css": {"correlated": True},
     "pymatching-ensemble-css": {"correlated": True, "members": 31},
     "predecoder+pymatching": {},
@@ -55,7 +56,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | EnsembleMatcher | Fallback,
+        matcher: Matcher | MemoryMatcher | EnsembleMatcher | Fallback,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -73,6 +74,7 @@ class Decoder:
         correlated: bool = False,
         decomposition: str = "css",
         fallback: bool = True,
+        memory_only: bool = False,
         members: int = 1,
         device: str = "cpu",
         backend: str = "eager",
@@ -91,6 +93,8 @@ class Decoder:
             fallback: whether shots whose residual decides the observable narrowly are matched
                 anew, as a whole and correlated.  How narrowly is part of the checkpoint's commit
                 rule, one value for each of ``correlated``.
+            memory_only: without a pre-decoder, match the memory checks alone: the predictions of
+                uncorrelated "css" matching in half the time.
             members: without a pre-decoder, from how many perturbed correlated matchings the
                 correction is put together (``qec.ensemble``).
             device: where the network runs, "cpu" or "cuda".
@@ -101,7 +105,7 @@ class Decoder:
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
-                is not there; ``members`` together with a pre-decoder.
+                is not there; ``members`` or ``memory_only`` together with a pre-decoder.
         """
         if dem.num_observables != 1:
             raise QecError(
@@ -121,6 +125,10 @@ class Decoder:
             rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
         if rule is not None and rule.falls_back:
             return cls(dem.num_detectors, Fallback(lattice, rule), bound, rule)
+        if memory_only:
+            if correlated or lattice is None or predecoder is not None or members > 1:
+                raise QecError("memory_only needs css, and nothing but uncorrelated matching.")
+            return cls(dem.num_detectors, MemoryMatcher(lattice))
         if members > 1:
             if not correlated or lattice is None or predecoder is not None:
                 raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")

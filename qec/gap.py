@@ -20,7 +20,7 @@ from scipy.sparse import csgraph
 from qec.errors import QecError
 from qec.gap_bound import GapBound
 from qec.lattice import SpaceTimeLattice
-from qec.matching import set_up
+from qec.matching import graph_of, memory_edges, set_up
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
 # Bounds cost the square of a shot's events, a second matching a part of all n detectors: with more
@@ -53,14 +53,14 @@ class GapMatcher:
         nats: float = np.inf,
     ) -> None:
         self._detectors = lattice.memory_detectors
-        u, v, weight, flip = _edges(graph, lattice, self._detectors)
+        u, v, weight, flip = memory_edges(graph, lattice)
         n = len(self._detectors)
         self._side, far = boundaries(n, u, v, flip)
         # One node of the far boundary per layer, joined at no cost: a single one would have so many
         # neighbours that PyMatching slows down.
         layer = lattice.layer[self._detectors]
-        self._either = _matching(u, v, weight, flip)
-        self._one = _matching(u, np.where(far, n + layer[u], v), weight, flip)
+        self._either = graph_of(u, v, weight, flip)
+        self._one = graph_of(u, np.where(far, n + layer[u], v), weight, flip)
         for k in range(lattice.rounds):
             self._one.add_edge(n + k, n + k + 1, weight=0)
         self._nodes = n + lattice.rounds + 1
@@ -135,21 +135,6 @@ def _corners(lattice: SpaceTimeLattice, detectors: np.ndarray) -> np.ndarray:
     return (signs @ place).argmin(axis=1)
 
 
-def _edges(
-    graph: pymatching.Matching, lattice: SpaceTimeLattice, detectors: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Edges among ``detectors``: ends (-1 is the boundary), weights in nats, observable flips."""
-    place = np.full(lattice.num_detectors + 1, -1)
-    place[detectors] = np.arange(len(detectors))
-    found = [
-        (place[u], -1 if v is None else place[v], data["weight"], 0 in data["fault_ids"])
-        for u, v, data in graph.edges()
-        if place[u] >= 0
-    ]
-    u, v, weight, flip = (np.array(column) for column in zip(*found, strict=True))
-    return u, v, weight, flip
-
-
 def boundaries(
     n: int, u: np.ndarray, v: np.ndarray, flip: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -179,17 +164,3 @@ def boundaries(
     if (half[:n] == half[n:]).any() or not far.any() or not (~inner & ~far).any():
         raise QecError(_UNDEFINED)
     return side, far
-
-
-def _matching(
-    u: np.ndarray, v: np.ndarray, weight: np.ndarray, flip: np.ndarray
-) -> pymatching.Matching:
-    """Matching graph with these edges; v = -1 is the boundary."""
-    graph = pymatching.Matching()
-    for a, b, w, f in zip(u.tolist(), v.tolist(), weight.tolist(), flip.tolist(), strict=True):
-        faults = {0} if f else set()
-        if b < 0:
-            graph.add_boundary_edge(a, weight=w, fault_ids=faults)
-        else:
-            graph.add_edge(a, b, weight=w, fault_ids=faults)
-    return graph

@@ -131,6 +131,65 @@ class Matcher:
         return self.graph.decode_batch(detectors, enable_correlations=self.correlated)
 
 
+class MemoryMatcher:
+    """Uncorrelated matching of the memory checks alone, which decide the observable.
+
+    Its predictions are those of ``Matcher`` on the basis-split model, where the sectors do not
+    meet, for half the work.
+
+    Args:
+        lattice: whose shots are decoded.
+
+    Raises:
+        QecError: PyMatching refuses the model.
+    """
+
+    def __init__(self, lattice: SpaceTimeLattice) -> None:
+        both = Matcher(basis_split(lattice), correlated=False).graph
+        self._detectors = lattice.memory_detectors
+        self.graph = graph_of(*memory_edges(both, lattice))
+        set_up(self.graph)
+
+    def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
+        """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
+        return self.graph.decode_batch(detectors.take(self._detectors, axis=1))[:, 0]
+
+
+def memory_edges(
+    graph: pymatching.Matching, lattice: SpaceTimeLattice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The edges of a basis-split model among the memory checks.
+
+    Returns:
+        int64 their ends, numbered as in ``lattice.memory_detectors`` (the second is -1 at a
+        boundary), float64 weights in nats, bool whether they flip observable 0.
+    """
+    detectors = lattice.memory_detectors
+    place = np.full(lattice.num_detectors, -1)
+    place[detectors] = np.arange(len(detectors))
+    found = [
+        (place[u], -1 if v is None else place[v], data["weight"], 0 in data["fault_ids"])
+        for u, v, data in graph.edges()
+        if place[u] >= 0
+    ]
+    u, v, weight, flip = (np.array(column) for column in zip(*found, strict=True))
+    return u, v, weight, flip
+
+
+def graph_of(
+    u: np.ndarray, v: np.ndarray, weight: np.ndarray, flip: np.ndarray
+) -> pymatching.Matching:
+    """The matching graph with such edges, as ``memory_edges`` returns them."""
+    graph = pymatching.Matching()
+    for a, b, w, f in zip(u.tolist(), v.tolist(), weight.tolist(), flip.tolist(), strict=True):
+        faults = {0} if f else set()
+        if b < 0:
+            graph.add_boundary_edge(a, weight=w, fault_ids=faults)
+        else:
+            graph.add_edge(a, b, weight=w, fault_ids=faults)
+    return graph
+
+
 def set_up(graph: pymatching.Matching, correlated: bool = False) -> None:
     """Has PyMatching prepare what it otherwise prepares on its first shot: seconds, at d = 31."""
     nothing = np.zeros((1, graph.num_detectors), dtype=np.uint8)

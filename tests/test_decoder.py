@@ -297,6 +297,24 @@ def test_an_ensemble_is_of_correlated_matchings(stim_circuit):
             Decoder.from_dem(dem, members=3, fallback=False, **options)
 
 
+@each_basis
+@each_orientation
+def test_the_memory_checks_alone_decide(our_circuit, basis, orientation):
+    dem = dem_of(circuit := our_circuit(5, 4, basis, 0.01, orientation))
+    dets, _ = sample(circuit, 2000, seed=12)
+    alone, both = (named_decoder(f"pymatching-{name}", dem) for name in ("memory-css", "css"))
+    np.testing.assert_array_equal(alone.decode_batch(dets), both.decode_batch(dets))
+
+
+@pytest.mark.parametrize(
+    "options", [{"correlated": True}, {"decomposition": "stim"}, {"predecoder": "fast"}]
+)
+def test_matching_of_memory_checks_alone_is_uncorrelated(stim_circuit, options):
+    dem = dem_of(stim_circuit(3, 3, "X", 0.01))
+    with pytest.raises(QecError, match="memory_only needs css"):
+        Decoder.from_dem(dem, memory_only=True, fallback=False, **options)
+
+
 def test_decoders_that_come_to_the_same_are_one(our_circuit):
     dem = dem_of(our_circuit(3, 2, "X"))
     for checkpoint, one_rule in (("accurate", True), ("fast", False)):

@@ -256,6 +256,13 @@ def _together(timings: Sequence[Timing]) -> Timing:
     )
 
 
+_BASELINES = {
+    "over uncorrelated": "pymatching-css",
+    "over memory checks": "pymatching-memory-css",
+    "over correlated": "pymatching-correlated-css",
+}
+
+
 def print_table(timings: Sequence[Timing], settings: Settings) -> None:
     """A row per case, with its time over those of matching alone on the same point."""
     table = Table(
@@ -265,13 +272,13 @@ def print_table(timings: Sequence[Timing], settings: Settings) -> None:
     )
     for name in ("point", "decoder"):
         table.add_column(name, no_wrap=True)
-    for name in (*STEPS, "total", "over uncorrelated", "over correlated", "whole", "network"):
+    for name in (*STEPS, "total", *_BASELINES, "whole", "network"):
         table.add_column(name, justify="right")
     baselines = {(str(t.metadata), t.decoder): t.total for t in timings}
     for t in timings:
         ratios = [
             t.total / baselines[key] if (key := (str(t.metadata), name)) in baselines else np.nan
-            for name in ("pymatching-css", "pymatching-correlated-css")
+            for name in _BASELINES.values()
         ]
         network = ""
         if t.dtype:
