@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse
-from numba import njit
 from scipy.sparse import csgraph
+
+from qec.compiled import compiled
 
 _ROUNDING = 0.01  # nats: PyMatching rounds weights
 
@@ -75,7 +76,7 @@ class GapBound:
         return _may_be_below(np.concatenate(pairs), start, weights, cap + _ROUNDING, *marks)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _may_be_below(
     ends: np.ndarray,
     start: np.ndarray,

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.caching import CacheImpl
 
 from qec.code import ORIENTATIONS
+from qec.compiled import compiled
 from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.predecoder import sparse
 from qec.predecoder.correction import Predecoder
@@ -162,3 +164,17 @@ def test_what_does_not_go_together_is_refused() -> None:
         PreDecoderNetwork(memory_only=True)
     with pytest.raises(ValueError, match="kernel of 3"):
         PreDecoderNetwork(ends_only=True, kernel=1)
+
+
+def test_loops_compile_where_nothing_can_be_written(monkeypatch) -> None:
+    """As numba has it when neither the package's folder nor the home can be written to."""
+
+    def no_place(*_: object) -> None:
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(CacheImpl, "__init__", no_place)
+    assert compiled(_successor)(2) == 3
+
+
+def _successor(x: int) -> int:
+    return x + 1

@@ -6,12 +6,11 @@ Shapes as in ``qec.predecoder.sparse``.  Places are in the flattened volume with
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-_compiled = njit(cache=True, nogil=True)
+from qec.compiled import compiled
 
 
-@_compiled
+@compiled
 def active_cells(
     events: np.ndarray, features: np.ndarray, margin: int, seen: np.ndarray, number: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +49,7 @@ def active_cells(
     return cell[:n].copy(), place[:n].copy()
 
 
-@_compiled
+@compiled
 def neighbours(
     seen: np.ndarray, number: np.ndarray, cell: np.ndarray, place: np.ndarray, step: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -90,7 +89,7 @@ def neighbours(
     return found[:m].copy(), begin, source[:pairs].copy(), tap[:pairs].copy(), start
 
 
-@_compiled
+@compiled
 def channel_by_channel(
     x: np.ndarray,
     source: np.ndarray,
@@ -120,7 +119,7 @@ def channel_by_channel(
     return out
 
 
-@_compiled
+@compiled
 def tap_gradients(
     x: np.ndarray,
     grad: np.ndarray,
@@ -142,7 +141,7 @@ def tap_gradients(
     return out
 
 
-@_compiled
+@compiled
 def rows(row: np.ndarray, count: int) -> np.ndarray:
     """float32 (count, channels), each the ``row``; numpy takes five times as long."""
     out = np.empty((count, len(row)), np.float32)
@@ -152,7 +151,7 @@ def rows(row: np.ndarray, count: int) -> np.ndarray:
     return out
 
 
-@_compiled
+@compiled
 def scatter(
     terms: np.ndarray, place: np.ndarray, step: np.ndarray, channel: np.ndarray, out: np.ndarray
 ) -> None:
@@ -170,7 +169,7 @@ def scatter(
             out[place[i] - step[k], channel[k]] += terms[i, k]
 
 
-@_compiled
+@compiled
 def gather(
     grad: np.ndarray, place: np.ndarray, step: np.ndarray, channel: np.ndarray
 ) -> np.ndarray:
@@ -182,7 +181,7 @@ def gather(
     return terms
 
 
-@_compiled
+@compiled
 def left_after(
     detectors: np.ndarray, bits: np.ndarray, cut: float, flips: np.ndarray, logical: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
