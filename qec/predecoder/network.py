@@ -76,8 +76,10 @@ class EndsConv(CubeConv):
     def __init__(self, inputs: int, bits: list[int], kernel: int, gain: float) -> None:
         super().__init__(inputs, len(bits), kernel, gain)
         ends = [(k, *end) for k, bit in enumerate(bits) for end in bit_ends(bit)]
-        self._output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
-        self._tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
+        output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
+        tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
+        self.register_buffer("_output", output, persistent=False)
+        self.register_buffer("_tap", tap, persistent=False)
         self.weight = nn.Parameter(torch.randn(len(ends), inputs) * gain * (2 / inputs) ** 0.5)
 
     def kernel(self) -> torch.Tensor:
