@@ -120,12 +120,12 @@ def test_each_committed_bit_acts_as_a_fault_of_the_circuit(
     one_bit = torch.zeros(len(places), *bound.grid.valid.shape, dtype=torch.uint8)
     one_bit[(torch.arange(len(places)), *places.T)] = 1
     silence = torch.zeros(len(places), lattice.num_detectors, dtype=torch.uint8)
-    events, flips = bound.residual(silence, one_bit)
+    (events,), (flips,) = bound.residual(silence, one_bit)
     for fired, flip in zip(events.numpy(), flips.numpy(), strict=True):
         targets = {f"D{k}" for k in np.flatnonzero(fired)} | ({"L0"} if flip else set())
         assert frozenset(targets) in faults
     invisible = torch.ones(1, *bound.grid.valid.shape, dtype=torch.uint8) * ~bound.grid.valid
-    events, flips = bound.residual(silence[:1], invisible)
+    (events,), (flips,) = bound.residual(silence[:1], invisible)
     assert not events.any()
     assert not flips.any()
 
@@ -163,11 +163,14 @@ def test_residuals_are_those_of_the_boundary_map(
     chain = bound.grid.unpack_chain(committed.to(torch.uint8))
     explained = chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
     logits = torch.where(committed, 1.5, 1.25)  # as bfloat16 has them, too
-    found = [
-        bound.residual.by_tensors(dets, committed.movedim(1, -1).flatten(1)),
-        *(bound.residual(dets, bits) for bits in (committed, committed.to(torch.uint8))),
-        *(bound.residual(dets, bits, cut=1.4) for bits in (logits, logits.bfloat16())),
-    ]
+    found = [bound.residual.by_tensors(dets, committed.movedim(1, -1).flatten(1))]
+    for bits in (committed, committed.to(torch.uint8)):
+        found += zip(*bound.residual(dets, bits), strict=True)
+    for bits in (logits, logits.bfloat16()):
+        nothing, some, again = zip(*bound.residual(dets, bits, (2.0, 1.4, 1.3)), strict=True)
+        assert torch.equal(nothing[0], dets)
+        assert not nothing[1].any()
+        found += [some, again]
     for residual, flips in found:
         assert torch.equal(residual, dets ^ explained.T)
         assert torch.equal(flips, chains.logical_parity(chain, lattice))
@@ -183,7 +186,7 @@ def test_the_true_chain_leaves_nothing(our_circuit, basis, orientation, rounds):
     shots = sampler.sample(256, seed=3)
     dets = torch.from_numpy(np.unpackbits(shots.detectors, axis=1, bitorder="little").T.copy())
     packed = bound.grid.pack_chain(shots.chain)
-    residual, flips = bound.residual(dets, packed)
+    (residual,), (flips,) = bound.residual(dets, packed)
     assert not residual.any()
     np.testing.assert_array_equal(
         flips.numpy(), np.unpackbits(shots.observables, bitorder="little")

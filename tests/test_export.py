@@ -78,7 +78,7 @@ def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orient
     generator = torch.Generator().manual_seed(1)
     bits = torch.randint(2, (50, table.num_bits), generator=generator, dtype=torch.uint8)
     dets = torch.randint(2, (50, dem.num_detectors), generator=generator, dtype=torch.uint8)
-    residual, flips = bound.residual(dets, bits.view(50, 12, *bound.grid.shape))
+    (residual,), (flips,) = bound.residual(dets, bits.view(50, 12, *bound.grid.shape))
     padded = np.pad(bits.numpy(), ((0, 0), (0, 1)))
     np.testing.assert_array_equal(residual, (dets.numpy() + padded[:, table.detector].sum(2)) % 2)
     np.testing.assert_array_equal(flips, padded[:, table.observable].sum(1) % 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -139,13 +140,14 @@ class BoundPredecoder:
         return self.forward(self.cells(detectors))
 
     def commit(
-        self, detectors: torch.Tensor, logits: torch.Tensor, cut: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What ``residual`` makes of the chain bits with logits above ``cut``, as arrays."""
-        if cut == math.inf:
-            return detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
-        left, flips = self.residual(detectors, logits, cut)
-        return left.cpu().numpy(), flips.cpu().numpy()
+        self, detectors: torch.Tensor, logits: torch.Tensor, cuts: Sequence[float]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What ``residual`` makes of the chain bits with logits above each cut, as arrays."""
+        if min(cuts) == math.inf:
+            nothing = detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
+            return [nothing] * len(cuts)
+        left, flips = self.residual(detectors, logits, cuts)
+        return list(zip(left.cpu().numpy(), flips.cpu().numpy(), strict=True))
 
     def apply(self, detectors: np.ndarray, *rules: CommitRule) -> list[Predecoded]:
         """Commits corrections by each of some rules, running the network once.
@@ -164,8 +166,8 @@ class BoundPredecoder:
             logits = self.logits(shots)
             if asked:
                 gap[part] = self.gap(logits)
-            for cut in left:
-                left[cut][part], committed[cut][part] = self.commit(shots, logits, cut)
+            for cut, found in zip(left, self.commit(shots, logits, list(left)), strict=True):
+                left[cut][part], committed[cut][part] = found
 
         def look(cut: float, gap: np.ndarray) -> Predecoded:
             return Predecoded(left[cut], committed[cut], gap)

@@ -183,28 +183,37 @@ def gather(
 
 @compiled
 def left_after(
-    detectors: np.ndarray, bits: np.ndarray, cut: float, flips: np.ndarray, logical: np.ndarray
+    detectors: np.ndarray,
+    bits: np.ndarray,
+    cuts: np.ndarray,
+    flips: np.ndarray,
+    logical: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The residual, as ``qec.predecoder.residual.Residual`` tells it.
+    """Residuals, as ``qec.predecoder.residual.Residual`` tells them.
 
     Args:
         detectors: uint8 (B, num_detectors).
-        bits: (B, bits) of any dtype; committed are those above ``cut``.
+        bits: (B, bits) of any dtype.
+        cuts: float64 (n,); committed are the bits above each.
         flips: int64 (bits, k), the detectors that each bit flips; num_detectors stands for none.
         logical: uint8 (bits,).
 
     Returns:
-        uint8 (B, num_detectors), uint8 (B,).
+        uint8 (n, B, num_detectors), uint8 (n, B).
     """
     shots, width = detectors.shape
-    left = detectors.copy()
-    flipped = np.zeros(shots, np.uint8)
+    left = np.empty((len(cuts), shots, width), np.uint8)
+    left[:] = detectors
+    flipped = np.zeros((len(cuts), shots), np.uint8)
+    lowest = cuts.min()
     for b in range(shots):
         for bit in range(bits.shape[1]):
-            if bits[b, bit] > cut:
-                flipped[b] ^= logical[bit]
-                for k in range(flips.shape[1]):
-                    detector = flips[bit, k]
-                    if detector < width:
-                        left[b, detector] ^= 1
+            if bits[b, bit] > lowest:
+                for look in range(len(cuts)):
+                    if bits[b, bit] > cuts[look]:
+                        flipped[look, b] ^= logical[bit]
+                        for k in range(flips.shape[1]):
+                            detector = flips[bit, k]
+                            if detector < width:
+                                left[look, b, detector] ^= 1
     return left, flipped

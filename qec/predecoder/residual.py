@@ -6,6 +6,7 @@ boundary map and the logical parity of ``qec.chain``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,31 +87,33 @@ class Residual:
         self._logical = torch.from_numpy(logical).to(device)
 
     def __call__(
-        self, detectors: torch.Tensor, bits: torch.Tensor, cut: float = 0.0
+        self, detectors: torch.Tensor, bits: torch.Tensor, cuts: Sequence[float] = (0.0,)
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Detection events that committed bits leave, and the logical flips that they make.
 
         Args:
             detectors: uint8 (B, num_detectors).
             bits: (B, 12, T, Y, X) of any dtype.
-            cut: those above it are committed.
+            cuts: n of them; those bits are committed that are above.
 
         Returns:
-            uint8 (B, num_detectors), uint8 (B,).
+            uint8 (n, B, num_detectors), uint8 (n, B).
         """
         bits = bits.movedim(1, -1).flatten(1)
         if detectors.device.type != "cpu":
-            return self.by_tensors(detectors, bits > cut)
+            found = (self.by_tensors(detectors, bits > cut) for cut in cuts)
+            left, flipped = zip(*found, strict=True)
+            return torch.stack(left), torch.stack(flipped)
         if bits.dtype == torch.bfloat16:
             bits = bits.float()
-        arrays = detectors.contiguous().numpy(), bits.contiguous().numpy()
-        left, flipped = left_after(*arrays, cut, *self._tables)
+        arrays = detectors.contiguous().numpy(), bits.contiguous().numpy(), np.array(cuts)
+        left, flipped = left_after(*arrays, *self._tables)
         return torch.from_numpy(left), torch.from_numpy(flipped)
 
     def by_tensors(
         self, detectors: torch.Tensor, bits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same on any device, of bits (B, T Y X 12)."""
+        """The same on any device, once, of bits (B, T Y X 12) that are committed or not."""
         shots = len(detectors)
         shot, place = bits.nonzero().unbind(1)
         width = self._detectors + 1

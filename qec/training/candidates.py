@@ -204,7 +204,7 @@ class _AtWork:
         doubt: np.ndarray,
         gaps: bool = True,
     ) -> _Judged:
-        residual, flipped = self._bound.commit(events, logits, cut)
+        ((residual, flipped),) = self._bound.commit(events, logits, [cut])
         flips, found = self._with_gap.decode_batch(residual, np.inf if gaps else 0.0)
         wrong = (flips ^ flipped) != truth
         seen = residual.take(self._decisive, axis=1)
