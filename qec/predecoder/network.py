@@ -78,15 +78,17 @@ class EndsConv(CubeConv):
         ends = [(k, *end) for k, bit in enumerate(bits) for end in bit_ends(bit)]
         output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
         tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
-        self.register_buffer("_output", output, persistent=False)
-        self.register_buffer("_tap", tap, persistent=False)
+        end = torch.full((len(bits), kernel**3), len(ends))
+        end[output, tap] = torch.arange(len(ends))
+        for name, index in {"_output": output, "_tap": tap, "_end": end.flatten()}.items():
+            self.register_buffer(name, index, persistent=False)
         self.weight = nn.Parameter(torch.randn(len(ends), inputs) * gain * (2 / inputs) ** 0.5)
 
     def kernel(self) -> torch.Tensor:
         outputs, inputs, *_ = self.shape
-        weight = self.weight.new_zeros(outputs, self.shape[-1] ** 3, inputs)
-        weight[self._output, self._tap] = self.weight
-        return weight.transpose(1, 2).reshape(self.shape)
+        or_zero = functional.pad(self.weight, (0, 0, 0, 1))
+        by_tap = or_zero.index_select(0, self._end).view(outputs, -1, inputs)
+        return by_tap.transpose(1, 2).reshape(self.shape)
 
     def terms(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.weight.t(), self._tap, self._output
