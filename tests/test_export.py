@@ -1,5 +1,6 @@
 """`qec export`: the graph against torch, quantisation, the files, the messages."""
 
+import collections
 import hashlib
 import json
 import sys
@@ -115,6 +116,17 @@ def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, ar
         sure = clear[: len(shots)]
         np.testing.assert_array_equal(got.residual[sure], want.residual[: len(shots)][sure])
         np.testing.assert_array_equal(got.committed[sure], want.committed[: len(shots)][sure])
+
+
+def test_heads_of_ends_are_constants_of_the_graph(our_circuit):
+    dem = dem_of(our_circuit(3, 2, "X"))
+    counts = []
+    for ends_only in (False, True):
+        predecoder = eager(ends_only=ends_only)
+        bound, rule = bind(predecoder, dem), predecoder.rules.uncorrelated
+        nodes = predecoder_graph(PredecoderModule(bound, rule)).graph.node
+        counts.append(collections.Counter(node.op_type for node in nodes))
+    assert counts[0] == counts[1]
 
 
 def test_the_shipped_network_and_the_decoder_agree_with_the_graph(exported):
