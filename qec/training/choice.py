@@ -276,7 +276,7 @@ def _backed(records: list[dict], least: float) -> list[dict]:
             doubted.add(_series(record))
         if record["C"] >= least and _series(record) not in doubted:
             found.append(record)
-    return found
+    return found[::-1]  # of those that come to the same, the smallest gap is taken
 
 
 def _best(
