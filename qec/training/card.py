@@ -15,7 +15,7 @@ from qec.training.settings import LABELS
 _CARD = """\
 # Pre-decoder `{name}`
 
-{parameters} parameters in {layers} convolutions; {cost:.2f} million multiply-adds per data qubit
+{parameters} parameters in {layers} convolutions; {cost:.2g} million multiply-adds per data qubit
 and round{sparse}.
 
 | decoder | commits above | whole syndrome to {matchings} at a logical gap |
