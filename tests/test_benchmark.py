@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from qec.benchmark.profile import STEPS, profile
+from qec.benchmark.profile import STEPS, Profiler
 from qec.benchmark.roofline import Roofline, rate
 from qec.cli import main
 from qec.decoder import Decoder
@@ -21,14 +21,20 @@ def test_the_steps_make_up_the_whole(our_circuit):
     decoder = Decoder.from_circuit(circuit, predecoder="fast")
     sampler = circuit.compile_detector_sampler(seed=1)
     batches = [sampler.sample(64, bit_packed=True) for _ in range(2)]
-    found = profile(decoder, batches, 3, 0.2)
+    profiler = Profiler(decoder, batches, 3)
+    profiler.run(0.1)
+    before = profiler.profile()
+    profiler.run(0.1)
+    found = profiler.profile()
+    assert before.batches < found.batches
     assert tuple(found.steps) == STEPS
     assert min(found.steps.values()) > 0
     assert found.steps["network"] == max(found.steps.values())
     assert 0 <= found.fell_back < 0.5
     assert found.batches >= 1
-    plain = profile(Decoder.from_circuit(circuit), batches, 3, 0.05)
-    assert [step for step in STEPS if plain.steps[step]] == ["unpack", "match"]
+    plain = Profiler(Decoder.from_circuit(circuit), batches, 3)
+    plain.run(0.05)
+    assert [step for step in STEPS if plain.profile().steps[step]] == ["unpack", "match"]
 
 
 def test_the_limit_counts_multiply_adds_and_bytes(our_circuit):

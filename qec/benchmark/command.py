@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from qec.benchmark.profile import STEPS, profile
+from qec.benchmark.profile import STEPS, Profiler
 from qec.config import distinct_values, positive_integer, required_path
 from qec.decoder import check_decoder_name, has_predecoder, named_decoder, unpacked
 from qec.errors import QecError
@@ -29,7 +29,8 @@ from qec.plots import plot_steps
 from qec.points import Grid
 from qec.pool import available_cores
 
-_BATCHES = 4  # different ones, in turn
+_BATCHES = 16  # different ones, in turn
+_TURNS = 5  # of each decoder
 _NETWORK = ("predecoder", "backend", "precision")  # what a decoder with a network varies in
 
 
@@ -207,41 +208,61 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
 
 
 def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queue, seed: int):
-    for k, case in enumerate(cases):
+    numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].metadata)
+    for _, group in numbered:
+        numbers, members = zip(*group, strict=True)
         try:
-            results.put((k, _time(case, barrier, seed)))
+            timings = _time(members, barrier, seed)
         except QecError as error:
-            results.put((k, error))
+            results.put((numbers[0], error))
             return
+        for entry in zip(numbers, timings, strict=True):
+            results.put(entry)
 
 
-def _time(case: Case, barrier: Barrier, seed: int) -> Timing:
-    import torch
+def _time(cases: Sequence[Case], barrier: Barrier, seed: int) -> list[Timing]:
+    """Times decoders of the same shots turn by turn, as the machine's speed may change."""
+    running = [_Running(case, barrier, seed) for case in cases]
+    for _ in range(_TURNS):
+        for one in running:
+            barrier.wait()
+            one.profiler.run(one.case.seconds / _TURNS)
+    return [one.timing() for one in running]
 
-    torch.set_num_threads(case.metadata["threads"])
-    circuit = stim.Circuit(case.circuit)
-    decoder = named_decoder(case.decoder, stim.DetectorErrorModel(case.model), **case.network)
-    sampler = circuit.compile_detector_sampler(seed=seed)
-    shots = case.metadata["batch"]
-    batches = [sampler.sample(shots, bit_packed=True) for _ in range(_BATCHES)]
-    limit, rates, dtype = np.nan, (np.nan, np.nan), ""
-    rounds = case.metadata["r"]
-    if has_predecoder(case.decoder):
-        from qec.benchmark.roofline import Roofline
 
-        bound = decoder.predecoder
-        barrier.wait()
-        roofline = Roofline.measured(bound.dtype)
-        events = torch.from_numpy(unpacked(batches[0], decoder.num_detectors, packed=True))
-        limit = 1e6 * roofline.seconds(bound, bound.cells(events)) / rounds
-        rates = (roofline.multiply_adds, roofline.bytes)
-        dtype = str(bound.dtype).removeprefix("torch.")
-    barrier.wait()
-    found = profile(decoder, batches, rounds, case.seconds)
-    return Timing(
-        *(case.metadata, case.decoder, case.network, found.steps, found.fell_back),
-        *(limit, rates, dtype),
-    )
+class _Running:
+    """A case with its decoder."""
+
+    def __init__(self, case: Case, barrier: Barrier, seed: int) -> None:
+        import torch
+
+        self.case = case
+        torch.set_num_threads(case.metadata["threads"])
+        circuit = stim.Circuit(case.circuit)
+        decoder = named_decoder(case.decoder, stim.DetectorErrorModel(case.model), **case.network)
+        sampler = circuit.compile_detector_sampler(seed=seed)
+        shots, rounds = case.metadata["batch"], case.metadata["r"]
+        batches = [sampler.sample(shots, bit_packed=True) for _ in range(_BATCHES)]
+        self._limit, self._rates, self._dtype = np.nan, (np.nan, np.nan), ""
+        if has_predecoder(case.decoder):
+            from qec.benchmark.roofline import Roofline
+
+            bound = decoder.predecoder
+            barrier.wait()
+            roofline = Roofline.measured(bound.dtype)
+            events = torch.from_numpy(unpacked(batches[0], decoder.num_detectors, packed=True))
+            self._limit = 1e6 * roofline.seconds(bound, bound.cells(events)) / rounds
+            self._rates = (roofline.multiply_adds, roofline.bytes)
+            self._dtype = str(bound.dtype).removeprefix("torch.")
+        self.profiler = Profiler(decoder, batches, rounds)
+
+    def timing(self) -> Timing:
+        """After its turns."""
+        case, found = self.case, self.profiler.profile()
+        return Timing(
+            *(case.metadata, case.decoder, case.network, found.steps, found.fell_back),
+            *(self._limit, self._rates, self._dtype),
+        )
 
 
 def _together(timings: Sequence[Timing]) -> Timing:

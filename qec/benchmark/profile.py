@@ -37,41 +37,54 @@ class Profile:
         return sum(self.steps.values())
 
 
-def profile(decoder: Decoder, batches: list[np.ndarray], rounds: int, seconds: float) -> Profile:
-    """Decodes the batches over and over.
+class Profiler:
+    """Decodes the same batches over and over, in several turns.
 
     Args:
         decoder: the methods of its pre-decoder are timed from now on.
-        batches: bit-packed shots, uint8 (B, ceil(num_detectors / 8)) each.
-        seconds: for how long at least; the first batch does not count.
+        batches: bit-packed shots, uint8 (B, ceil(num_detectors / 8)) each; the first is decoded
+            once, and that does not count.
+        rounds: of the experiment.
     """
-    decoder.decode_batch(batches[0], bit_packed_shots=True)
-    spent = dict.fromkeys(("unpack", "predecode", "match"), 0.0)
-    inside = dict.fromkeys(INSIDE, 0.0)
-    if decoder.predecoder is not None:
-        for step, method in INSIDE.items():
-            timed = _timed(getattr(decoder.predecoder, method), inside, step)
-            setattr(decoder.predecoder, method, timed)
-    shots = fell_back = count = 0
-    while sum(spent.values()) < seconds:
-        batch = batches[count % len(batches)]
-        times = [time.perf_counter()]
-        detectors = unpacked(batch, decoder.num_detectors, packed=True)
-        times.append(time.perf_counter())
-        predecoded = decoder.predecode(detectors)
-        times.append(time.perf_counter())
-        matched = decoder.match(detectors, predecoded)
-        times.append(time.perf_counter())
-        for step, elapsed in zip(spent, np.diff(times).tolist(), strict=True):
-            spent[step] += elapsed
-        shots += len(batch)
-        fell_back += int(matched.fell_back.sum())
-        count += 1
-    around = spent.pop("predecode") - sum(inside.values())
-    if decoder.predecoder is not None:
-        inside["residual"] += around
-    per_round = {step: 1e6 * t / shots / rounds for step, t in {**spent, **inside}.items()}
-    return Profile({step: per_round[step] for step in STEPS}, fell_back / shots, count)
+
+    def __init__(self, decoder: Decoder, batches: list[np.ndarray], rounds: int) -> None:
+        self._decoder, self._batches, self._rounds = decoder, batches, rounds
+        decoder.decode_batch(batches[0], bit_packed_shots=True)
+        self._spent = dict.fromkeys(("unpack", "predecode", "match"), 0.0)
+        self._inside = dict.fromkeys(INSIDE, 0.0)
+        if decoder.predecoder is not None:
+            for step, method in INSIDE.items():
+                timed = _timed(getattr(decoder.predecoder, method), self._inside, step)
+                setattr(decoder.predecoder, method, timed)
+        self._shots = self._fell_back = self._count = 0
+
+    def run(self, seconds: float) -> None:
+        """One turn, of so many seconds at least."""
+        end = sum(self._spent.values()) + seconds
+        while sum(self._spent.values()) < end:
+            batch = self._batches[self._count % len(self._batches)]
+            times = [time.perf_counter()]
+            detectors = unpacked(batch, self._decoder.num_detectors, packed=True)
+            times.append(time.perf_counter())
+            predecoded = self._decoder.predecode(detectors)
+            times.append(time.perf_counter())
+            matched = self._decoder.match(detectors, predecoded)
+            times.append(time.perf_counter())
+            for step, elapsed in zip(self._spent, np.diff(times).tolist(), strict=True):
+                self._spent[step] += elapsed
+            self._shots += len(batch)
+            self._fell_back += int(matched.fell_back.sum())
+            self._count += 1
+
+    def profile(self) -> Profile:
+        """Of all turns so far, one at least."""
+        spent, inside = dict(self._spent), dict(self._inside)
+        around = spent.pop("predecode") - sum(inside.values())
+        if self._decoder.predecoder is not None:
+            inside["residual"] += around
+        in_all = {**spent, **inside}
+        steps = {step: 1e6 * in_all[step] / self._shots / self._rounds for step in STEPS}
+        return Profile(steps, self._fell_back / self._shots, self._count)
 
 
 def _timed(
