@@ -112,14 +112,7 @@ class Matcher:
 
     def __init__(self, dem: stim.DetectorErrorModel, correlated: bool) -> None:
         self.correlated = correlated
-        try:
-            self.graph = pymatching.Matching.from_detector_error_model(
-                dem, enable_correlations=correlated
-            )
-        except ValueError as error:
-            raise QecError(
-                f"PyMatching refuses the model ({first_line(error)}): lower its noise."
-            ) from error
+        self.graph = matching_graph(dem, correlated)
         set_up(self.graph, correlated)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
@@ -129,6 +122,16 @@ class Matcher:
     def decode_all(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B, observables), flips of all observables."""
         return self.graph.decode_batch(detectors, enable_correlations=self.correlated)
+
+
+def matching_graph(dem: stim.DetectorErrorModel, correlated: bool = False) -> pymatching.Matching:
+    """The graph of a model, not set up yet; arguments and errors as of ``Matcher``."""
+    try:
+        return pymatching.Matching.from_detector_error_model(dem, enable_correlations=correlated)
+    except ValueError as error:
+        raise QecError(
+            f"PyMatching refuses the model ({first_line(error)}): lower its noise."
+        ) from error
 
 
 class MemoryMatcher:
@@ -145,7 +148,7 @@ class MemoryMatcher:
     """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
-        both = Matcher(basis_split(lattice), correlated=False).graph
+        both = matching_graph(basis_split(lattice))
         self._detectors = lattice.memory_detectors
         self.graph = graph_of(*memory_edges(both, lattice))
         set_up(self.graph)

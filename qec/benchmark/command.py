@@ -97,6 +97,11 @@ class Case:
     network: dict[str, str]
     seconds: float
 
+    @property
+    def point(self) -> tuple[str, str, dict]:
+        """What cases have in common that differ by their decoder only."""
+        return self.circuit, self.model, self.metadata
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
@@ -208,7 +213,7 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
 
 
 def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queue, seed: int):
-    numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].metadata)
+    numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].point)
     for _, group in numbered:
         numbers, members = zip(*group, strict=True)
         try:
@@ -221,8 +226,15 @@ def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queu
 
 
 def _time(cases: Sequence[Case], barrier: Barrier, seed: int) -> list[Timing]:
-    """Times decoders of the same shots turn by turn, as the machine's speed may change."""
-    running = [_Running(case, barrier, seed) for case in cases]
+    """Times decoders of one point, on the same shots, turn by turn: the machine's speed changes."""
+    import torch
+
+    circuit, model, metadata = cases[0].point
+    torch.set_num_threads(metadata["threads"])
+    sampler = stim.Circuit(circuit).compile_detector_sampler(seed=seed)
+    batches = [sampler.sample(metadata["batch"], bit_packed=True) for _ in range(_BATCHES)]
+    dem = stim.DetectorErrorModel(model)
+    running = [_Running(case, dem, batches, barrier) for case in cases]
     for _ in range(_TURNS):
         for one in running:
             barrier.wait()
@@ -233,18 +245,16 @@ def _time(cases: Sequence[Case], barrier: Barrier, seed: int) -> list[Timing]:
 class _Running:
     """A case with its decoder."""
 
-    def __init__(self, case: Case, barrier: Barrier, seed: int) -> None:
-        import torch
-
+    def __init__(
+        self, case: Case, dem: stim.DetectorErrorModel, batches: list[np.ndarray], barrier: Barrier
+    ) -> None:
         self.case = case
-        torch.set_num_threads(case.metadata["threads"])
-        circuit = stim.Circuit(case.circuit)
-        decoder = named_decoder(case.decoder, stim.DetectorErrorModel(case.model), **case.network)
-        sampler = circuit.compile_detector_sampler(seed=seed)
-        shots, rounds = case.metadata["batch"], case.metadata["r"]
-        batches = [sampler.sample(shots, bit_packed=True) for _ in range(_BATCHES)]
+        decoder = named_decoder(case.decoder, dem, **case.network)
+        rounds = case.metadata["r"]
         self._limit, self._rates, self._dtype = np.nan, (np.nan, np.nan), ""
         if has_predecoder(case.decoder):
+            import torch
+
             from qec.benchmark.roofline import Roofline
 
             bound = decoder.predecoder

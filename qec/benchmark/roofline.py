@@ -61,10 +61,10 @@ class Roofline:
             outputs, inputs, *kernel = conv.shape
             _, tap, _ = conv.terms()
             by_tap = torch.bincount(tap, minlength=math.prod(kernel)).float()
-            values = inputs * read
+            operands = inputs * read
             if network.active_only and conv is network.stem:
-                values = events.sum(dim=1, keepdim=True).float()
-            read_by = conv3d(values, by_tap.view(1, 1, *kernel), padding=kernel[0] // 2)
+                operands = events.sum(dim=1, keepdim=True).float()
+            read_by = conv3d(operands, by_tap.view(1, 1, *kernel), padding=kernel[0] // 2)
             multiply_adds += (read_by * written).sum().item()
             values = outputs * written.sum() + inputs * conv.groups * read.sum()
             moved += values.item() * bound.dtype.itemsize

@@ -33,7 +33,7 @@ import numpy as np
 from scipy import sparse
 
 from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split
+from qec.matching import basis_split, matching_graph
 
 _NAMES = {"d": "distance", "r": "n_rounds", "p": "p_error", "b": "basis", "o": "code_rotation"}
 _TINY = 1e-14
@@ -74,7 +74,7 @@ def matching_edges(
         H (num_detectors, edges) and O (1, edges), both 0/1, and float64 (edges,) probabilities in
         (0, 1).
     """
-    edges = Matcher(basis_split(lattice), correlated=False).graph.edges()
+    edges = matching_graph(basis_split(lattice)).edges()
     ends = [(row, k) for k, edge in enumerate(edges) for row in edge[:2] if row is not None]
     flips = [(0, k) for k, edge in enumerate(edges) if edge[2]["fault_ids"]]
     priors = np.array([edge[2]["error_probability"] for edge in edges])

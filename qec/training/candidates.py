@@ -159,10 +159,11 @@ class _AtWork:
         correlated = self._ensemble.unperturbed.decode_batch(detectors) != truth
         logits = self._bound.logits(events)
         doubt = self._bound.gap(logits)
-        looks = {cut: self._judged(events, logits, cut, truth, doubt) for cut in self._cuts}
-        for cut in self._other_cuts:
-            if cut not in looks:
-                looks[cut] = self._judged(events, logits, cut, truth, doubt, gaps=False)
+        cuts = list(dict.fromkeys([*self._cuts, *self._other_cuts]))
+        looks = {
+            cut: self._judged(*committed, truth, doubt, gaps=cut in self._cuts)
+            for cut, committed in zip(cuts, self._bound.commit(events, logits, cuts), strict=True)
+        }
         judged = []
         for own in self._cuts:
             others = (looks[cut] for cut in self._other_cuts if cut != own)
@@ -197,14 +198,12 @@ class _AtWork:
 
     def _judged(
         self,
-        events: torch.Tensor,
-        logits: torch.Tensor,
-        cut: float,
+        residual: np.ndarray,
+        flipped: np.ndarray,
         truth: np.ndarray,
         doubt: np.ndarray,
-        gaps: bool = True,
+        gaps: bool,
     ) -> _Judged:
-        ((residual, flipped),) = self._bound.commit(events, logits, [cut])
         flips, found = self._with_gap.decode_batch(residual, np.inf if gaps else 0.0)
         wrong = (flips ^ flipped) != truth
         seen = residual.take(self._decisive, axis=1)
