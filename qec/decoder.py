@@ -112,6 +112,11 @@ class Decoder:
                 f"the detector error model has {dem.num_observables} observables; these decoders "
                 "predict exactly one."
             )
+        plain = predecoder is None and decomposition == "css"
+        if memory_only and not (plain and not correlated and members == 1):
+            raise QecError("memory_only needs css, and nothing but uncorrelated matching.")
+        if members > 1 and not (plain and correlated):
+            raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(dem) if needs_lattice else None
         bound = rule = None
@@ -126,12 +131,8 @@ class Decoder:
         if rule is not None and rule.falls_back:
             return cls(dem.num_detectors, Fallback(lattice, rule), bound, rule)
         if memory_only:
-            if correlated or lattice is None or predecoder is not None or members > 1:
-                raise QecError("memory_only needs css, and nothing but uncorrelated matching.")
             return cls(dem.num_detectors, MemoryMatcher(lattice))
         if members > 1:
-            if not correlated or lattice is None or predecoder is not None:
-                raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
             return cls(dem.num_detectors, EnsembleMatcher(lattice, members))
         model = matching_model(dem, lattice, decomposition)
         return cls(dem.num_detectors, Matcher(model, correlated), bound, rule)

@@ -293,11 +293,12 @@ def test_unknown_decoder(our_circuit):
         named_decoder("mwpm", dem_of(our_circuit(3, 1, "X")))
 
 
-def test_an_ensemble_is_of_correlated_matchings(stim_circuit):
+@pytest.mark.parametrize("fallback", [False, True])
+def test_an_ensemble_is_of_correlated_matchings(stim_circuit, fallback):
     dem = stim_circuit(3, 3, "X", 0.01).detector_error_model(decompose_errors=True)
     for options in ({"correlated": False}, {"correlated": True, "predecoder": "fast"}):
         with pytest.raises(QecError, match="members > 1 needs"):
-            Decoder.from_dem(dem, members=3, fallback=False, **options)
+            Decoder.from_dem(dem, members=3, fallback=fallback, **options)
 
 
 @each_basis
@@ -309,13 +310,14 @@ def test_the_memory_checks_alone_decide(our_circuit, basis, orientation):
     np.testing.assert_array_equal(alone.decode_batch(dets), both.decode_batch(dets))
 
 
+@pytest.mark.parametrize("fallback", [False, True])
 @pytest.mark.parametrize(
     "options", [{"correlated": True}, {"decomposition": "stim"}, {"predecoder": "fast"}]
 )
-def test_matching_of_memory_checks_alone_is_uncorrelated(stim_circuit, options):
+def test_matching_of_memory_checks_alone_is_uncorrelated(stim_circuit, options, fallback):
     dem = dem_of(stim_circuit(3, 3, "X", 0.01))
     with pytest.raises(QecError, match="memory_only needs css"):
-        Decoder.from_dem(dem, memory_only=True, fallback=False, **options)
+        Decoder.from_dem(dem, memory_only=True, fallback=fallback, **options)
 
 
 def test_decoders_that_come_to_the_same_are_one(our_circuit):
