@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qec.lattice import MEMORY, OTHER, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
+from qec.patch import MEMORY, OTHER
 
 Array = Any  # np.ndarray or torch.Tensor, of an integer dtype
 

@@ -188,7 +188,7 @@ def _pauli_channel_1(
     if _all_equal(rates) and sum(rates) <= 0.75:
         circuit.append("DEPOLARIZE1", qubits, sum(rates))
     else:
-        circuit.append("PAULI_CHANNEL_1", qubits, rates)
+        circuit.append("PAULI_CHANNEL_1", qubits, _printable(rates))
 
 
 def _pauli_channel_2(circuit: stim.Circuit, pairs: list[int], rates: tuple[float, ...]) -> None:
@@ -197,7 +197,13 @@ def _pauli_channel_2(circuit: stim.Circuit, pairs: list[int], rates: tuple[float
     if _all_equal(rates) and sum(rates) <= 15 / 16:
         circuit.append("DEPOLARIZE2", pairs, sum(rates))
     else:
-        circuit.append("PAULI_CHANNEL_2", pairs, rates)
+        circuit.append("PAULI_CHANNEL_2", pairs, _printable(rates))
+
+
+def _printable(rates: tuple[float, ...]) -> list[float]:
+    """Rates whose sum is at most 1 with the six digits that Stim prints, too."""
+    total = sum(rates)
+    return [rate * min(1, (1 - 1e-5) / total) for rate in rates]
 
 
 def _all_equal(rates: tuple[float, ...]) -> bool:

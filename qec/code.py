@@ -24,22 +24,22 @@ _HORIZONTAL_HOOK = ((+1, +1), (-1, +1), (+1, -1), (-1, -1))  # NE, NW, SE, SW
 _VERTICAL_HOOK = ((+1, +1), (+1, -1), (-1, +1), (-1, -1))  # NE, SE, NW, SW
 
 
-def plaquette_sites(distance: int, parity: int, on_rows: bool) -> np.ndarray:
+def plaquette_sites(shape: tuple[int, int], parity: int, on_rows: bool) -> np.ndarray:
     """Sites of one check type on the plaquette grid.
 
     Args:
-        distance: code distance d (odd).
+        shape: rows and columns of data qubits, of either parity.
         parity: (row + col) % 2 of the sites that this type occupies.
         on_rows: whether the weight-2 checks of this type sit on the first and last *row*
             (else on the first and last column).
 
     Returns:
-        bool array (d+1, d+1), True where a check of this type exists.
+        bool array (rows + 1, columns + 1), True where a check of this type exists.
     """
-    row, col = np.mgrid[: distance + 1, : distance + 1]
-    across, along = (col, row) if on_rows else (row, col)
+    rows, cols = shape
+    row, col = np.mgrid[: rows + 1, : cols + 1]
     # The type reaches over the edges in its own direction and keeps off the two others.
-    inside = (across > 0) & (across < distance) & (along >= 0)
+    inside = (col > 0) & (col < cols) if on_rows else (row > 0) & (row < rows)
     return inside & ((row + col) % 2 == parity)
 
 
@@ -83,7 +83,7 @@ class RotatedSurfaceCode:
         parity = 0 if basis == self.orientation[0] else 1
         # X checks end the Z strings, so they line the two edges that the logical Z does not reach.
         on_rows = self.logical_x_vertical == (basis == "X")
-        return plaquette_sites(self.distance, parity, on_rows)
+        return plaquette_sites((self.distance, self.distance), parity, on_rows)
 
     def check_coords(self, basis: str) -> list[tuple[int, int]]:
         """(x, y) of the checks of type ``basis``, in row-major order."""

@@ -57,12 +57,14 @@ class EdgeModel:
     def __init__(self, lattice: SpaceTimeLattice) -> None:
         pieces = Pieces.of(lattice)
         self.num_detectors, self.num_mechanisms = lattice.num_detectors, len(pieces.probability)
+        self._silent = lattice.silent
         self._probability, self._mechanism = pieces.probability, pieces.mechanism
         ends = np.where(pieces.ends < 0, self.num_detectors, pieces.ends)
         self.ends, edge = np.unique(np.sort(ends, axis=1), axis=0, return_inverse=True)
         self._edge = edge.ravel()
-        self.flips = np.zeros(len(self.ends), dtype=np.uint8)
-        self.flips[self._edge[pieces.flips]] = 1
+        # Where mechanisms differ about it, that of the first: ``basis_split`` has it the likeliest.
+        first = np.unique(self._edge, return_index=True)[1]
+        self.flips = pieces.flips[first].astype(np.uint8)
         self._set_weights()
         self._text = self._lines()
 
@@ -112,7 +114,7 @@ class EdgeModel:
             if line
         )
         text += f"detector D{self.num_detectors - 1}\nlogical_observable L{len(self.ends) - 1}"
-        return Matcher(stim.DetectorErrorModel(text), correlated=True)
+        return Matcher(stim.DetectorErrorModel(text), correlated=True, silent=self._silent)
 
     def weigh(self, corrections: np.ndarray) -> Weighed:
         """bool (B, E), the edges of B corrections -> what they weigh."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import stim
 
+from qec.dem import AtMostHalf, at_most_half
 from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
-from qec.fallback import Fallback, Matched
+from qec.fallback import Fallback, Matched, WholeSyndromes
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.matching import Matcher, MemoryMatcher, matching_model
+from qec.matching import Matcher, MemoryMatcher, Unexplained, matching_model, unexplained
 from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | EnsembleMatcher | Fallback,
+        matcher: Matcher | MemoryMatcher | EnsembleMatcher | Fallback | WholeSyndromes,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -64,6 +67,15 @@ class Decoder:
         self._matcher = matcher
         self.predecoder = predecoder
         self._rule = rule
+        self._likely: AtMostHalf | None = None
+        self._made_of: tuple[stim.DetectorErrorModel, dict[str, object]] | None = None
+
+    def __reduce__(self) -> tuple:
+        """A matching graph cannot be pickled or copied: the decoder is built anew."""
+        if self._made_of is None:
+            raise QecError("only decoders made by from_dem or from_circuit can be pickled.")
+        dem, options = self._made_of
+        return functools.partial(Decoder.from_dem, **options), (dem,)
 
     @classmethod
     def from_dem(
@@ -92,7 +104,9 @@ class Decoder:
                 keeps the model's own ``^`` decomposition.
             fallback: whether shots whose residual decides the observable narrowly are matched
                 anew, as a whole and correlated.  How narrowly is part of the checkpoint's commit
-                rule, one value for each of ``correlated``.
+                rule, one value for each of ``correlated``.  All of them are where the model is
+                unlike those that networks are trained on (``SpaceTimeLattice.unfamiliar``), with
+                a warning.
             memory_only: without a pre-decoder, match the memory checks alone: the predictions of
                 uncorrelated "css" matching in half the time.
             members: without a pre-decoder, from how many perturbed correlated matchings the
@@ -105,20 +119,18 @@ class Decoder:
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
-                is not there; ``members`` or ``memory_only`` together with a pre-decoder.
+                is not there; ``members`` or ``memory_only`` together with a pre-decoder; a
+                pre-decoder without fallback on a model that it does not know.
         """
-        if dem.num_observables != 1:
-            raise QecError(
-                f"the detector error model has {dem.num_observables} observables; these decoders "
-                "predict exactly one."
-            )
+        _check_model(dem)
         plain = predecoder is None and decomposition == "css"
         if memory_only and not (plain and not correlated and members == 1):
             raise QecError("memory_only needs css, and nothing but uncorrelated matching.")
         if members > 1 and not (plain and correlated):
             raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
+        likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
-        lattice = SpaceTimeLattice.from_dem(dem) if needs_lattice else None
+        lattice = SpaceTimeLattice.from_dem(likely.dem) if needs_lattice else None
         bound = rule = None
         if predecoder is not None:
             from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
@@ -126,21 +138,41 @@ class Decoder:
 
             predecoder = as_predecoder(predecoder)
             dtype = resolve_precision(precision, resolve_device(device))
-            bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
             rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
+            if not (rule.falls_back and lattice.unfamiliar):
+                bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
         if rule is not None and rule.falls_back:
-            return cls(dem.num_detectors, Fallback(lattice, rule), bound, rule)
-        if memory_only:
-            return cls(dem.num_detectors, MemoryMatcher(lattice))
-        if members > 1:
-            return cls(dem.num_detectors, EnsembleMatcher(lattice, members))
-        model = matching_model(dem, lattice, decomposition)
-        return cls(dem.num_detectors, Matcher(model, correlated), bound, rule)
+            matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
+        elif memory_only:
+            matcher = MemoryMatcher(lattice)
+        elif members > 1:
+            matcher = EnsembleMatcher(lattice, members)
+        else:
+            model = matching_model(likely.dem, lattice, decomposition)
+            matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
+        if predecoder is not None and bound is None:
+            why = f"{lattice.unfamiliar}; every shot is matched as a whole, without the network"
+            warnings.warn(why, stacklevel=2)
+        decoder = cls(dem.num_detectors, matcher, bound, rule)
+        decoder._likely = likely
+        decoder._made_of = (
+            dem,
+            dict(
+                **{
+                    "predecoder": predecoder,
+                    "correlated": correlated,
+                    "decomposition": decomposition,
+                },
+                **{"fallback": fallback, "memory_only": memory_only, "members": members},
+                **{"device": device, "backend": backend, "precision": precision},
+            ),
+        )
+        return decoder
 
     @property
     def falls_back(self) -> bool:
         """Whether doubtful shots are matched anew, as a whole."""
-        return isinstance(self._matcher, Fallback)
+        return isinstance(self._matcher, Fallback | WholeSyndromes)
 
     @classmethod
     def from_circuit(cls, circuit: stim.Circuit, **options: object) -> Decoder:
@@ -165,7 +197,7 @@ class Decoder:
 
         They may differ in their commit rule; the network runs once.
         """
-        detectors = unpacked(np.asarray(detectors), self.num_detectors, packed=False)
+        detectors = self._usual(unpacked(np.asarray(detectors), self.num_detectors, packed=False))
         decoders = (self, *others)
         if self.predecoder is None:
             return [
@@ -181,10 +213,20 @@ class Decoder:
             predecoded: what ``predecode`` made of it.
         """
         if self.falls_back:
-            return self._matcher.match(detectors, predecoded)
-        flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
-        nobody = np.zeros(len(flips), dtype=np.bool_)
-        return Matched(flips, nobody, nobody)
+            matched = self._matcher.match(self._usual(detectors), predecoded)
+        else:
+            flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
+            nobody = np.zeros(len(flips), dtype=np.bool_)
+            matched = Matched(flips, nobody, nobody)
+        if self._likely is not None and self._likely.flip:
+            matched = matched._replace(flips=matched.flips ^ 1)
+        return matched
+
+    def _usual(self, detectors: np.ndarray) -> np.ndarray:
+        """The events that are left of shots, uint8 (B, n), by what happens more often than not."""
+        if self._likely is None or not self._likely.events.any():
+            return detectors
+        return detectors ^ self._likely.events
 
     def decode(self, shot: np.ndarray) -> np.ndarray:
         """One shot, bool or uint8 (num_detectors,) -> uint8 (1,), the flip of observable 0."""
@@ -210,11 +252,23 @@ class Decoder:
             result is the same array.
 
         Raises:
-            QecError: ``shots`` has the wrong shape or dtype.
+            QecError: ``shots`` has the wrong shape or dtype, or a shot has events that no set of
+                the model's mechanisms explains.  Events of detectors that no mechanism flips mean
+                nothing.
         """
         del bit_packed_predictions  # one observable: one byte a shot either way
         detectors = unpacked(np.asarray(shots), self.num_detectors, bit_packed_shots)
-        return self.match(detectors, self.predecode(detectors)).flips[:, None]
+        try:
+            return self.match(detectors, self.predecode(detectors)).flips[:, None]
+        except Unexplained as error:
+            raise self._named(error, detectors) from error
+
+    def _named(self, error: Unexplained, detectors: np.ndarray) -> Unexplained:
+        """The error with the first such shot and its detectors."""
+        if self._likely is None:
+            return error
+        found = unexplained(self._likely.dem, self._usual(detectors))
+        return error if found is None else Unexplained(*found)
 
     def decode_recorded(self, shots: np.ndarray) -> np.ndarray:
         """Bit-packed shots of any number, some thousands at a time, so that memory does not grow.
@@ -225,27 +279,49 @@ class Decoder:
         Returns:
             uint8 (B, 1), as ``decode_batch``.
         """
-        starts = range(0, len(shots), _CHUNK)
-        parts = [self.decode_batch(shots[k : k + _CHUNK], bit_packed_shots=True) for k in starts]
-        return np.concatenate([np.empty((0, 1), dtype=np.uint8), *parts])
+        parts = [np.empty((0, 1), dtype=np.uint8)]
+        for start in range(0, len(shots), _CHUNK):
+            try:
+                part = self.decode_batch(shots[start : start + _CHUNK], bit_packed_shots=True)
+            except Unexplained as error:
+                raise error.after(start) from error
+            parts.append(part)
+        return np.concatenate(parts)
+
+
+def _check_model(dem: stim.DetectorErrorModel) -> None:
+    """QecError unless it is a detector error model with one observable."""
+    if isinstance(dem, stim.Circuit):
+        raise QecError("a circuit was given in place of its error model: use from_circuit.")
+    if not isinstance(dem, stim.DetectorErrorModel):
+        raise QecError(f"a stim.DetectorErrorModel is needed, not {type(dem).__name__}.")
+    if dem.num_observables != 1:
+        raise QecError(
+            f"the detector error model has {dem.num_observables} observables; these decoders "
+            "predict exactly one."
+        )
 
 
 def unpacked(shots: np.ndarray, num_detectors: int, packed: bool) -> np.ndarray:
-    """Shots as uint8 (B, num_detectors); the array itself where it is that already.
+    """Shots as 0 or 1, uint8 (B, num_detectors); the array itself where it is that already.
+
+    As in numpy, whatever is not 0 is an event.
 
     Raises:
         QecError: the wrong shape or dtype.
     """
     width = -(-num_detectors // 8) if packed else num_detectors
-    if shots.ndim != 2 or shots.shape[1] != width or shots.dtype not in (np.uint8, np.bool_):
+    dtypes = (np.uint8,) if packed else (np.uint8, np.bool_)
+    if shots.ndim != 2 or shots.shape[1] != width or shots.dtype not in dtypes:
         raise QecError(
             f"shots have shape {shots.shape} and dtype {shots.dtype}; the model has "
-            f"{num_detectors} detectors, so give uint8 or bool of shape (B, {width})"
-            f"{' (bit-packed)' if packed else ''}."
+            f"{num_detectors} detectors, so give uint8{'' if packed else ' or bool'} of shape "
+            f"(B, {width}){' (bit-packed)' if packed else ''}."
         )
     if packed:
         return np.unpackbits(shots, axis=1, count=num_detectors, bitorder="little")
-    return np.ascontiguousarray(shots).view(np.uint8)
+    events = np.ascontiguousarray(shots).view(np.uint8)
+    return (events > 0).view(np.uint8) if events.max(initial=0) > 1 else events
 
 
 def has_predecoder(name: str) -> bool:

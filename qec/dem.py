@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 import numpy as np
 import stim
@@ -70,6 +71,12 @@ class Mechanisms:
             num_detectors=dem.num_detectors,
         )
 
+    @property
+    def fires(self) -> np.ndarray:
+        """bool (num_detectors,), the detectors that some mechanism flips."""
+        possible = self.probability[self.mechanism] > 0
+        return np.bincount(self.detector, possible, minlength=self.num_detectors) > 0
+
     def detection_rates(self) -> np.ndarray:
         """Probability that each detector fires, float64 (num_detectors,).
 
@@ -82,6 +89,51 @@ class Mechanisms:
         return (1 - sign * np.exp(total)) / 2
 
 
+class AtMostHalf(NamedTuple):
+    """A model without probabilities above 1/2, and what turns shots of one into shots of the other.
+
+    Attributes:
+        dem: the model.
+        events: uint8 (num_detectors,), XORed with the detection events of a shot.
+        flip: 0 or 1, XORed with the flip of observable 0.
+    """
+
+    dem: stim.DetectorErrorModel
+    events: np.ndarray
+    flip: int
+
+
+_MOST = 0.5 - 1e-6  # at 1/2 the logarithms of rates are infinite
+# Every probability above _MOST, and few others: most models need not be looked at in detail.
+_MAY_BE_LIKELY = re.compile(r"error\((?:0\.(?:[5-9]|49999)|1)")
+
+
+def at_most_half(dem: stim.DetectorErrorModel) -> AtMostHalf:
+    """Takes the mechanisms that happen more often than not for granted.
+
+    Where such a mechanism of probability p happens is where one of probability 1 - p does not, in
+    shots whose events are flipped by it.  Matching takes no negative weights with correlations, and
+    no infinite ones, such as of p = 1.
+    """
+    events, flip = np.zeros(dem.num_detectors, dtype=np.uint8), 0
+    if not _MAY_BE_LIKELY.search(untagged(dem)):
+        return AtMostHalf(dem, events, flip)
+    made = stim.DetectorErrorModel()
+    for item in dem.flattened():
+        if item.type != "error" or not item.args_copy()[0] > _MOST:
+            made.append(item)
+            continue
+        p, targets = item.args_copy()[0], item.targets_copy()
+        if p > 0.5:
+            for target in targets:
+                if target.is_relative_detector_id():
+                    events[target.val] ^= 1
+                elif target.is_logical_observable_id():
+                    flip ^= 1
+        made.append("error", min(p, 1 - p, _MOST), targets, tag=item.tag)
+    return AtMostHalf(made, events, flip)
+
+
 _ERROR, _SEPARATOR, _OBSERVABLE = -1.0, -2.0, -3.0
 
 
@@ -90,10 +142,21 @@ def _numeric_tokens(flat: stim.DetectorErrorModel) -> np.ndarray:
 
     Reading the model's text with numpy is several times faster than its Python objects.
     """
-    lines = [line for line in str(flat).splitlines() if line.startswith("error")]
-    text = "\n".join(lines)
-    if "[" in text:  # instruction tags
-        text = re.sub(r"\[[^\]]*\]", "", text)
+    text = "\n".join(line for line in untagged(flat).splitlines() if line.startswith("error"))
     text = text.replace("error(", "-1 ").replace(")", "")
     text = text.replace("^", "-2").replace("L0", "-3").replace("D", "")
     return np.fromstring(text, dtype=np.float64, sep=" ")
+
+
+def untagged(dem: stim.DetectorErrorModel) -> str:
+    """The text of a model without the tags of its instructions, which may hold anything."""
+    text = str(dem)
+    return re.sub(r"\[[^\]]*\]", "", text) if "[" in text else text
+
+
+def silent_detectors(dem: stim.DetectorErrorModel) -> np.ndarray:
+    """int64, the detectors of a model that no mechanism flips."""
+    lines = (line for line in untagged(dem.flattened()).splitlines() if line.startswith("error"))
+    text = "\n".join(line for line in lines if not line.startswith("error(0)"))
+    flipped = np.array(re.findall(r"D(\d+)", text), dtype=np.int64)
+    return np.setdiff1d(np.arange(dem.num_detectors), flipped)

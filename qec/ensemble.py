@@ -40,7 +40,7 @@ class EnsembleMatcher:
     """
 
     def __init__(self, lattice: SpaceTimeLattice, members: int) -> None:
-        self.unperturbed = Matcher(basis_split(lattice), correlated=True)
+        self.unperturbed = Matcher(basis_split(lattice), correlated=True, silent=lattice.silent)
         self._members: list[Matcher] = []
         if members > 1:
             # Its graph has the edges and weights of uncorrelated matching's.

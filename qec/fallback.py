@@ -26,6 +26,26 @@ class Matched(NamedTuple):
     fell_back: np.ndarray
 
 
+class WholeSyndromes:
+    """Matches every shot as a whole, as ``Fallback`` does those that are in doubt.
+
+    Args:
+        lattice: whose shots are decoded.
+        rule: whose ensemble decodes them.
+
+    Raises:
+        QecError: as ``EnsembleMatcher``.
+    """
+
+    def __init__(self, lattice: SpaceTimeLattice, rule: CommitRule) -> None:
+        self._full = EnsembleMatcher(lattice, rule.members)
+
+    def match(self, detectors: np.ndarray, _: Predecoded) -> Matched:
+        """As ``Decoder.match``."""
+        everybody = np.ones(len(detectors), dtype=np.bool_)
+        return Matched(self._full.decode_batch(detectors), ~everybody, everybody)
+
+
 class Fallback:
     """Matches residuals, and decodes anew the shots where they leave doubt.
 

@@ -20,7 +20,7 @@ from scipy.sparse import csgraph
 from qec.errors import QecError
 from qec.gap_bound import GapBound
 from qec.lattice import SpaceTimeLattice
-from qec.matching import graph_of, memory_edges, set_up
+from qec.matching import decode, graph_of, memory_edges, set_up
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
 # Bounds cost the square of a shot's events, a second matching a part of all n detectors: with more
@@ -95,8 +95,8 @@ class GapMatcher:
         n = events.shape[1]
         gaps = np.full(len(events), self.cap)
         if cap <= 0:
-            return self._either.decode_batch(events)[:, 0], gaps
-        predictions, weights = self._either.decode_batch(events, return_weights=True)
+            return decode(self._either, events)[:, 0], gaps
+        predictions, weights = decode(self._either, events, return_weights=True)
         flips = predictions[:, 0]
         close = self._close(events, weights, cap)
         if len(close):

@@ -1,47 +1,26 @@
 """From a detector error model to the space-time grid that the pre-decoder works on.
 
-Everything is read off the model itself: the code distance and the rounds from the detector
-coordinates, the check types from the checkerboard, the memory basis from the detectors of the
-first layer, the support of the logical observable from the mechanisms that flip it.  So it works
-for circuits that this package did not make, and for the bare model that sinter hands to a decoder.
-
-Canonical frame.  Only the *memory* sector (the checks of the basis that is prepared and read out,
-sector 0) and the *other* sector (sector 1) are told apart, not X and Z.  The grid is transposed
-where needed, so that the weight-2 memory checks sit on the first and last row.  What remains is
-``parity``, (row + col) % 2 of the memory checks.
+Everything is read off the model itself: shape, rounds and check types from the detector coordinates
+(``qec.patch``), the support of the logical observable from the mechanisms that flip it.  So it
+works for circuits that this package did not make, and for the bare model that sinter hands to a
+decoder.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import stim
 
-from qec.code import plaquette_sites
+from qec.circuit import memory_circuit
+from qec.code import RotatedSurfaceCode, plaquette_sites
 from qec.dem import Mechanisms
 from qec.errors import QecError, first_line
-
-MEMORY, OTHER = 0, 1
-
-_NOT_SURFACE_CODE = (
-    "the detectors do not lie on the grid of a rotated surface code with odd distance >= 3: {}. "
-    "Use a rotated surface-code memory experiment, e.g. from qec.memory_circuit or "
-    "`stim gen --code surface_code --task rotated_memory_x`."
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Frame:
-    """Affine map from circuit coordinates to the canonical plaquette grid."""
-
-    matrix: np.ndarray  # (2, 2): rows give (row, col) before the shift
-    shift: np.ndarray  # (2,)
-
-    def __call__(self, xy: np.ndarray) -> np.ndarray:
-        """(n, 2) circuit coordinates -> (n, 2) (row, col); data qubits land on half-integers."""
-        return np.asarray(xy, dtype=np.float64) @ self.matrix.T + self.shift
+from qec.noise import CircuitNoise
+from qec.patch import MEMORY, NOT_SURFACE_CODE, OTHER, PADDING, Frame, Patch, recognise, shape_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,18 +28,20 @@ class SpaceTimeLattice:
     """Detectors of a rotated-surface-code memory experiment on their space-time grid.
 
     Attributes:
-        distance: code distance d.
+        shape: rows and columns of data qubits in the canonical frame (``qec.patch``).
         rounds: number of check rounds R; detectors lie in layers 0 .. R.
         parity: (row + col) % 2 of the memory checks in the canonical frame.
-        layer, row, col: int64 (num_detectors,), place of each detector on the plaquette grid.
-        sector: int64 (num_detectors,), 0 for the memory sector, 1 for the other.
-        logical_support: bool (d, d), data qubits whose memory-sector error flips observable 0.
+        layer, row, col: int64 (num_detectors,), place of each detector on the plaquette grid; -1
+            for padding, which never fires.
+        sector: int64 (num_detectors,), 0 for the memory sector, 1 for the other, 2 for padding.
+        logical_support: bool ``shape``, data qubits whose memory-sector error flips observable 0.
         detection_rate: float64 (num_detectors,), probability that each detector fires.
         mechanisms: the model's mechanisms as arrays.
         frame: maps circuit coordinates to canonical (row, col).
+        unfamiliar: why no pre-decoder knows experiments like this one; empty where they do.
     """
 
-    distance: int
+    shape: tuple[int, int]
     rounds: int
     parity: int
     layer: np.ndarray
@@ -70,7 +51,8 @@ class SpaceTimeLattice:
     logical_support: np.ndarray
     detection_rate: np.ndarray
     mechanisms: Mechanisms
-    frame: _Frame
+    frame: Frame
+    unfamiliar: str
 
     @classmethod
     def from_dem(cls, dem: stim.DetectorErrorModel) -> SpaceTimeLattice:
@@ -79,26 +61,27 @@ class SpaceTimeLattice:
         Raises:
             QecError: coordinates missing, or not a rotated surface code with one observable.
         """
-        coords = _coordinates(dem)
-        layer, rounds = _layers(coords[:, 2])
-        frame, distance, parity = _recognise(coords[:, :2], layer == 0)
-        row, col = np.rint(frame(coords[:, :2])).astype(np.int64).T
-        sector = ((row + col) % 2 != parity).astype(np.int64)
-        _check_layers(layer, row, col, sector, rounds, distance, parity)
+        if dem.num_detectors == 0:
+            raise QecError("the detector error model has no detectors.")
         mechanisms = Mechanisms.from_dem(dem)
-        support = _logical_support(mechanisms, layer, row, col, sector, distance, parity)
+        patch, support = _patch(dem, mechanisms)
+        kinds = _edge_kinds(mechanisms, patch)
+        row_sign, col_sign = _familiar_side(kinds)
+        patch = patch.mirrored(row_sign < 0, col_sign < 0)
+        support = support[::row_sign, ::col_sign].copy()
         return cls(
-            distance=distance,
-            rounds=rounds,
-            parity=parity,
-            layer=layer,
-            row=row,
-            col=col,
-            sector=sector,
+            shape=(patch.rows, patch.cols),
+            rounds=patch.rounds,
+            parity=patch.parity,
+            layer=patch.layer,
+            row=patch.row,
+            col=patch.col,
+            sector=patch.sector,
             logical_support=support,
             detection_rate=mechanisms.detection_rates(),
             mechanisms=mechanisms,
-            frame=frame,
+            frame=patch.frame,
+            unfamiliar=_why_unfamiliar(patch, mechanisms),
         )
 
     @classmethod
@@ -114,6 +97,14 @@ class SpaceTimeLattice:
     def num_detectors(self) -> int:
         return len(self.layer)
 
+    @property
+    def distance(self) -> int:
+        """The fewest data errors that flip the observable unseen; of a square patch d."""
+        return self.shape[1]
+
+    def __str__(self) -> str:
+        return shape_name(*self.shape)
+
     def cut(self, start: int, end: int) -> SpaceTimeLattice:
         """Layers [start, end) by themselves: their detectors, no mechanisms."""
         kept = np.flatnonzero((self.layer >= start) & (self.layer < end))
@@ -124,17 +115,22 @@ class SpaceTimeLattice:
         return dataclasses.replace(self, rounds=end - start - 1, mechanisms=nothing, **parts)
 
     @functools.cached_property
+    def silent(self) -> np.ndarray:
+        """int64, the detectors that no mechanism flips."""
+        return np.flatnonzero(~self.mechanisms.fires)
+
+    @functools.cached_property
     def memory_detectors(self) -> np.ndarray:
         """int64, the detectors of the memory sector, which alone decide the observable."""
         return np.flatnonzero(self.sector == MEMORY)
 
     @functools.cached_property
     def check_sites(self) -> np.ndarray:
-        """bool (2, d+1, d+1): sites of the memory checks and of the other checks."""
+        """bool (2, rows+1, cols+1): sites of the memory checks and of the other checks."""
         return np.stack(
             [
-                plaquette_sites(self.distance, self.parity, on_rows=True),
-                plaquette_sites(self.distance, 1 - self.parity, on_rows=False),
+                plaquette_sites(self.shape, self.parity, on_rows=True),
+                plaquette_sites(self.shape, 1 - self.parity, on_rows=False),
             ]
         )
 
@@ -146,7 +142,7 @@ class SpaceTimeLattice:
 
     @functools.cached_property
     def time_exists(self) -> np.ndarray:
-        """bool (R, d+1, d+1): timelike bits that some detector can see."""
+        """bool (R, rows+1, cols+1): timelike bits that some detector can see."""
         sites = self.check_sites[MEMORY] | (self.check_sites[OTHER] & (self.rounds > 1))
         return np.broadcast_to(sites, (self.rounds, *sites.shape))
 
@@ -164,139 +160,171 @@ def detector_error_model(circuit: stim.Circuit) -> stim.DetectorErrorModel:
         raise QecError(f"Stim cannot derive a detector error model: {reason}") from error
 
 
-def _coordinates(dem: stim.DetectorErrorModel) -> np.ndarray:
-    if dem.num_detectors == 0:
-        raise QecError("the detector error model has no detectors.")
+def _coordinates(dem: stim.DetectorErrorModel, fires: np.ndarray) -> np.ndarray:
+    """float64 (n, 3), x, y and t of each detector; NaN for those without that never fire."""
     found = dem.get_detector_coordinates()
-    short = [k for k in range(dem.num_detectors) if len(found.get(k, ())) < 3]
-    if short:
+    places = [found.get(k, ())[:3] for k in range(dem.num_detectors)]
+    short = [k for k, place in enumerate(places) if len(place) < 3]
+    if fires[short].any() or len(short) == len(places):
         raise QecError(
             f"{len(short)} of {dem.num_detectors} detectors have no (x, y, t) coordinates "
             f"(first: D{short[0]}). Keep the DETECTOR coordinates of the circuit in the model."
         )
-    return np.array([found[k][:3] for k in range(dem.num_detectors)], dtype=np.float64)
+    nowhere = (np.nan,) * 3
+    return np.array([place if len(place) == 3 else nowhere for place in places], dtype=np.float64)
 
 
-def _layers(t: np.ndarray) -> tuple[np.ndarray, int]:
-    values, layer = np.unique(t, return_inverse=True)
-    if len(values) < 2:
-        raise QecError(_NOT_SURFACE_CODE.format("all detectors have the same time coordinate"))
-    steps = np.diff(values)
-    if not np.allclose(steps, steps[0]):
-        raise QecError(_NOT_SURFACE_CODE.format("the time coordinates are not evenly spaced"))
-    return layer.astype(np.int64), len(values) - 1
+# Which way the diagonals run ---------------------------------------------------------------------
+
+# What a model may differ in from those of training (tests/test_foreign_circuits.py measures harm).
+_FOREIGN = 0.01  # most of the probability on edges of kinds that training has not; other orders of
+# gates that Stim accepts have 3 % or more
+_SILENT = 0.1  # most of the detectors that never fire; d = R = 3 with a perfect end has 17 %
+_TIMELIKE = 0.1  # least of the memory sector's on edges of measurement errors; training: 0.29 on
 
 
-# Axes of the two families of coordinate frames: Stim's, and the one rotated by 45 degrees in which
-# checks and data qubits share one square lattice (Google's devices).
-_AXES = (np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[-1.0, 1.0], [1.0, 1.0]]))
+def _edge_kinds(mechanisms: Mechanisms, patch: Patch) -> dict[tuple[int, ...], float]:
+    """The kinds of edges that mechanisms flip, with the sum of the probabilities of each.
+
+    A kind is a sector and the step (layer, row, column) from one end to the other, whose first
+    number that is not 0 is positive.
+    """
+    part = 2 * mechanisms.mechanism.astype(np.int64) + patch.sector[mechanisms.detector]
+    order = np.argsort(part, kind="stable")
+    part = part[order]
+    starts = np.flatnonzero(np.diff(part, prepend=-1))
+    first = starts[np.diff(starts, append=len(part)) == 2]
+    one, two = mechanisms.detector[order[first]], mechanisms.detector[order[first + 1]]
+    weight = mechanisms.probability[mechanisms.mechanism[order[first]]]
+    # One number for each kind: steps are far below _WIDE.
+    numbers = (patch.layer * _WIDE + patch.row) * _WIDE + patch.col
+    step = np.abs(numbers[two] - numbers[one])
+    numbers, which = np.unique(2 * step + patch.sector[one], return_inverse=True)
+    total = np.bincount(which, weight)
+    return {_kind(*divmod(n, 2)): w for n, w in zip(numbers.tolist(), total.tolist(), strict=True)}
 
 
-def _recognise(xy: np.ndarray, first_layer: np.ndarray) -> tuple[_Frame, int, int]:
-    """Finds the frame in which the detectors fill the check pattern of a rotated surface code."""
-    for axes in _AXES:
-        for matrix in (axes, axes[::-1]):
-            grid = xy @ matrix.T
-            spacing = [_spacing(axis) for axis in grid.T]
-            if min(spacing) <= 0 or not np.isclose(*spacing):
-                continue
-            sites = grid / spacing[0]
-            sites -= sites.min(axis=0)
-            if not np.allclose(sites, np.rint(sites), atol=1e-6):
-                continue
-            place = _match(np.rint(sites).astype(np.int64), first_layer)
-            if place is not None:
-                shift, distance, parity = place
-                shift = shift - grid.min(axis=0) / spacing[0]
-                return _Frame(matrix / spacing[0], shift), distance, parity
-    sites = len(np.unique(xy, axis=0))
-    raise QecError(_NOT_SURFACE_CODE.format(f"{sites} check positions do not form its pattern"))
+_WIDE = 1 << 12
 
 
-def _spacing(values: np.ndarray) -> float:
-    distinct = np.unique(np.round(values, 6))
-    return float(np.diff(distinct).min()) if len(distinct) > 1 else 0.0
+def _kind(step: int, sector: int) -> tuple[int, int, int, int]:
+    col = (step + _WIDE // 2) % _WIDE - _WIDE // 2
+    step = (step - col) // _WIDE
+    row = (step + _WIDE // 2) % _WIDE - _WIDE // 2
+    return sector, (step - row) // _WIDE, row, col
 
 
-def _match(sites: np.ndarray, first_layer: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-    """Compares sites (n, 2) with the pattern; returns (shift, distance, parity) on a match."""
-    distance = int(sites[:, 0].max())  # memory checks line the first and last row
-    if distance < 3 or distance % 2 == 0:
-        return None
-    found = {(int(r), int(c)) for r, c in sites}
-    memory = {(int(r), int(c)) for r, c in sites[first_layer]}
-    for parity in (0, 1):
-        want_memory = _site_set(plaquette_sites(distance, parity, on_rows=True))
-        want_other = _site_set(plaquette_sites(distance, 1 - parity, on_rows=False))
-        for shift in (0, 1):  # with one round only memory checks have detectors: columns start at 1
-            moved = {(r, c + shift) for r, c in memory}
-            if moved != want_memory:
-                continue
-            everything = {(r, c + shift) for r, c in found}
-            if everything in (want_memory, want_memory | want_other):
-                return np.array([0, shift]), distance, parity
-    return None
+@functools.cache
+def _known_kinds() -> frozenset[tuple[int, ...]]:
+    """The kinds of edges of the circuits that pre-decoders are trained on, in canonical frames."""
+    known: set[tuple[int, ...]] = set()
+    for basis in "XZ":
+        circuit = memory_circuit(RotatedSurfaceCode(5), CircuitNoise.stim(1e-3), 4, basis)
+        dem = detector_error_model(circuit)
+        mechanisms = Mechanisms.from_dem(dem)
+        known |= _edge_kinds(mechanisms, _patch(dem, mechanisms)[0]).keys()
+    return frozenset(known)
 
 
-def _site_set(mask: np.ndarray) -> set[tuple[int, int]]:
-    return {(int(r), int(c)) for r, c in np.argwhere(mask)}
+def _foreign_part(kinds: dict[tuple[int, ...], float], rows: int = 1, cols: int = 1) -> float:
+    """The part of the probability that is on kinds of edges that no training circuit has.
+
+    Args:
+        rows, cols: -1 if the patch is mirrored so, else 1.
+    """
+    foreign = 0.0
+    for (sector, layer, row, col), weight in kinds.items():
+        step = (layer, rows * row, cols * col)
+        if step < (0, 0, 0):
+            step = (-layer, -rows * row, -cols * col)
+        foreign += weight * ((sector, *step) not in _known_kinds())
+    return foreign / max(sum(kinds.values()), 1e-300)
 
 
-def _check_layers(layer, row, col, sector, rounds: int, distance: int, parity: int) -> None:
-    checks = (distance**2 - 1) // 2
-    want = np.full((2, rounds + 1), checks)
-    want[OTHER, [0, rounds]] = 0
-    have = np.zeros_like(want)
-    np.add.at(have, (sector, layer), 1)
-    places = np.stack([layer, row, col])
-    if (have != want).any() or np.unique(places, axis=1).shape[1] != len(layer):
-        s, k = np.argwhere(have != want)[0] if (have != want).any() else (0, 0)
-        raise QecError(
-            _NOT_SURFACE_CODE.format(
-                f"layer {k} has {have[s, k]} detectors of the {('memory', 'other')[s]} basis, "
-                f"expected {want[s, k]} for d = {distance}, {rounds} rounds"
-            )
+def _familiar_side(kinds: dict[tuple[int, ...], float]) -> tuple[int, int]:
+    """How to mirror the patch (rows, cols), so that its diagonals run as in training.
+
+    Two-qubit errors between the gates of a round join checks diagonally in space and time, in the
+    direction that the order of the gates gives.  Networks know one direction.
+    """
+    sides = list(itertools.product((1, -1), repeat=2))
+    parts = [_foreign_part(kinds, *side) for side in sides]
+    return next((s for s, part in zip(sides, parts, strict=True) if part <= _FOREIGN), sides[0])
+
+
+def _why_unfamiliar(patch: Patch, mechanisms: Mechanisms) -> str:
+    """As ``SpaceTimeLattice.unfamiliar``, of a patch on its familiar side."""
+    shape = shape_name(patch.rows, patch.cols)
+    if patch.rows != patch.cols or patch.rows % 2 == 0:
+        return f"pre-decoders are trained on square patches of odd distance, not {shape}"
+    kinds = _edge_kinds(mechanisms, patch)
+    if (foreign := _foreign_part(kinds)) > _FOREIGN:
+        return (
+            f"{foreign:.0%} of its errors join detectors in ways that no training circuit has: "
+            "its gates have another order than those of Stim's circuits"
         )
+    there = patch.sector != PADDING
+    if (silent := 1 - mechanisms.fires[there].mean()) > _SILENT:
+        return f"{silent:.0%} of its detectors never fire, as in no training circuit"
+    memory = sum(weight for kind, weight in kinds.items() if kind[0] == MEMORY)
+    if kinds.get((MEMORY, 1, 0, 0), 0.0) < _TIMELIKE * memory:
+        return "its checks are measured nearly without errors, as in no training circuit"
+    return ""
 
 
-def _logical_support(
-    mechanisms: Mechanisms, layer, row, col, sector, distance: int, parity: int
-) -> np.ndarray:
+def _patch(dem: stim.DetectorErrorModel, mechanisms: Mechanisms) -> tuple[Patch, np.ndarray]:
+    """The first patch that detectors fill and on which the observable is a logical operator.
+
+    Returns:
+        The patch, and the support of the observable there.
+    """
+    fires = mechanisms.fires
+    refusal = None
+    for patch in recognise(_coordinates(dem, fires), fires):
+        try:
+            return patch, _logical_support(mechanisms, patch)
+        except QecError as error:
+            refusal = refusal or error
+    raise refusal
+
+
+def _logical_support(mechanisms: Mechanisms, patch: Patch) -> np.ndarray:
     """Data qubits that flip the observable, read off the mechanisms that look like one data error.
 
     A mechanism whose memory-sector detectors lie in one layer and are those of one data qubit is an
     error of that qubit, up to stabilisers; the observable's sign of the likeliest one counts.
     """
-    seen = sector[mechanisms.detector] == MEMORY
+    seen = patch.sector[mechanisms.detector] == MEMORY
     owner, det = mechanisms.mechanism[seen], mechanisms.detector[seen]
     count = np.bincount(owner, minlength=len(mechanisms.probability))
     start = np.searchsorted(owner, np.arange(len(count)))
     edge = np.flatnonzero((count == 1) | (count == 2))
     one, two = det[start[edge]], det[start[edge] + count[edge] - 1]
-    same = layer[one] == layer[two]
+    same = patch.layer[one] == patch.layer[two]
     edge, one, two = edge[same], one[same], two[same]
-    width = distance + 1
-    site = row * width + col
-    pair = np.minimum(site[one], site[two]) * width**2 + np.maximum(site[one], site[two])
+    width = patch.cols + 1
+    sites = (patch.rows + 1) * width
+    site = patch.row * width + patch.col
+    pair = np.minimum(site[one], site[two]) * sites + np.maximum(site[one], site[two])
     sign = np.where(mechanisms.flips_observable[edge], 1.0, -1.0)
     keys, place = np.unique(pair, return_inverse=True)
     votes = np.bincount(place, sign * mechanisms.probability[edge], minlength=len(keys))
     vote = dict(zip(keys.tolist(), votes.tolist(), strict=True))
-    support = np.zeros((distance, distance), dtype=bool)
-    memory = plaquette_sites(distance, parity, on_rows=True)
-    for r in range(distance):
-        for c in range(distance):
-            around = [(r + dr) * width + c + dc for dr in (0, 1) for dc in (0, 1)]
-            checks = [s for s in around if memory.flat[s]]
-            key = min(checks) * width**2 + max(checks)
-            if not vote.get(key):
-                raise QecError(
-                    f"no mechanism of the model tells whether the data qubit in row {r}, column "
-                    f"{c} belongs to the observable. Give every data qubit a non-zero error rate."
-                )
-            support[r, c] = vote[key] > 0
-    stabilisers = np.argwhere(plaquette_sites(distance, 1 - parity, on_rows=False))
+    shape = (patch.rows, patch.cols)
+    support = np.zeros(shape, dtype=bool)
+    memory = plaquette_sites(shape, patch.parity, on_rows=True)
+    for r, c in np.ndindex(shape):
+        around = [(r + dr) * width + c + dc for dr in (0, 1) for dc in (0, 1)]
+        checks = [s for s in around if memory.flat[s]]
+        key = min(checks) * sites + max(checks)
+        if not vote.get(key):
+            raise QecError(
+                f"no mechanism of the model tells whether the data qubit in row {r}, column "
+                f"{c} belongs to the observable. Give every data qubit a non-zero error rate."
+            )
+        support[r, c] = vote[key] > 0
+    stabilisers = np.argwhere(plaquette_sites(shape, 1 - patch.parity, on_rows=False))
     for r, c in stabilisers:
         if support[max(r - 1, 0) : r + 1, max(c - 1, 0) : c + 1].sum() % 2:
-            raise QecError(_NOT_SURFACE_CODE.format("observable 0 is not a logical operator"))
+            raise QecError(NOT_SURFACE_CODE.format("observable 0 is not a logical operator"))
     return support

@@ -9,20 +9,28 @@ graphs; PyMatching decodes it better at no cost.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pymatching
+import scipy.sparse
 import stim
+from scipy.sparse import csgraph
 
+from qec.dem import Mechanisms, silent_detectors, untagged
 from qec.errors import QecError, first_line
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
+from qec.patch import MEMORY
 
 
 def basis_split(lattice: SpaceTimeLattice) -> stim.DetectorErrorModel:
     """The model of ``lattice`` with each mechanism split into ``memory part ^ other part``.
 
     Parts with more than two detectors (no CSS circuit has them) fall back on the pieces of the
-    decomposition that the model came with, regrouped by sector.
+    decomposition that the model came with, regrouped by sector.  Where mechanisms flip the same
+    memory checks, but not all of them the observable, the likelier ones stand first: matching takes
+    the observable of an edge from the first.  A flip of the observable that no memory check sees is
+    left out, since nothing can tell it.
 
     Raises:
         QecError: a part that flips more than two detectors and has no suggested pieces.
@@ -35,11 +43,38 @@ def basis_split(lattice: SpaceTimeLattice) -> stim.DetectorErrorModel:
     is_hyperedge = size[2 * mechanism + sector] > 2
     piece = np.where(is_hyperedge, table.component + 1, 0)
     _check_graphlike(lattice, piece, sector)
-    return _as_text_model(lattice, mechanism, sector, piece)
+    return _as_text_model(lattice, mechanism, sector, piece, _likelier_first(lattice))
+
+
+def _likelier_first(lattice: SpaceTimeLattice) -> np.ndarray:
+    """int64 (mechanisms,), the place of each mechanism in an order for matching.
+
+    Worked example: ``error(1e-7) D0 L0`` and ``error(0.02) D0`` are one edge, which does not flip
+    the observable in 0.02 of the shots and does in 1e-7.  So the first line goes to the end.
+    """
+    table = lattice.mechanisms
+    memory = lattice.sector[table.detector] == MEMORY
+    owner, detector = table.mechanism[memory].astype(np.int64), table.detector[memory]
+    owner, first, count = np.unique(owner, return_index=True, return_counts=True)
+    edge = count <= 2
+    owner, first, count = owner[edge], first[edge], count[edge]
+    ends = np.sort(np.stack([detector[first], detector[first + count - 1]]), axis=0)
+    _, which = np.unique(ends, axis=1, return_inverse=True)
+    sign = np.where(table.flips_observable[owner], 1, -1)
+    vote = np.bincount(which.ravel(), sign * table.probability[owner])
+    unlikely = np.zeros(len(table.probability), dtype=np.bool_)
+    unlikely[owner] = sign * vote[which.ravel()] < 0
+    place = np.empty(len(unlikely), dtype=np.int64)
+    place[np.argsort(unlikely, kind="stable")] = np.arange(len(unlikely))
+    return place
 
 
 def _as_text_model(
-    lattice: SpaceTimeLattice, mechanism: np.ndarray, sector: np.ndarray, piece: np.ndarray
+    lattice: SpaceTimeLattice,
+    mechanism: np.ndarray,
+    sector: np.ndarray,
+    piece: np.ndarray,
+    place: np.ndarray,
 ) -> stim.DetectorErrorModel:
     """One line ``error(p) [memory pieces] [L0] ^ [other pieces]`` per mechanism.
 
@@ -48,28 +83,28 @@ def _as_text_model(
     table = lattice.mechanisms
     per_sector = 3 * (int(piece.max(initial=0)) + 1)  # separator, detectors, observable
     line = 2 * per_sector + 2
-    detector_key = mechanism * line + sector * per_sector + 3 * piece + 2
+    detector_key = place[mechanism] * line + sector * per_sector + 3 * piece + 2
 
-    flips = np.flatnonzero(table.flips_observable)
-    memory_key = np.full(len(table.probability), np.iinfo(np.int64).max)
+    # The observable is a memory-basis operator: it goes with the first memory piece.
+    memory_key = np.full(len(place), np.iinfo(np.int64).max)
     np.minimum.at(memory_key, mechanism[sector == MEMORY], detector_key[sector == MEMORY])
-    has_memory = memory_key < np.iinfo(np.int64).max
-    # The observable is a memory-basis operator: it goes with the first memory piece, or alone.
-    observable_key = np.where(has_memory[flips], memory_key[flips] + 1, flips * line + 1)
+    seen = memory_key < np.iinfo(np.int64).max
+    flips = np.flatnonzero(table.flips_observable & seen)
 
     pieces = np.unique(detector_key)
     owner = pieces // line
     follows = np.concatenate([[False], owner[1:] == owner[:-1]])
-    follows |= table.flips_observable[owner] & ~has_memory[owner]
 
-    used = np.union1d(mechanism, flips)
+    used = np.unique(mechanism)
     rates, rate_of = np.unique(table.probability, return_inverse=True)
     n = lattice.num_detectors
     vocabulary = np.array(
         [f"D{k}" for k in range(n)] + ["L0", "^"] + [f"\nerror({p!r})" for p in rates.tolist()],
         dtype=object,
     )
-    keys = np.concatenate([used * line, detector_key, observable_key, pieces[follows] - 1])
+    keys = np.concatenate(
+        [place[used] * line, detector_key, memory_key[flips] + 1, pieces[follows] - 1]
+    )
     words = np.concatenate(
         [
             n + 2 + rate_of[used],
@@ -97,6 +132,74 @@ def _check_graphlike(lattice: SpaceTimeLattice, piece: np.ndarray, sector: np.nd
 
 # More than two detectors between separators.
 _HYPEREDGE = re.compile(r"D\d+ (?:L\d+ )*D\d+ (?:L\d+ )*D\d+")
+# A component without detectors, at the front of a mechanism or behind another component.
+_UNSEEN = re.compile(r"(?<=\) )(?:L\d+ )+\^ | \^(?: L\d+)+(?= \^|$)", re.MULTILINE)
+
+
+class Unexplained(QecError):
+    """A shot has detection events that no set of the model's mechanisms explains.
+
+    Args:
+        shot: its number; None: not known.
+        detectors: among these it has an odd number of events.
+    """
+
+    def __init__(self, shot: int | None = None, detectors: Sequence[int] = ()) -> None:
+        self.shot, self.detectors = shot, detectors
+        text = "the detection events of a shot cannot all be explained by the error model"
+        if shot is not None:
+            names = ", ".join(f"D{k}" for k in detectors[:8]) + ", ..." * (len(detectors) > 8)
+            text = (
+                f"shot {shot} has an odd number of detection events among {names}, which the "
+                "error model flips two at a time only"
+            )
+        super().__init__(f"{text}: do the events belong to it?")
+
+    def __reduce__(self) -> tuple:
+        return Unexplained, (self.shot, self.detectors)
+
+    def after(self, shots: int) -> Unexplained:
+        """The error in a batch of which so many shots came before."""
+        return self if self.shot is None else Unexplained(self.shot + shots, self.detectors)
+
+
+def unexplained(
+    dem: stim.DetectorErrorModel, detectors: np.ndarray
+) -> tuple[int, Sequence[int]] | None:
+    """The first shot with an odd number of events where mechanisms flip two detectors at a time.
+
+    Args:
+        dem: an error model.
+        detectors: uint8 (B, num_detectors).
+
+    Returns:
+        Its number, and the detectors that mechanisms join, none of them to a boundary; or None.
+    """
+    table, n = Mechanisms.from_dem(dem), dem.num_detectors
+    possible = table.probability[table.mechanism] > 0
+    owner, det = table.mechanism[possible].astype(np.int64), table.detector[possible]
+    joins = scipy.sparse.coo_matrix(
+        (np.ones(len(det)), (owner, det)), shape=(len(table.probability), n)
+    ).tocsr()
+    _, group = csgraph.connected_components(joins.T @ joins, directed=False)
+    odd = np.bincount(owner, minlength=len(table.probability))[owner] % 2 == 1
+    closed = np.setdiff1d(group[det], group[det[odd]])
+    for number in closed:
+        members = np.flatnonzero(group == number)
+        shots = np.flatnonzero(detectors[:, members].sum(axis=1) % 2)
+        if len(shots):
+            return int(shots[0]), members.tolist()
+    return None
+
+
+def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -> np.ndarray:
+    """``graph.decode_batch``; raises Unexplained where a shot has no matching."""
+    try:
+        return graph.decode_batch(detectors, **options)
+    except ValueError as error:
+        if "perfect matching" not in str(error):
+            raise
+        raise Unexplained from error
 
 
 class Matcher:
@@ -105,14 +208,18 @@ class Matcher:
     Args:
         dem: a graphlike-decomposed model.
         correlated: see ``pymatching.Matching.decode_batch(enable_correlations=...)``.
+        silent: int64, the detectors that no mechanism flips, where they are known.
 
     Raises:
         QecError: PyMatching refuses the model: correlated matching takes no probability above 1/2.
+            In decoding ``Unexplained``: no set of mechanisms explains the events of a shot.
     """
 
-    def __init__(self, dem: stim.DetectorErrorModel, correlated: bool) -> None:
+    def __init__(
+        self, dem: stim.DetectorErrorModel, correlated: bool, silent: np.ndarray | None = None
+    ) -> None:
         self.correlated = correlated
-        self.graph = matching_graph(dem, correlated)
+        self.graph = matching_graph(dem, correlated, silent)
         set_up(self.graph, correlated)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
@@ -121,17 +228,25 @@ class Matcher:
 
     def decode_all(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B, observables), flips of all observables."""
-        return self.graph.decode_batch(detectors, enable_correlations=self.correlated)
+        return decode(self.graph, detectors, enable_correlations=self.correlated)
 
 
-def matching_graph(dem: stim.DetectorErrorModel, correlated: bool = False) -> pymatching.Matching:
-    """The graph of a model, not set up yet; arguments and errors as of ``Matcher``."""
+def matching_graph(
+    dem: stim.DetectorErrorModel, correlated: bool = False, silent: np.ndarray | None = None
+) -> pymatching.Matching:
+    """The graph of a model, not set up yet; arguments and errors as of ``Matcher``.
+
+    Detectors that no mechanism flips get an edge of no weight to the boundary: their events mean
+    nothing.
+    """
+    silent = silent_detectors(dem) if silent is None else silent
+    if len(silent):
+        lines = "\n".join(f"error(0.5) D{k}" for k in silent.tolist())
+        dem = dem + stim.DetectorErrorModel(lines)
     try:
         return pymatching.Matching.from_detector_error_model(dem, enable_correlations=correlated)
     except ValueError as error:
-        raise QecError(
-            f"PyMatching refuses the model ({first_line(error)}): lower its noise."
-        ) from error
+        raise _refused(error) from error
 
 
 class MemoryMatcher:
@@ -148,14 +263,14 @@ class MemoryMatcher:
     """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
-        both = matching_graph(basis_split(lattice))
+        both = matching_graph(basis_split(lattice), silent=lattice.silent)
         self._detectors = lattice.memory_detectors
         self.graph = graph_of(*memory_edges(both, lattice))
         set_up(self.graph)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
-        return self.graph.decode_batch(detectors.take(self._detectors, axis=1))[:, 0]
+        return decode(self.graph, detectors.take(self._detectors, axis=1))[:, 0]
 
 
 def memory_edges(
@@ -194,9 +309,20 @@ def graph_of(
 
 
 def set_up(graph: pymatching.Matching, correlated: bool = False) -> None:
-    """Has PyMatching prepare what it otherwise prepares on its first shot: seconds, at d = 31."""
+    """Has PyMatching prepare what it otherwise prepares on its first shot: seconds, at d = 31.
+
+    Raises:
+        QecError: PyMatching refuses the model.
+    """
     nothing = np.zeros((1, graph.num_detectors), dtype=np.uint8)
-    graph.decode_batch(nothing, enable_correlations=correlated)
+    try:
+        graph.decode_batch(nothing, enable_correlations=correlated)
+    except ValueError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: ValueError) -> QecError:
+    return QecError(f"PyMatching refuses the model: {first_line(error)}.")
 
 
 def matching_model(
@@ -210,10 +336,12 @@ def matching_model(
     if decomposition == "css":
         return basis_split(lattice or SpaceTimeLattice.from_dem(dem))
     if decomposition == "stim":
-        if found := _HYPEREDGE.search(str(dem)):
+        text = untagged(dem)
+        if found := _HYPEREDGE.search(text):
             raise QecError(
                 f"a mechanism flips {found[0]!r} at once: matching would drop it. Decompose the "
                 "model (Stim's decompose_errors=True), or use a css decoder."
             )
-        return dem
+        # PyMatching refuses components without detectors, or passes over them.
+        return stim.DetectorErrorModel(_UNSEEN.sub("", text)) if _UNSEEN.search(text) else dem
     raise QecError(f"decomposition={decomposition!r} is unknown: use 'css' or 'stim'.")

@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 
 from qec.dem import Mechanisms
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
+from qec.patch import MEMORY
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

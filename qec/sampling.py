@@ -10,7 +10,8 @@ import stim
 from qec import chain as chains
 from qec.chain import Chain
 from qec.errors import QecError
-from qec.lattice import MEMORY, OTHER, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
+from qec.patch import MEMORY, OTHER
 
 _MEASUREMENTS = {"M", "MX", "MY", "MZ", "MR", "MRX", "MRY", "MRZ"}
 

@@ -16,8 +16,9 @@ from qec import chain as chains
 from qec.code import ORIENTATIONS
 from qec.decoder import DECODER_NAMES, Decoder, named_decoder, named_decoders
 from qec.errors import QecError
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
+from qec.patch import MEMORY
 from qec.predecoder.checkpoint import FORMAT, load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid, bit_ends

@@ -12,9 +12,10 @@ from scipy.sparse import csc_matrix
 from qec.decoder import Decoder
 from qec.errors import QecError
 from qec.gap import GapMatcher
-from qec.lattice import MEMORY, SpaceTimeLattice, detector_error_model
+from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.matching import Matcher, basis_split
 from qec.paired import PairedSampler
+from qec.patch import MEMORY
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork

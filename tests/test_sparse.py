@@ -11,7 +11,8 @@ from numba.core.caching import CacheImpl
 
 from qec.code import ORIENTATIONS
 from qec.compiled import compiled
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
+from qec.patch import MEMORY
 from qec.predecoder import sparse
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS

@@ -17,8 +17,9 @@ from qec.code import RotatedSurfaceCode
 from qec.config import load_config
 from qec.decoder import Decoder
 from qec.errors import PREEMPTED_STATUS, Preempted, QecError
-from qec.lattice import MEMORY, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
+from qec.patch import MEMORY
 from qec.pool import results
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import Predecoder

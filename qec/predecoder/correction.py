@@ -22,6 +22,8 @@ from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 from qec.predecoder.runtime import network_runtime
 from qec.predecoder.tiles import tiled_logits
 
+UNFAMILIAR = "pre-decoders do not know experiments like this one"
+
 _CALIBRATION_SHOTS, _CALIBRATION_SEED = 256, 0  # on which int8 networks are calibrated
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
 
@@ -76,8 +78,11 @@ class Predecoder:
             backend: one of ``qec.predecoder.runtime.BACKENDS``; with tiles, eager.
 
         Raises:
-            QecError: there is no such device or backend, or the two do not go together.
+            QecError: there is no such device or backend, or the two do not go together; networks
+                know no lattices like this one.
         """
+        if lattice.unfamiliar:
+            raise QecError(f"{UNFAMILIAR}: {lattice.unfamiliar}. Decode it without a pre-decoder.")
         return BoundPredecoder(self, lattice, device, core, tile, dtype, backend)
 
 

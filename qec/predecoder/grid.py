@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from qec.chain import Chain
-from qec.lattice import MEMORY, OTHER, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
+from qec.patch import MEMORY, OTHER, PADDING
 
 EVENT_CHANNELS = 4
 STATIC_CHANNELS = 8
@@ -52,9 +53,10 @@ class CellGrid:
         self.shape = (r + 1, (d + 1) // 2, (d + 2 + self._shift) // 2)
         layers, rows, cols = self._full = (r + 1, 2 * self.shape[1], 2 * self.shape[2])
 
-        where = (lattice.layer, lattice.row, lattice.col + self._shift)
+        there = np.flatnonzero(lattice.sector != PADDING)
+        where = (lattice.layer[there], lattice.row[there], lattice.col[there] + self._shift)
         detector = np.full(self._full, lattice.num_detectors)
-        detector[where] = np.arange(lattice.num_detectors)
+        detector[where] = there
         # (T, Y, X, 4), channels last; the extra detector is an always silent one.
         self._detector = torch.from_numpy(
             self._cells(detector[None]).transpose(1, 2, 3, 0).reshape(-1).copy()
@@ -62,7 +64,7 @@ class CellGrid:
         exists = np.zeros(self._full, dtype=np.float32)
         exists[where] = 1
         rate = np.zeros(self._full, dtype=np.float32)
-        rate[where] = np.log(np.clip(lattice.detection_rate, 1e-6, 0.5)) - _TYPICAL_LOG_RATE
+        rate[where] = np.log(np.clip(lattice.detection_rate[there], 1e-6, 0.5)) - _TYPICAL_LOG_RATE
         static = np.concatenate([self._cells(exists[None]), self._cells(rate[None])])
         self.static = torch.from_numpy(static[None].copy())
 

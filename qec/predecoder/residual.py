@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from qec import chain as chains
+from qec.patch import PADDING
 from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid
 from qec.predecoder.kernels import left_after
 from qec.runs import place_in_run
@@ -56,6 +57,7 @@ def incidence(grid: CellGrid) -> Incidence:
     for layer in (0, 1):
         t[layer::2, ..., 4 + layer] = numbers.t[layer::2, ..., 0]
     found = chains.boundary(chains.Chain(q, t), lattice)[lattice.layer, lattice.row, lattice.col]
+    found[lattice.sector == PADDING] = 0
     found = found.sort(dim=1, descending=True).values.numpy()
     found = found[:, : max(int((found > 0).sum(axis=1).max()), 1)]
     seen = chains.logical_bits(numbers, lattice).flatten().numpy()

@@ -12,6 +12,7 @@ import numpy as np
 
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
+from qec.patch import PADDING
 
 Gap = float | tuple[tuple[int, float, float], ...]
 """A fraction, in [0, 1], of the weight of the lightest logical operator.
@@ -219,7 +220,7 @@ def _gap_on(gap: Gap, lattice: SpaceTimeLattice) -> float:
     """The fraction at the distance of a lattice and the noise of its error model."""
     if not isinstance(gap, tuple):
         return gap
-    rate = math.log(max(lattice.detection_rate.mean(), 1e-9))
+    rate = math.log(max(lattice.detection_rate[lattice.sector != PADDING].mean(), 1e-9))
     by_distance = {}
     for distance, steps in itertools.groupby(gap, key=lambda step: step[0]):
         _, rates, fractions = zip(*steps, strict=True)
