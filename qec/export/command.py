@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from qec.config import positive_integer, required_path
 from qec.dataset import load_dem
 from qec.decoder import Decoder
+from qec.dem import at_most_half
 from qec.errors import QecError
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
@@ -102,6 +103,8 @@ def export(config: DictConfig) -> Check | None:
     """
     settings = Settings.from_config(config)
     dem, experiment = settings.model()
+    if at_most_half(dem).dem is not dem:
+        raise QecError("a graph takes no mechanism that happens in half of the shots or more.")
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
     rule = predecoder.rules.ahead_of(settings.correlated).on(lattice, once=True)
