@@ -41,6 +41,8 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
     assert sorted(p.name for p in out.iterdir()) == [
         "collected.csv",
         "collected.seeds",
+        "frontier.png",
+        "frontier.svg",
         "ler.png",
         "ler.svg",
         "stats.csv",
@@ -299,6 +301,7 @@ def test_every_decoder_sees_the_same_shots():
         ("noise=nowhere.yaml", "there is no file nowhere.yaml"),
         ("circuit=nowhere.stim", "there is no file nowhere.stim"),
         ("predecoder=nowhere.safetensors", "nowhere.safetensors"),
+        ("predecoder=[]", "predecoder is empty"),
         ("array_task=0", "give array_task= and array_tasks= together"),
         ("merge=maybe", "merge must be true or false"),
     ],
