@@ -41,7 +41,7 @@ def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]
     lines = list(dict.fromkeys(rest for rest, _ in panels))
     columns = sorted({column for _, column in panels}, key=lambda c: (isinstance(c, str), c))
     names = list(dict.fromkeys(row.decoder for row in rows))
-    size = (3.4 * len(columns) + 3.4, 3.2 * len(lines) + 1)
+    size = (max(3.2 * len(columns) + 0.5, 6.4), 3.2 * len(lines) + 1.6)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(lines), len(columns), squeeze=False)
     for axes_line, rest in zip(grid, lines, strict=True):
@@ -59,28 +59,16 @@ def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]
                 axes.annotate(rest, (0.02, 0.02), xycoords="axes fraction", fontsize="x-small")
     for axes in grid[-1]:
         axes.set_xlabel("decoding time, \N{MICRO SIGN}s per round")
-    handles = {}
-    for axes in grid.flat:
-        found, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, found, strict=True))
-    figure.legend(
-        [handles[n] for n in names if n in handles],
-        [n for n in names if n in handles],
-        loc="outside right center",
-        fontsize="small",
-        frameon=False,
-    )
-    figure.suptitle(
-        f"What accuracy costs: {lines[0]}" if len(lines) == 1 else "What accuracy costs"
-    )
+    figure.suptitle("What accuracy costs" + (f": {lines[0]}" if len(lines) == 1 else ""))
     below = " (an arrow: no errors)" if any(not row.errors for row in rows) else ""
     caption = (
-        f"Lower left is better. Bars: 95 % intervals{below}. Times: {machine}, one core a process; "
-        "the decoders of a panel took turns on the same shots. Grey: no other one is both faster "
-        "and more accurate."
+        f"Lower left is better. Bars: 95 % intervals{below}. CPU time of one core ({machine}); the "
+        "decoders of a panel took turns on the same shots. Grey: no other one is both faster and "
+        "more accurate."
     )
-    wrapped = textwrap.fill(caption, int(13 * size[0]))
-    figure.supxlabel(wrapped, fontsize="small", ha="left", x=0.01)
+    _legend(
+        figure, names, columns=max(2, len(columns)), title=textwrap.fill(caption, int(14 * size[0]))
+    )
     return save_figure(figure, folder, "frontier")
 
 
@@ -97,6 +85,26 @@ def _rest(row: Row) -> str:
     """What tells the panels of one distance apart."""
     relative = row.metadata["r"] != row.metadata["d"] and "circuit" not in row.metadata
     return describe(row.metadata) + (f", R = {row.metadata['r']}" if relative else "")
+
+
+def _legend(figure: Figure, names: Sequence[str], columns: int, title: str) -> None:
+    """One for all panels, below them."""
+    handles = {}
+    for axes in figure.axes:
+        found, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    shown = [name for name in names if name in handles]
+    figure.legend(
+        [handles[name] for name in shown],
+        shown,
+        title=title,
+        loc="outside lower left",
+        ncols=columns,
+        alignment="left",
+        fontsize="small",
+        title_fontsize="small",
+        frameon=False,
+    )
 
 
 def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:

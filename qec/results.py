@@ -29,7 +29,7 @@ class Row:
         decoder, baseline: names.
         shots, errors: of the decoder.
         baseline_errors, both_errors: shots that the baseline, that both predict wrongly.
-        predecode_ns, match_ns: time spent on all shots.
+        predecode_ns, match_ns: CPU time spent on all shots.
         events, events_left: detection events sampled, and handed to matching, all shots.
         fallbacks: shots that were matched as a whole after their residual left doubt.
     """

@@ -170,8 +170,7 @@ def test_a_panel_per_grid_point(tmp_path, monkeypatch, metadata, panels):
     assert [text.get_text() for text in legend.get_texts()] == list(names)
     colours = {tuple(axes.get_legend_handles_labels()[0][0].lines[0].get_color() for axes in shown)}
     assert len({colour for group in colours for colour in group}) == 1  # as everywhere
-    words = figure.get_supxlabel()
-    assert "1 process on 2 cores" in words.replace("\n", " ")
+    assert "1 process on 2 cores" in legend.get_title().get_text().replace("\n", " ")
 
 
 def test_a_figure_of_nothing_but_zeros_is_drawn(tmp_path):
