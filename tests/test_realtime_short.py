@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qec.board import Board
-from qec.cli import main
 from qec.decoder import named_decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.pieces import Pieces
 from qec.predecoder.checkpoint import load_predecoder
 from qec.realtime.plan import Plan, model_rounds
+from qec.realtime.settings import _refuse_unexplained
 from qec.reference import EDGE, Reference, Window
 from qec.window_cutter import WindowCutter
 from qec.windows import WINDOW_DECODERS, WindowDecoder, block_windows, parallel_windows
@@ -107,12 +107,10 @@ def test_a_model_too_short_for_the_blocks_is_refused_before_any_process_starts(o
 
 
 @pytest.fixture
-def sparse_noise(tmp_path):
+def sparse_noise():
     """A model with noise before rounds alone: the last layer's detectors have no mechanism."""
     options = {"distance": 3, "rounds": 3, "before_round_data_depolarization": 0.02}
-    circuit = stim.Circuit.generated("surface_code:rotated_memory_z", **options)
-    circuit.to_file(tmp_path / "model.stim")
-    return circuit
+    return stim.Circuit.generated("surface_code:rotated_memory_z", **options)
 
 
 def test_windows_warm_up_with_events_that_have_a_matching(sparse_noise):
@@ -137,18 +135,14 @@ def test_parts_are_what_the_boundary_takes(sparse_noise, our_circuit):
     assert not np.delete(parts, alone).any()
 
 
-def test_recorded_events_without_an_explanation_are_refused(tmp_path, capsys, sparse_noise):
-    events = np.zeros((6, sparse_noise.num_detectors), dtype=np.bool_)
-    events[[2, 5], -1] = True
-    path = tmp_path / "lab.b8"
-    stim.write_shot_data_file(
-        data=events, path=path, format="b8", num_detectors=sparse_noise.num_detectors
-    )
-    overrides = [f"circuit={tmp_path}/model.stim", f"dets={path}", f"out={tmp_path}/out"]
-    assert main(["realtime", *overrides, "commit=1", "buffer=2", "decoders=pymatching-css"]) == 2
-    error = capsys.readouterr().err
-    last = sparse_noise.num_detectors - 1
-    assert "2 of 6 shots have events that no error" in error
-    assert f"shot 2, at D{last})" in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+def test_recorded_events_without_an_explanation_are_refused():
+    """D0-D1 and D2-D3 are flipped in pairs, D4 also alone, D5 never."""
+    ends = np.array([[0, 1], [2, 3], [4, -1]])
+    pieces = Pieces(np.zeros(6, int), np.full(3, 0.1), np.arange(3), ends, np.zeros(3, bool))
+    events = np.zeros((6, 6), dtype=np.uint8)
+    events[[0, 1], [4, 5]] = 1
+    events[1, :4] = 1
+    _refuse_unexplained(pieces, events)
+    events[[2, 5, 5], [3, 0, 2]] = 1
+    with pytest.raises(QecError, match=r"2 of 6 shots have events that no .* shot 2, at D3"):
+        _refuse_unexplained(pieces, events)

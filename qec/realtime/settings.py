@@ -153,7 +153,9 @@ class Settings:
 def _refuse_unexplained(pieces: Pieces, events: np.ndarray) -> None:
     """QecError where events, uint8 (B, detectors), have no matching: it would end a process."""
     part = pieces.parts()
-    apart = np.flatnonzero(part)  # part 0 reaches the boundary, which takes any number of events
+    # Part 0 reaches the boundary, which takes any number of events, and those of a detector that no
+    # error flips mean nothing.
+    apart = np.flatnonzero((part > 0) & (np.bincount(part)[part] > 1))
     shot, place = np.nonzero(events[:, apart])
     keys, count = np.unique(shot * len(part) + part[apart[place]], return_counts=True)
     odd = np.stack(np.divmod(keys[count % 2 == 1], len(part)), axis=1)
