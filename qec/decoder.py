@@ -326,7 +326,7 @@ def unpacked(shots: np.ndarray, num_detectors: int, packed: bool) -> np.ndarray:
 
 def has_predecoder(name: str) -> bool:
     """Whether a decoder of that name runs the network before matching."""
-    return name.startswith("predecoder+")
+    return name.startswith(("predecoder+", "predecoder["))
 
 
 def check_decoder_name(name: str) -> None:

@@ -46,18 +46,44 @@ class PairedSampler(sinter.Sampler):
 
     Attributes:
         decoders: their names; ``errors`` of the returned statistics are those of the first.
-        predecoder: name or path of the checkpoint of those that have a pre-decoder.
+        predecoder: name or path of the checkpoint of those that have a pre-decoder, or several:
+            each of those decoders is then there once for each, as in ``rows``.
         batch: shots at a time.
-        baselines: for each decoder the one of ``decoders`` that it is compared with, shot by shot;
-            empty: the first, for all.
+        baselines: for each row the one that it is compared with, shot by shot; empty: the first.
         seeds: where each worker notes the seed of its shots; None: they are not known.
     """
 
     decoders: tuple[str, ...]
-    predecoder: str
+    predecoder: str | tuple[str, ...]
     batch: int
     baselines: tuple[str, ...] = ()
     seeds: Path | None = None
+
+    def rows(self) -> dict[str, tuple[str, str | None]]:
+        """For the name of each row of results its decoder, and the checkpoint where it has one.
+
+        The name is the decoder's; of several checkpoints it says which one, by the file's stem:
+        ``predecoder[swift]+pymatching``.
+
+        Raises:
+            QecError: two checkpoints of one name.
+        """
+        several = (self.predecoder,) if isinstance(self.predecoder, str) else self.predecoder
+        labels = {Path(path).stem: path for path in several}
+        if len(labels) < len(several):
+            raise QecError(
+                f"predecoder={','.join(several)}: two checkpoints have one name, which tells their "
+                "rows apart: rename a file."
+            )
+        found: dict[str, tuple[str, str | None]] = {}
+        for name in self.decoders:
+            if not has_predecoder(name):
+                found[name] = (name, None)
+                continue
+            for label, path in labels.items():
+                tag = f"predecoder[{label}]" if len(labels) > 1 else "predecoder"
+                found[name.replace("predecoder", tag, 1)] = (name, path)
+        return found
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
         if any(has_predecoder(name) for name in self.decoders):
@@ -72,17 +98,19 @@ class PairedSampler(sinter.Sampler):
         """A sinter task per point; what decodes it is part of the task's identity.
 
         Raises:
-            QecError: the checkpoint cannot be loaded, or as ``points``.
+            QecError: a checkpoint cannot be loaded, or as ``rows`` or ``points``.
         """
-        shared: dict[str, object] = {"decoders": list(self.decoders)}
+        rows = self.rows()
+        shared: dict[str, object] = {"decoders": list(rows)}
         if self.baselines:
             shared["baselines"] = list(self.baselines)
-        if any(has_predecoder(name) for name in self.decoders):
+        if paths := dict.fromkeys(path for _, path in rows.values() if path is not None):
             from qec.predecoder.checkpoint import load_predecoder
 
-            predecoder = load_predecoder(self.predecoder)
             # The digest, so that a retrained checkpoint starts new rows.
-            shared["predecoder"] = f"{predecoder.name}@{predecoder.digest}"
+            loaded = [load_predecoder(path) for path in paths]
+            names = [f"{predecoder.name}@{predecoder.digest}" for predecoder in loaded]
+            shared["predecoder"] = names[0] if len(names) == 1 else names
         for circuit, dem, metadata in points:
             yield sinter.Task(
                 circuit=circuit,
@@ -104,22 +132,24 @@ class CompiledPairedSampler(sinter.CompiledSampler):
     events_left:NAME: those that NAME hands to matching, of the residuals and of the shots that it
     falls back on matching as a whole;
     fallbacks:NAME: the number of those shots;
-    predecode_ns:NAME, match_ns:NAME: nanoseconds spent.  Decoders that share a pre-decoder run
-    the network once and each report its time.
+    predecode_ns:NAME, match_ns:NAME: nanoseconds of CPU time, which other work on the machine does
+    not count into.  Decoders that share a checkpoint run its network once and each report its time.
     """
 
     def __init__(self, sampler: PairedSampler, task: sinter.Task) -> None:
         self.batch = sampler.batch
         seed = None if sampler.seeds is None else record_seed(sampler.seeds, task.strong_id())
         self.stim_sampler = task.circuit.compile_detector_sampler(seed=seed)
-        self.decoders = named_decoders(
-            sampler.decoders, task.detector_error_model, sampler.predecoder
-        )
-        with_network = [name for name in self.decoders if has_predecoder(name)]
-        without = [name for name in self.decoders if not has_predecoder(name)]
-        self.groups = [names for names in (with_network, without) if names]
-        first = sampler.decoders[:1] * len(sampler.decoders)
-        self.baselines = dict(zip(sampler.decoders, sampler.baselines or first, strict=True))
+        rows, self.groups, made = sampler.rows(), [], {}
+        for checkpoint in dict.fromkeys(path for _, path in rows.values()):
+            group = {row: name for row, (name, path) in rows.items() if path == checkpoint}
+            network = {} if checkpoint is None else {"predecoder": checkpoint}
+            found = named_decoders(tuple(group.values()), task.detector_error_model, **network)
+            made |= {row: found[name] for row, name in group.items()}
+            self.groups.append(list(group))
+        self.decoders = {row: made[row] for row in rows}
+        baselines = sampler.baselines or list(rows)[:1] * len(rows)
+        self.baselines = dict(zip(rows, baselines, strict=True))
         lattices = (d.predecoder.lattice for d in self.decoders.values() if d.predecoder)
         everywhere = np.arange(task.circuit.num_detectors)
         self._counted = next((lattice.memory_detectors for lattice in lattices), everywhere)
@@ -158,14 +188,14 @@ class CompiledPairedSampler(sinter.CompiledSampler):
     def _decode(self, dets: np.ndarray, decoders: Sequence[Decoder]) -> dict[Decoder, _Decoded]:
         """Decodes with each of them, once where it is there several times."""
         first, *others = dict.fromkeys(decoders)
-        start = time.perf_counter_ns()
+        start = time.process_time_ns()
         predecoded = first.predecode_also_for(others, dets)
-        predecode_ns = time.perf_counter_ns() - start
+        predecode_ns = time.process_time_ns() - start
         done = {}
         for decoder, part in zip((first, *others), predecoded, strict=True):
-            start = time.perf_counter_ns()
+            start = time.process_time_ns()
             matched = decoder.match(dets, part)
-            match_ns = time.perf_counter_ns() - start
+            match_ns = time.process_time_ns() - start
             events = self._events(part.residual)
             if matched.looked_again.any():
                 again = matched.looked_again

@@ -56,10 +56,11 @@ def plot_ler(rows: Sequence[Row], folder: Path) -> list[Path]:
         explained = labels
     axes[0].set_ylabel("logical error rate per round")
 
-    return _save(figure, folder, "ler")
+    return save_figure(figure, folder, "ler")
 
 
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes name.png and name.svg; QecError where the folder cannot be written to."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     for path in paths:
         with atomic_path(path) as temporary:
@@ -82,7 +83,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         axes.errorbar(
             [_place(row, axis) for row in points],
             [rate.value or float("nan") for rate in rates],  # no errors: nothing to draw
-            yerr=_error_bars(rates),
+            yerr=error_bars(rates),
             color=f"C{names.index(decoder) % 10}",
             marker="osD^vPX"[details.index(detail) % 7],
             markersize=4,
@@ -100,7 +101,7 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
     axes.grid(True, which="both", linewidth=0.3)
 
 
-def _error_bars(estimates: Sequence[Estimate]) -> list[list[float]]:
+def error_bars(estimates: Sequence[Estimate]) -> list[list[float]]:
     """Lengths of the intervals below and above the values, as matplotlib wants them."""
     return [[e.value - e.low for e in estimates], [e.high - e.value for e in estimates]]
 
@@ -148,7 +149,7 @@ def plot_factors(points: Sequence[Accuracy], folder: Path) -> list[Path]:
         axes_k.set(xlabel="code distance d", xticks=distances)
     axes[0][0].legend(fontsize="small")
     figure.suptitle(f"{points[0].metadata['predecoder']}: factor by which it lowers the LER")
-    return _save(figure, folder, "accuracy")
+    return save_figure(figure, folder, "accuracy")
 
 
 def _draw_factor(
@@ -166,7 +167,7 @@ def _draw_factor(
         axes.errorbar(
             [d for d, _ in line],
             [factor.value for factor in factors],
-            yerr=_error_bars(factors),
+            yerr=error_bars(factors),
             color=f"C{k % 10}",
             marker="osD^vPX"[k % 7],
             markersize=4,
@@ -205,7 +206,7 @@ def plot_reliability(
     )
     lines = textwrap.fill(caption, 75 * len(diagrams))
     figure.supxlabel(lines, fontsize="small", ha="left", x=0.01)
-    return _save(figure, folder, "reliability")
+    return save_figure(figure, folder, "reliability")
 
 
 def _draw_reliability(axes: Axes, diagram: Reliability) -> None:
@@ -218,7 +219,7 @@ def _draw_reliability(axes: Axes, diagram: Reliability) -> None:
     axes.errorbar(
         predicted,
         [rate.value for rate in rates],
-        yerr=_error_bars(rates),
+        yerr=error_bars(rates),
         marker="o",
         markersize=3,
         capsize=2,
@@ -270,7 +271,7 @@ def plot_rates(
     axes.set_ylabel(f"probability, learned ({estimate.method}, {estimate.shots:.0f} shots)")
     axes.grid(True, linewidth=0.3)
     axes.legend(fontsize="small", title="mechanisms that flip")
-    return _save(figure, folder, "rates")
+    return save_figure(figure, folder, "rates")
 
 
 _MOST_LINES = 8  # parameters whose drift is drawn
@@ -302,7 +303,7 @@ def plot_drift(looks: Sequence[Look], folder: Path) -> list[Path]:
     strength.legend(fontsize="x-small", ncols=2)
     for axes in (rate, strength):
         axes.grid(True, linewidth=0.3)
-    return _save(figure, folder, "drift")
+    return save_figure(figure, folder, "drift")
 
 
 # Real time ---------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
     axes.set(xscale="log", xlabel="latency from a window's last event to its decision, us")
     axes.set_ylabel("windows")
     _legend_of_runs(axes)
-    return _save(figure, folder, "latency")
+    return save_figure(figure, folder, "latency")
 
 
 def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
@@ -342,7 +343,7 @@ def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
     axes.set(xlabel="seconds", ylabel="rounds that arrived and are not decided")
     axes.grid(True, linewidth=0.3)
     _legend_of_runs(axes)
-    return _save(figure, folder, "backlog")
+    return save_figure(figure, folder, "backlog")
 
 
 # Benchmark ---------------------------------------------------------------------------------------
@@ -375,7 +376,7 @@ def plot_steps(timings: Sequence[Timing], folder: Path) -> list[Path]:
     axes.invert_yaxis()
     axes.set_xlabel("microseconds per round")
     axes.legend(fontsize="small")
-    return _save(figure, folder, "steps")
+    return save_figure(figure, folder, "steps")
 
 
 def _legend_of_runs(axes: Axes) -> None:

@@ -98,21 +98,25 @@ class Reference:
             window: of an experiment of ``layers`` layers; None: so long that the window is far from
                 its end.
 
+        Returns:
+            a place that windows which are alike share; the window itself where it has no like in an
+            experiment as long as the reference.
+
         Raises:
             QecError: the reference is too short.
         """
-        if window.start == 0 and window.end == layers:
-            if layers != self.layers:
-                raise QecError(
-                    f"{layers - 1} rounds are one window: give the model of that very experiment."
-                )
-            return window
+        if window.start == 0 and window.end == layers != self.layers:
+            raise QecError(
+                f"{layers - 1} rounds are one window: give the model of that very experiment."
+            )
         first = window.start < EDGE and window.end != layers
         last = layers is not None and layers - window.end < EDGE and not first
         shift = self.layers - layers if last else 0 if first else EDGE - window.start
         placed = window.shifted(shift)
         low, high = (0 if first else EDGE), self.layers - (0 if last else EDGE)
         if placed.start < low or placed.end > high:
+            if layers == self.layers:  # near both its ends, say
+                return window
             raise QecError(
                 f"the model has {self.layers - 1} rounds: "
                 f"{rounds_needed(window.end - window.start)} are needed to cut windows of "

@@ -29,7 +29,7 @@ class Row:
         decoder, baseline: names.
         shots, errors: of the decoder.
         baseline_errors, both_errors: shots that the baseline, that both predict wrongly.
-        predecode_ns, match_ns: time spent on all shots.
+        predecode_ns, match_ns: CPU time spent on all shots.
         events, events_left: detection events sampled, and handed to matching, all shots.
         fallbacks: shots that were matched as a whole after their residual left doubt.
     """
@@ -81,10 +81,9 @@ def rows_of(stat: sinter.TaskStats) -> Iterator[Row]:
     counts, decoders = stat.custom_counts, stat.json_metadata["decoders"]
     baselines = stat.json_metadata.get("baselines", decoders[:1] * len(decoders))
     for name, baseline in zip(decoders, baselines, strict=True):
-        dropped = {"decoders", "baselines"} | (set() if has_predecoder(name) else {"predecoder"})
         yield Row(
             task_id=stat.strong_id,
-            metadata={k: v for k, v in stat.json_metadata.items() if k not in dropped},
+            metadata=_metadata_of(name, stat.json_metadata),
             decoder=name,
             baseline=baseline,
             shots=stat.shots,
@@ -97,6 +96,16 @@ def rows_of(stat: sinter.TaskStats) -> Iterator[Row]:
             events_left=counts[f"events_left:{name}"],
             fallbacks=counts[f"fallbacks:{name}"],
         )
+
+
+def _metadata_of(decoder: str, metadata: dict) -> dict:
+    """What is said of a point, with the checkpoint of this decoder alone."""
+    dropped = {"decoders", "baselines", *(() if has_predecoder(decoder) else ("predecoder",))}
+    kept = {k: v for k, v in metadata.items() if k not in dropped}
+    if isinstance(several := kept.get("predecoder"), list):
+        label = decoder[len("predecoder[") : decoder.rindex("]")]
+        kept["predecoder"] = next(x for x in several if x.rpartition("@")[0] == label)
+    return kept
 
 
 def write_stats(rows: Sequence[Row], path: Path) -> None:
@@ -117,11 +126,11 @@ _COLUMNS = (
     "events per shot\nsampled > matched",
     "fallback\n% of shots",
 )
-_WIDTH = 160  # that of the widest table: at less, rich would cut numbers short
+_WIDTH = 180  # more than the widest table: at less, rich would cut numbers short
 
 
 def print_tables(rows: Sequence[Row]) -> None:
-    """Prints one table per grid point, at most 150 columns wide."""
+    """Prints one table per grid point."""
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)
     for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
@@ -156,13 +165,23 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def point_title(metadata: dict) -> str:
     """What was sampled, in words: distance, rounds, noise, or the circuit file."""
-    weights = f", weights of {metadata['weights']}" if "weights" in metadata else ""
     if "circuit" in metadata:
-        return "{circuit} (d={d} R={r})".format(**metadata) + weights
-    strength = f" p={metadata['p']:g}" if "p" in metadata else ""
+        return "{circuit} (d={d} R={r})".format(**metadata) + _weights(metadata)
+    return "d={d} R={r} ".format(**metadata) + describe(metadata)
+
+
+def describe(metadata: dict) -> str:
+    """As ``point_title``, but for distance, rounds and the circuit file."""
+    if "circuit" in metadata:
+        return "circuit files" + _weights(metadata)
+    strength = f"p={metadata['p']:g} " if "p" in metadata else ""
     perfect = ", perfect final round" if metadata.get("perfect_final_round") else ""
-    title = "d={d} R={r}{} basis {b}, {noise} noise, {o}{}".format(strength, perfect, **metadata)
-    return title + weights
+    title = "{}basis {b}, {noise} noise, {o}{}".format(strength, perfect, **metadata)
+    return title + _weights(metadata)
+
+
+def _weights(metadata: dict) -> str:
+    return f", weights of {metadata['weights']}" if "weights" in metadata else ""
 
 
 def short(x: float) -> str:

@@ -16,12 +16,13 @@ from qec.dataset import load_circuit, load_dem
 from qec.decoder import check_decoder_name
 from qec.errors import QecError
 from qec.files import make_folder
+from qec.frontier import plot_frontier
 from qec.job_array import check_seeds, new_row_file, row_files, seed_file, share
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.paired import PairedSampler, added, collect, print_run, read_collected
 from qec.plots import plot_ler
 from qec.points import Grid, Point
-from qec.pool import worker_count
+from qec.pool import available_cores, worker_count
 from qec.results import Row, print_tables, rows_of, write_stats
 
 
@@ -52,7 +53,8 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     tables = []
     if alone:
         write_stats(rows, settings.out / "stats.csv")
-        tables = ["stats.csv", *(path.name for path in plot_ler(rows, settings.out))]
+        plots = [*plot_ler(rows, settings.out), *_plot_frontier(rows, settings)]
+        tables = ["stats.csv", *(path.name for path in plots)]
     if settings.merge:
         missing = sum(not _is_complete(point, found) for point in points)
         print(f"grid points: {len(points)}, {missing} of them incomplete")
@@ -68,6 +70,12 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
         command=command if alone else None,
     )
     return rows
+
+
+def _plot_frontier(rows: Sequence[Row], settings: Settings) -> list[Path]:
+    workers, cores = settings.num_workers, len(available_cores())
+    plural = "processes" if workers > 1 else "process"
+    return plot_frontier(rows, settings.out, f"{workers} {plural} on {cores} cores")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Settings:
     circuit: tuple[str, ...]
     weights: str | None
     decoders: tuple[str, ...]
-    predecoder: str
+    predecoder: tuple[str, ...]
     max_shots: int
     max_errors: int | None
     batch: int
@@ -169,7 +177,7 @@ class Settings:
             circuit=tuple(str(path) for path in circuit if path is not None),
             weights=None if values["weights"] is None else str(values["weights"]),
             decoders=decoders,
-            predecoder=str(values["predecoder"]),
+            predecoder=tuple(map(str, distinct_values("predecoder", values["predecoder"]))),
             out=required_path(config, "out"),
             max_errors=max_errors,
             num_workers=worker_count(values["num_workers"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from qec.pieces import Pieces
 from qec.reference import Reference, Window
 from qec.window_model import WindowModel, window_model
 
-_DENSE = 0.05  # events per detector; enough for the gap to be looked at
+_WARM_UP_SHOTS, _WARM_UP_RATE = 16, 0.005  # of every mechanism: enough for doubt to be looked at
 
 
 class Decided(NamedTuple):
@@ -83,7 +84,7 @@ class WindowCutter:
         if not self._gap:
             model = window_model(self._pieces, place, done)
             matcher = None if self._correlated is None else self._matcher(model, self._correlated)
-            return WindowMatcher(_Columns.of(model, place, self.reference), matcher)
+            return WindowMatcher(_Columns.of(model, place, self.reference), matcher, _shots(model))
         model = window_model(self._pieces, place, done, exits=True)
         columns = _Columns.of(model, place, self.reference)
         whole = self._matcher(window_model(self._pieces, place, done), correlated=True)
@@ -95,6 +96,7 @@ class WindowCutter:
         return WindowMatcher(
             columns,
             self._matcher(model, correlated=False),
+            _shots(model),
             Doubt(GapMatcher(closed.graph, lattice, self._gap), columns.exits, whole),
         )
 
@@ -103,6 +105,13 @@ class WindowCutter:
         if key not in self._matchers:
             self._matchers[key] = Matcher(stim.DetectorErrorModel(model.text), correlated)
         return self._matchers[key]
+
+
+def _shots(model: WindowModel) -> np.ndarray:
+    """uint8 (B, detectors), events of its own mechanisms: any others need not have a matching."""
+    frequent = re.sub(r"error\([^)]*\)", f"error({_WARM_UP_RATE})", model.text)
+    sampler = stim.DetectorErrorModel(frequent).compile_sampler(seed=0)
+    return sampler.sample(_WARM_UP_SHOTS)[0].view(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,23 +187,23 @@ class WindowMatcher:
     Attributes:
         columns: where its detectors stand.
         matcher: of its model; None corrects nothing.
+        typical: uint8 (B, detectors), events to warm up with.
         doubt: None never falls back.
     """
 
     columns: _Columns
     matcher: Matcher | None
+    typical: np.ndarray
     doubt: Doubt | None = None
 
     def warm_up(self) -> None:
         """Matches something by every part: PyMatching builds its graphs at the first call."""
         if self.matcher is None:
             return
-        rng = np.random.default_rng(0)
-        events = (rng.random((1, len(self.columns.gather))) < _DENSE).astype(np.uint8)
-        found = self.matcher.decode_all(events)
+        found = self.matcher.decode_all(self.typical)
         if self.doubt is not None:
-            self.doubt.about(events, found[:, 1 + len(self.columns.scatter) :], np.inf)
-            self.doubt.whole.decode_all(events)
+            self.doubt.about(self.typical, found[:, 1 + len(self.columns.scatter) :], np.inf)
+            self.doubt.whole.decode_all(self.typical)
 
     def decode(self, syndrome: np.ndarray, residual: np.ndarray, gap: np.ndarray) -> Decided:
         """Matches a batch.

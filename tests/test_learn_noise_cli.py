@@ -149,3 +149,95 @@ def test_a_reference_of_another_experiment_is_refused(files, capsys, stim_circui
     stim_circuit(3, 4, "Z", 0.003).to_file(files / "other.stim")
     assert learn(files, f"reference={files}/other.stim") == 2
     assert "other error mechanisms" in capsys.readouterr().err
+
+
+# Circuits of other generators ---------------------------------------------------------------------
+
+
+def recorded(folder, circuit, shots=3000, name="guess"):
+    """The circuit, and shots of it, where ``learn`` looks for them."""
+    circuit.to_file(folder / f"{name}.stim")
+    circuit.compile_detector_sampler(seed=4).sample_write(
+        shots,
+        filepath=str(folder / "events.b8"),
+        format="b8",
+        obs_out_filepath=str(folder / "flips.01"),
+        obs_out_format="01",
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "DEPOLARIZE1(0.002) 1 3 5"),
+        ("X_ERROR(0.01) 40", "X_ERROR(0.1) 3\nDEPOLARIZE2(0.01) 1 3"),
+        ("M(0.02) 40", "M(0.03) 41"),
+    ],
+)
+def test_parameters_that_no_detector_sees_are_left_out(stim_circuit, before, after):
+    """Idle noise after the last measurement, say; first or last of the parameters."""
+    plain = stim_circuit(3, 3, "Z", 0.004)
+    events = plain.compile_detector_sampler(seed=4).sample(3000, bit_packed=True)
+    want = NoiseLearner(plain).update(events).estimate("channels")
+    more = stim.Circuit(f"{before}\n{plain}\n{after}")
+    found = NoiseLearner(more).update(events).estimate("channels")
+    assert found.parameters == pytest.approx(want.parameters, rel=1e-6)
+    assert len(found.faults.parameter_names) > len(want.faults.parameter_names)
+
+
+def test_trailing_noise_goes_through_the_command(tmp_path, stim_circuit, capsys):
+    circuit = stim_circuit(3, 3, "Z", 0.004)
+    circuit.append("DEPOLARIZE1", [1, 3, 5], 0.002)
+    recorded(tmp_path, circuit)
+    assert learn(tmp_path) == 0
+    capsys.readouterr()
+    assert "2q after CX.ZZ" in (tmp_path / "out" / "parameters.csv").read_text()
+    assert (tmp_path / "out" / "rates.png").exists()
+
+
+def unrotated(p=0.004):
+    return stim.Circuit.generated(
+        "surface_code:unrotated_memory_x", distance=3, rounds=2, after_clifford_depolarization=p
+    )
+
+
+def test_other_codes_are_decoded_by_what_takes_them(tmp_path, capsys):
+    recorded(tmp_path, unrotated())
+    assert learn(tmp_path, f"obs={tmp_path}/flips.01") == 0
+    text = capsys.readouterr().out
+    assert "pymatching-correlated" in text
+    assert "css" not in text
+    assert text.count("learned") > 1
+
+
+def test_what_cannot_be_decoded_is_refused_before_the_work(tmp_path, capsys, monkeypatch):
+    recorded(tmp_path, unrotated())
+    monkeypatch.setattr("qec.noise_learning.command.NoiseLearner", None)  # never called
+    decoders = "decoders=[pymatching-css]"
+    assert learn(tmp_path, f"obs={tmp_path}/flips.01", decoders) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"rounds": 1, "before_round_data_depolarization": 0.05},  # code capacity
+        {"rounds": 3, "before_round_data_depolarization": 0.02},
+    ],
+)
+def test_sparse_noise_is_learned(noise):
+    """Although some detectors have no mechanism, and in the end events all the same.
+
+    Each strength has 800 events or more, so 0.8 and 1.25 lie beyond 5.6 standard deviations.
+    """
+    circuit = stim.Circuit.generated("surface_code:rotated_memory_z", distance=3, **noise)
+    events = circuit.compile_detector_sampler(seed=4).sample(4000)
+    estimate = NoiseLearner(circuit).update(np.packbits(events, axis=1, bitorder="little"))
+    found = estimate.estimate("channels")
+    assert 0.8 < min(found.parameters.values()) <= max(found.parameters.values()) < 1.25
+    stray = np.random.default_rng(1).random(events.shape) < 0.02
+    learner = NoiseLearner(circuit)
+    learner.update(np.packbits(events ^ stray, axis=1, bitorder="little"))
+    with pytest.warns(UserWarning, match="the structure cannot explain"):
+        assert np.isfinite(learner.estimate("channels").probability).all()

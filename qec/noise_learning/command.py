@@ -24,12 +24,19 @@ from qec.decoder import check_decoder_name
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.google import GoogleExperiment
-from qec.noise_learning.crossfit import Score, cross_fit, decode_halves, score, scores
+from qec.lattice import SpaceTimeLattice
+from qec.noise_learning.crossfit import Score, Scored, cross_fit, score
 from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
 from qec.noise_learning.structure import ErrorStructure
 from qec.noise_learning.tracking import DriftTracker, Look
 from qec.plots import plot_drift, plot_rates
+
+CSS = ("pymatching-css", "pymatching-correlated-css")
+"""The decoders of the logical error rates, where none are given."""
+
+OF_ANY_CODE = ("pymatching", "pymatching-correlated")
+"""The same for what is no rotated surface code."""
 
 GUESS, LEARNED, PIJ, TRUE = "structure's own", "learned", "Google's pij", "reference"
 
@@ -44,14 +51,16 @@ def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -
     started = time.monotonic()
     if config.method not in METHODS:
         raise QecError(f"method={config.method!r} is unknown: use one of {', '.join(METHODS)}.")
-    for name in (decoders := distinct_values("decoders", list(config.decoders))):
-        check_decoder_name(name)
+    decoders = None
+    if config.decoders is not None:
+        for name in (decoders := distinct_values("decoders", list(config.decoders))):
+            check_decoder_name(name)
     out = required_path(config, "out")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if config.google is not None:
             folders = config.google if isinstance(config.google, str) else list(config.google)
-            _google(distinct_values("google", folders), config.method, decoders, out)
+            _google(distinct_values("google", folders), config.method, decoders or CSS, out)
         else:
             _files(config, decoders, out)
     for message in dict.fromkeys(str(warning.message) for warning in caught):
@@ -59,7 +68,7 @@ def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -
     print(f"{time.monotonic() - started:.1f} s in all; to repeat: {shlex.join(command)}")
 
 
-def _files(config: DictConfig, decoders: Sequence[str], out: Path) -> None:
+def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> None:
     structure = ErrorStructure.of(load_structure(required_path(config, "structure")))
     events, flips = read_shots_and_flips(config, structure.num_detectors)
     if config.shots is not None:
@@ -70,6 +79,10 @@ def _files(config: DictConfig, decoders: Sequence[str], out: Path) -> None:
         reference = ErrorStructure.of(load_dem(str(config.reference)))
         if not reference.has_mechanisms_of(structure):
             raise QecError(f"{config.reference} has other error mechanisms than the structure.")
+    scored = None
+    if flips is not None:  # before learning: what cannot be decoded is refused before the work
+        decoders = decoders or _decoders_for(structure)
+        scored = Scored(events, flips, decoders, GUESS, (structure.model,) * 2)
     make_folder(out)
     if config.half_life is None:
         estimate = NoiseLearner(structure).update(events).estimate(config.method)
@@ -79,13 +92,20 @@ def _files(config: DictConfig, decoders: Sequence[str], out: Path) -> None:
         estimate = looks[-1].estimate
     write_estimate(estimate, out, reference)
     print_estimate(estimate)
-    if flips is not None:
-        models = {GUESS: (structure.model,) * 2}
-        models[LEARNED] = cross_fit(structure, events, config.method)
+    if scored is not None:
+        models = {LEARNED: cross_fit(structure, events, config.method)}
         if reference is not None:
             models[TRUE] = (structure.to_dem(reference.x),) * 2
-        print_scores({"": scores(models, events, flips, decoders, GUESS)})
+        print_scores({"": scored.scores(models)})
     print(f"files: {out}/learned.dem rates.csv parameters.csv rates.png rates.svg")
+
+
+def _decoders_for(structure: ErrorStructure) -> tuple[str, ...]:
+    try:
+        SpaceTimeLattice.from_dem(structure.model)
+    except QecError:
+        return OF_ANY_CODE
+    return CSS
 
 
 def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) -> list[Look]:
@@ -125,11 +145,12 @@ def google_scores(
     models = {GUESS: (experiment.model,) * 2}
     if experiment.inferred is not None:
         models[PIJ] = experiment.inferred
-    models[LEARNED] = cross_fit(structure, experiment.events, method)
     baseline = PIJ if PIJ in models else GUESS
-    rows = scores(models, experiment.events, experiment.flips, decoders, baseline)
+    scored = Scored(experiment.events, experiment.flips, decoders, baseline, models.pop(baseline))
+    models[LEARNED] = cross_fit(structure, experiment.events, method)
+    rows = scored.scores(models)
     strongest = decoders[-1]
-    wrong = decode_halves(models[baseline], experiment.events, strongest) != experiment.flips
+    wrong = scored.wrong[strongest]
     for name, predicted in experiment.predictions.items():
         published = predicted != experiment.flips
         rows.append(score("published", name, f"{baseline}, {strongest}", published, wrong))

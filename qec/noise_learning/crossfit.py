@@ -63,21 +63,47 @@ def decode_halves(models: Halves, events: np.ndarray, decoder: str) -> np.ndarra
     return predictions
 
 
-def scores(
-    models: Mapping[str, Halves],
-    events: np.ndarray,
-    flips: np.ndarray,
-    decoders: Sequence[str],
-    baseline: str,
-) -> list[Score]:
-    """Every model with every decoder on the same shots, next to the model ``baseline``."""
-    found = []
-    for decoder in decoders:
-        wrong = {name: decode_halves(m, events, decoder) != flips for name, m in models.items()}
-        found += [
-            score(name, decoder, baseline, mine, wrong[baseline]) for name, mine in wrong.items()
-        ]
-    return found
+class Scored:
+    """Shots decoded with a baseline model, to compare others with it.
+
+    Args:
+        events: bit-packed, uint8 (shots, ceil(num_detectors / 8)).
+        flips: uint8 (shots,), the true ones.
+        decoders: names.
+        baseline, models: the baseline's name and its models.
+
+    Attributes:
+        wrong: for each decoder bool (shots,), what it predicts wrongly with the baseline.
+
+    Raises:
+        QecError: a decoder that does not take the model, or events that it does not explain.
+    """
+
+    def __init__(
+        self,
+        events: np.ndarray,
+        flips: np.ndarray,
+        decoders: Sequence[str],
+        baseline: str,
+        models: Halves,
+    ) -> None:
+        self.baseline = baseline
+        self._events, self._flips = events, flips
+        self.wrong = {name: self._wrong(models, name) for name in decoders}
+
+    def scores(self, models: Mapping[str, Halves]) -> list[Score]:
+        """For each decoder the baseline, and then every model next to it on the same shots."""
+        found = []
+        for decoder, wrong in self.wrong.items():
+            of_model = {name: self._wrong(halves, decoder) for name, halves in models.items()}
+            found += [
+                score(name, decoder, self.baseline, mine, wrong)
+                for name, mine in {self.baseline: wrong, **of_model}.items()
+            ]
+        return found
+
+    def _wrong(self, models: Halves, decoder: str) -> np.ndarray:
+        return decode_halves(models, self._events, decoder) != self._flips
 
 
 def score(name: str, decoder: str, baseline: str, wrong: np.ndarray, other: np.ndarray) -> Score:

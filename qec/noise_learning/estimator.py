@@ -54,8 +54,10 @@ class NoiseEstimate:
     def parameters(self) -> dict[str, float]:
         """Learned over prior strength of each noise parameter (those of rate 0 are left out)."""
         names = self.structure.faults.parameter_names
-        before = np.bincount(self.structure.faults.parameter, self.structure.faults.x)
-        after = np.bincount(self.faults.parameter, self.faults.x)
+        before, after = (
+            np.bincount(f.parameter, f.x, minlength=len(names))
+            for f in (self.structure.faults, self.faults)
+        )
         return {n: float(a / b) for n, a, b in zip(names, after, before, strict=True) if b > 0}
 
     @property

@@ -76,11 +76,18 @@ class Plan:
 
     @functools.cached_property
     def block_windows(self) -> list[Window]:
-        """The layers of the blocks; none without a pre-decoder."""
+        """The layers of the blocks; none without a pre-decoder.
+
+        Raises:
+            QecError: as ``load_predecoder``, or a model that is too short.
+        """
         if self.predecoder is None:
             return []
         reach = self._predecoder.network.reach if self._has_network else 0
-        return block_windows(self._stages, self.layers, reach)
+        windows = block_windows(self._stages, self.layers, reach)
+        for window in windows:  # refused here, before any process is started
+            self.reference.place(window, self.layers)
+        return windows
 
     def blocks(self) -> list[Block]:
         """What pre-decodes each of ``block_windows``.

@@ -1,0 +1,148 @@
+"""`qec realtime` on experiments that are short, or of which the model does not explain all."""
+
+import functools
+from itertools import chain
+
+import numpy as np
+import pytest
+import stim
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qec.board import Board
+from qec.decoder import named_decoder
+from qec.errors import QecError
+from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.pieces import Pieces
+from qec.predecoder.checkpoint import load_predecoder
+from qec.realtime.plan import Plan, model_rounds
+from qec.realtime.settings import _refuse_unexplained
+from qec.reference import EDGE, Reference, Window
+from qec.window_cutter import WindowCutter
+from qec.windows import WINDOW_DECODERS, WindowDecoder, block_windows, parallel_windows
+
+
+@functools.cache
+def fast():
+    return load_predecoder("fast")
+
+
+def decided(plan, shots):
+    """What the processes of a run make of shots, uint8 (B,)."""
+    board = Board.of(
+        plan.reference.split(shots, plan.rounds), len(plan.slots), predecoder=bool(plan.predecoder)
+    )
+    for k, (window, block) in enumerate(zip(plan.block_windows, plan.blocks(), strict=True)):
+        board.predecode(k, window, block)
+    for gap in (False, True):
+        for k, slot in enumerate(plan.slots):
+            if slot.before == gap:
+                board.decide(plan.slots, k)
+    return np.bitwise_xor.reduce(board.flip, axis=1)
+
+
+def check(circuit, distance, rounds, name, shots=40):
+    """A plan decodes as windows of the experiment itself, and one window as the whole history."""
+    dem = detector_error_model(circuit)
+    options = dict(WINDOW_DECODERS[name])
+    if name.startswith("predecoder"):
+        options["predecoder"] = "fast"
+    plan = Plan(str(dem), rounds, distance, distance, **options)
+    events = circuit.compile_detector_sampler(seed=rounds).sample(shots).view(np.uint8)
+    found = decided(plan, events)
+    if len(plan.slots) == 1:
+        want = named_decoder(name, dem, fast()).decode_batch(events)
+    else:
+        if options.get("predecoder"):
+            options["predecoder"] = fast()
+        windows = WindowDecoder(dem, distance, distance, parallel=True, **options)
+        want = windows.decode_batch(events)
+    np.testing.assert_array_equal(found, want[:, 0])
+
+
+@pytest.mark.parametrize("rounds", range(1, 21))
+def test_every_short_experiment_is_decoded(our_circuit, rounds):
+    check(our_circuit(3, rounds, "X", 0.008), 3, rounds, "predecoder+pymatching-nofallback")
+
+
+@pytest.mark.parametrize("name", ["pymatching-correlated-css", "predecoder+pymatching"])
+@pytest.mark.parametrize("rounds", [1, 6, 9, 16])
+def test_short_experiments_are_decoded_by_other_decoders(our_circuit, rounds, name):
+    check(our_circuit(3, rounds, "X", 0.008), 3, rounds, name)
+
+
+@pytest.mark.parametrize(("distance", "rounds"), [*((5, r) for r in range(9, 14)), (7, 16)])
+def test_short_experiments_of_larger_codes_are_decoded(our_circuit, distance, rounds):
+    name = "predecoder+pymatching-nofallback"
+    check(our_circuit(distance, rounds, "Z", 0.006), distance, rounds, name, shots=20)
+
+
+@given(st.integers(2, 90), st.integers(1, 9), st.integers(2, 9), st.integers(0, 8))
+def test_every_window_and_block_has_a_place(layers, commit, buffer, reach):
+    """In the reference that is made for it: as far from the ends as in the experiment."""
+    reference = Reference.__new__(Reference)
+    reference.layers = min(layers, model_rounds(commit, buffer, reach) + 1)
+    stages = parallel_windows(layers, commit, buffer)
+    for window in chain(*stages, block_windows(stages, layers, reach)):
+        place = reference.place(window, layers)
+        assert place == window.shifted(place.start - window.start)
+        assert min(place.start, EDGE) == min(window.start, EDGE)
+        after = reference.layers - place.end
+        assert min(after, EDGE) == min(layers - window.end, EDGE)
+
+
+def test_one_window_needs_the_very_model(our_circuit):
+    reference = Reference(detector_error_model(our_circuit(3, 9, "X")))
+    with pytest.raises(QecError, match="3 rounds are one window"):
+        reference.place(Window(0, 4, 0, 4), 4)
+
+
+def test_a_model_too_short_for_the_blocks_is_refused_before_any_process_starts(our_circuit):
+    """Long enough for the windows, but not for the network's reach."""
+    dem = detector_error_model(our_circuit(3, model_rounds(3, 3, 0), "X"))
+    plan = Plan(str(dem), 60, 3, 3, False, "fast", False)
+    assert plan.slots
+    with pytest.raises(QecError, match="are needed to cut windows"):
+        _ = plan.block_windows
+
+
+@pytest.fixture
+def sparse_noise():
+    """A model with noise before rounds alone: the last layer's detectors have no mechanism."""
+    options = {"distance": 3, "rounds": 3, "before_round_data_depolarization": 0.02}
+    return stim.Circuit.generated("surface_code:rotated_memory_z", **options)
+
+
+def test_windows_warm_up_with_events_that_have_a_matching(sparse_noise):
+    reference = Reference(detector_error_model(sparse_noise))
+    stages = parallel_windows(4, 1, 2)
+    for correlated in (False, True):
+        cutter = WindowCutter(reference, correlated, itself=True)
+        for window in chain(*stages):
+            matcher = cutter.window(window, 4)
+            assert matcher.typical.any()
+            matcher.warm_up()
+
+
+def test_parts_are_what_the_boundary_takes(sparse_noise, our_circuit):
+    lattice = SpaceTimeLattice.from_dem(detector_error_model(our_circuit(3, 3, "Z")))
+    assert not Pieces.of(lattice).parts().any()
+    lattice = SpaceTimeLattice.from_dem(detector_error_model(sparse_noise))
+    parts = Pieces.of(lattice).parts()
+    alone = np.setdiff1d(np.arange(len(parts)), lattice.mechanisms.detector)
+    assert len(alone) == 4
+    assert len(set(parts[alone])) == 4
+    assert not np.delete(parts, alone).any()
+
+
+def test_recorded_events_without_an_explanation_are_refused():
+    """D0-D1 and D2-D3 are flipped in pairs, D4 also alone, D5 never."""
+    ends = np.array([[0, 1], [2, 3], [4, -1]])
+    pieces = Pieces(np.zeros(6, int), np.full(3, 0.1), np.arange(3), ends, np.zeros(3, bool))
+    events = np.zeros((6, 6), dtype=np.uint8)
+    events[[0, 1], [4, 5]] = 1
+    events[1, :4] = 1
+    _refuse_unexplained(pieces, events)
+    events[[2, 5, 5], [3, 0, 2]] = 1
+    with pytest.raises(QecError, match=r"2 of 6 shots have events that no .* shot 2, at D3"):
+        _refuse_unexplained(pieces, events)
