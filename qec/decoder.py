@@ -79,6 +79,7 @@ class Decoder:
         device: str = "cpu",
         backend: str = "eager",
         precision: str = "auto",
+        threads: int = 1,
     ) -> Decoder:
         """Builds a decoder from a detector error model.
 
@@ -100,7 +101,10 @@ class Decoder:
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
                 with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
-            precision: in which it computes, "float32", "bfloat16" or "auto", the faster of them.
+            precision: in which it computes, "float32", "bfloat16" or "auto": float32 on a CPU,
+                bfloat16 on a GPU.
+            threads: of the CPU, that the network may use; torch's own number stays as it is.  One
+                in processes that are forked after this: others would wait for ever.
 
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
@@ -126,7 +130,7 @@ class Decoder:
 
             predecoder = as_predecoder(predecoder)
             dtype = resolve_precision(precision, resolve_device(device))
-            bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
+            bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend, threads=threads)
             rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
         if rule is not None and rule.falls_back:
             return cls(dem.num_detectors, Fallback(lattice, rule), bound, rule)
@@ -171,7 +175,8 @@ class Decoder:
             return [
                 Predecoded.sure(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders
             ]
-        return self.predecoder.apply(detectors, *(decoder._rule for decoder in decoders))
+        limits = [limit for d in decoders if d.falls_back for limit in d._matcher.limits]
+        return self.predecoder.apply(detectors, *(d._rule for d in decoders), limits=limits)
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
         """Matching's part.

@@ -60,10 +60,6 @@ class PairedSampler(sinter.Sampler):
     seeds: Path | None = None
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
-        if any(has_predecoder(name) for name in self.decoders):
-            from qec.sinter_plugin import limit_threads_in_workers  # imports torch
-
-            limit_threads_in_workers()
         return CompiledPairedSampler(self, task)
 
     def tasks(

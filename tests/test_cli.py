@@ -1,6 +1,5 @@
 """The command line itself, and `qec decode`."""
 
-import importlib.metadata
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import pymatching
 import pytest
 import stim
 
+from qec import __version__
 from qec.cli import COMMANDS, main
 from qec.config import load_config
 
@@ -41,7 +41,7 @@ def test_command_help_shows_keys_and_an_example(capsys):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"qec {importlib.metadata.version('qec')}\n"
+    assert capsys.readouterr().out == f"qec {__version__}\n"
 
 
 @pytest.mark.parametrize("options", [[], ["-u"]])
