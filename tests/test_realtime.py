@@ -95,10 +95,8 @@ def dies_at_work(name, layout, plan, _):
 @pytest.mark.parametrize("stage", ["match", "predecode"])
 def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch, stage):
     monkeypatch.setattr(one_run, stage, dies_at_work)
-    start = time.monotonic()
     overrides = [*SMALL, "period_us=100", "decoders=nothing", f"out={tmp_path}"]
     assert main(["realtime", *overrides]) == 2
-    assert time.monotonic() - start < 60
     done = capsys.readouterr()
     assert "died (exit code -9) after 0 of 78 windows" in done.err
     assert "0 of 78" in done.out

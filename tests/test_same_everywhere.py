@@ -220,7 +220,7 @@ def work(_):
     except qec.QecError as error:
         return *same, str(error)
 with multiprocessing.get_context("fork").Pool(1) as pool:
-    (*same, refused) = pool.apply_async(work, [None]).get(timeout=240)
+    (*same, refused) = pool.apply_async(work, [None]).get(timeout=600)
 assert all(same) and len(same) == 4, same
 assert "build it in each process" in refused
 """
@@ -228,7 +228,7 @@ assert "build it in each process" in refused
 
 def test_decoders_live_on_in_a_fork():
     """torch with several threads waits in a fork for ever for those of the other process."""
-    subprocess.run([sys.executable, "-c", _FORKED], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", _FORKED], check=True, timeout=900)
 
 
 def test_a_checkpoint_is_loaded_with_one_thread(monkeypatch):

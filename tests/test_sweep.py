@@ -145,7 +145,7 @@ def test_sweep_of_a_circuit_from_standard_input(tmp_path, stim_circuit, path):
     command = [sys.executable, "-m", "qec.cli", "sweep", f"circuit={path}", "out=out"]
     command += ["decoders=[pymatching]", "max_shots=100"]
     done = subprocess.run(
-        command, input=str(stim_circuit(3, 4, "X", 0.01)), cwd=tmp_path, text=True, timeout=120
+        command, input=str(stim_circuit(3, 4, "X", 0.01)), cwd=tmp_path, text=True, timeout=600
     )
     assert done.returncode == 0
     (row,) = sinter.read_stats_from_csv_files(tmp_path / "out" / "stats.csv")
