@@ -41,7 +41,11 @@ DECODER_NAMES = tuple(_NAMED)
 class Decoder:
     """Pre-decoder and matching for one detector error model.
 
-    Build it with ``from_dem``.  Example:
+    Build it with ``from_dem``.  On CPUs a shot gets the same prediction whatever else is in its
+    batch, with any number of threads and on any kind of CPU.  float32 sums differ there in their
+    last bits; where these could decide, float64 does (``BoundPredecoder``).  It is not promised for
+    ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
+    Measured down to SSE2 and up to AVX2, on 20,000 shots each of d = 5, 9 and 13.  Example:
 
     >>> import stim, qec
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,

@@ -97,6 +97,7 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
     assert {p.name for p in tmp_path.iterdir()} == {"benchmark.json", "steps.png", "steps.svg"}
 
 
+@pytest.mark.slow
 def test_networks_are_compared_on_all_they_vary_in(tmp_path, capsys):
     overrides = ["distance=3", "decoders=pymatching-css,predecoder+pymatching", "seconds=0.05"]
     axes = ["predecoder=fast,accurate", "precision=float32,bfloat16", "threads=2", "batch=16"]
@@ -117,10 +118,10 @@ def test_networks_are_compared_on_all_they_vary_in(tmp_path, capsys):
         ("batch=0", "batch=0"),
         ("workers=0", "workers=0"),
         ("threads=0", "threads=0"),
-        ("precision=int4", "precision='int4'"),
-        ("backend=tpu", "backend='tpu'"),
+        pytest.param("precision=int4", "precision='int4'", marks=pytest.mark.slow),
+        pytest.param("backend=tpu", "backend='tpu'", marks=pytest.mark.slow),
         ("decoders=[mwpm]", "'mwpm' is unknown"),
-        ("predecoder=nothing", "no pre-decoder checkpoint"),
+        pytest.param("predecoder=nothing", "no pre-decoder checkpoint", marks=pytest.mark.slow),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, capsys, override, message):

@@ -99,6 +99,7 @@ def test_one_real_process_refuses_bad_input(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(tmp_path):
     command = [sys.executable, "-m", "qec.cli", "sweep", "distance=5", "basis=X", "out=out"]
     command += ["max_shots=100000000", "decoders=[pymatching]"]

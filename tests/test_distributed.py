@@ -246,6 +246,7 @@ def test_hardware_gives_defaults_that_overrides_change(name) -> None:
     assert load_config("train").device == "cpu"
 
 
+@pytest.mark.slow
 def test_fused_and_unfused_updates_agree(tmp_path) -> None:
     for fused in ("true", "false"):
         train(settings(tmp_path / fused, "shots=640", f"fused={fused}"))

@@ -177,6 +177,7 @@ def test_uint8_stays_at_the_ends_of_the_graph(exported):
 # Lower precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("int8", np.int8), ("float8", ml_dtypes.float8_e4m3fn)]
 )

@@ -20,6 +20,7 @@ COMMAND = re.compile(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
 def test_python_examples_run(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

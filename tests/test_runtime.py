@@ -37,9 +37,10 @@ def test_backends_agree_with_torch(stim_circuit, backend):
             bound.logits(batch), reference.logits(batch), rtol=1e-4, atol=1e-4
         )
     ((got, *_),), ((want, *_),) = bound.apply(dets, rule), reference.apply(dets, rule)
-    assert (got != want).any(axis=1).sum() <= 1  # a logit next to the threshold
+    np.testing.assert_array_equal(got, want)  # logits next to a threshold are float64's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", EIGHT_BIT)
 def test_eight_bits_are_nearly_enough(stim_circuit, backend):
     """Fixed seeds: a check of the code, not of statistics."""

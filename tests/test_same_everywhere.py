@@ -226,6 +226,7 @@ assert "build it in each process" in refused
 """
 
 
+@pytest.mark.slow
 def test_decoders_live_on_in_a_fork():
     """torch with several threads waits in a fork for ever for those of the other process."""
     subprocess.run([sys.executable, "-c", _FORKED], check=True, timeout=900)

@@ -126,6 +126,7 @@ def test_collect_with_two_workers(tmp_path):
         assert stat.errors < 0.03 * stat.shots
 
 
+@pytest.mark.slow
 def test_sinters_command_line_finds_the_plugin(tmp_path):
     """As a user would run it: the sinter command, a file from `stim gen`, two processes."""
     circuit = stim_gen(tmp_path, "rotated_memory_z", 3, 3)

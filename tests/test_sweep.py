@@ -68,6 +68,7 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
             assert row.json_metadata["noise"] == "uniform"
 
 
+@pytest.mark.slow
 def test_sweep_resumes_and_extends(tmp_path, capsys):
     sweep(tmp_path, "max_shots=1500")
     before = (tmp_path / "collected.csv").read_text()
@@ -81,6 +82,7 @@ def test_sweep_resumes_and_extends(tmp_path, capsys):
     assert "1000 new shots, 1500 resumed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shots"),
     [
@@ -110,6 +112,7 @@ def test_other_decoders_start_new_rows():
     assert len(ids) == 3
 
 
+@pytest.mark.slow
 def test_max_errors_stops_early(tmp_path):
     overrides = ("p=0.05", "max_shots=1000000", "max_errors=50", "batch=200")
     assert sweep(tmp_path, *overrides) == 0
@@ -118,6 +121,7 @@ def test_max_errors_stops_early(tmp_path):
     assert stats[0].shots < 100_000
 
 
+@pytest.mark.slow
 def test_sweep_of_circuit_files(tmp_path, capsys):
     paths = []
     for basis, rounds in (("x", 4), ("z", 1)):
@@ -140,6 +144,7 @@ def test_sweep_of_circuit_files(tmp_path, capsys):
     assert "x.stim (d=3 R=4): 1000 shots" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["-", "/dev/stdin"])
 def test_sweep_of_a_circuit_from_standard_input(tmp_path, stim_circuit, path):
     command = [sys.executable, "-m", "qec.cli", "sweep", f"circuit={path}", "out=out"]
@@ -152,6 +157,7 @@ def test_sweep_of_a_circuit_from_standard_input(tmp_path, stim_circuit, path):
     assert row.json_metadata["r"] == 4
 
 
+@pytest.mark.slow
 def test_sweep_with_noise_from_a_file(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     axes = (f"noise=uniform,{path}", "p=0.01,0.02", "distance=3,5", "max_shots=200")
@@ -217,6 +223,7 @@ def test_the_widest_table_has_160_columns_and_no_wrapping(capsys):
     assert line.rstrip().endswith("12345 > 1234")  # no network, no fallback
 
 
+@pytest.mark.slow
 def test_sweep_with_the_shipped_predecoder(tmp_path, capsys):
     decoders = "decoders=[pymatching,predecoder+pymatching,predecoder+pymatching-correlated]"
     assert sweep(tmp_path, "distance=5", "rounds=5", "max_shots=2000", decoders) == 0
@@ -356,6 +363,7 @@ def lines_of(path):
     return [line for file in sorted(path.glob("*.csv")) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_array_tasks_share_a_grid_and_merge_to_the_same_table(tmp_path, capsys):
     alone, out = tmp_path / "alone", tmp_path / "array"
     assert sweep(alone, *ARRAY) == 0
@@ -385,6 +393,7 @@ def test_array_tasks_share_a_grid_and_merge_to_the_same_table(tmp_path, capsys):
     assert len(numbers) == len(set(numbers)) >= 4
 
 
+@pytest.mark.slow
 def test_resubmitted_array_tasks_do_what_is_missing(tmp_path, capsys):
     """After a task was killed while it wrote, in an array of another size, and for more shots."""
     for task in range(2):
@@ -426,6 +435,7 @@ def read(path):
     return path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("copy", "names", "message"),
     [
