@@ -18,7 +18,9 @@ from qec.predecoder.runtime import BACKENDS, network_runtime
 EIGHT_BIT = [name for name in BACKENDS if name.endswith("-int8")]
 
 
-@pytest.mark.parametrize("backend", sorted({*BACKENDS} - {"eager", *EIGHT_BIT}))
+@pytest.mark.parametrize(
+    "backend", [pytest.param("compile", marks=pytest.mark.slow), "onnxruntime", "openvino"]
+)
 def test_backends_agree_with_torch(stim_circuit, backend):
     if backend == "openvino":
         pytest.importorskip("openvino")
