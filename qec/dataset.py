@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qec.config import required_path
+from qec.config import positive_integer, required_path
 from qec.errors import QecError, first_line
 from qec.files import atomic_path, make_folder
 from qec.lattice import detector_error_model
@@ -158,7 +158,10 @@ def decode(config: DictConfig) -> None:
     shots, truth = read_shots_and_flips(config, dem.num_detectors)
     if out_format == "ptb64" and len(shots) % 64:
         raise QecError(f"format ptb64 needs a multiple of 64 shots, but there are {len(shots)}.")
-    decoder = named_decoder(str(config.decoder), dem, predecoder=str(config.predecoder))
+    threads = positive_integer("threads", config.threads)
+    decoder = named_decoder(
+        str(config.decoder), dem, predecoder=str(config.predecoder), threads=threads
+    )
     make_folder(out.parent)  # after all that can be refused, before the work
 
     predictions = decoder.decode_recorded(shots)

@@ -44,7 +44,11 @@ DECODER_NAMES = tuple(_NAMED)
 class Decoder:
     """Pre-decoder and matching for one detector error model.
 
-    Build it with ``from_dem``.  Example:
+    Build it with ``from_dem``.  On CPUs a shot gets the same prediction whatever else is in its
+    batch, with any number of threads and on any kind of CPU.  float32 sums differ there in their
+    last bits; where these could decide, float64 does (``BoundPredecoder``).  It is not promised for
+    ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
+    Measured down to SSE2 and up to AVX2, on 20,000 shots each of d = 5, 9 and 13.  Example:
 
     >>> import stim, qec
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,
@@ -91,6 +95,7 @@ class Decoder:
         device: str = "cpu",
         backend: str = "eager",
         precision: str = "auto",
+        threads: int = 1,
     ) -> Decoder:
         """Builds a decoder from a detector error model.
 
@@ -114,7 +119,10 @@ class Decoder:
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
                 with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
-            precision: in which it computes, "float32", "bfloat16" or "auto", the faster of them.
+            precision: in which it computes, "float32", "bfloat16" or "auto": float32 on a CPU,
+                bfloat16 on a GPU.
+            threads: of the CPU, that the network may use; torch's own number stays as it is.  One
+                in processes that are forked after this: others would wait for ever.
 
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
@@ -122,6 +130,7 @@ class Decoder:
                 is not there; ``members`` or ``memory_only`` together with a pre-decoder; a
                 pre-decoder without fallback on a model that it does not know.
         """
+        options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
         plain = predecoder is None and decomposition == "css"
         if memory_only and not (plain and not correlated and members == 1):
@@ -140,7 +149,9 @@ class Decoder:
             dtype = resolve_precision(precision, resolve_device(device))
             rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
             if not (rule.falls_back and lattice.unfamiliar):
-                bound = predecoder.bind(lattice, device, dtype=dtype, backend=backend)
+                bound = predecoder.bind(
+                    lattice, device, dtype=dtype, backend=backend, threads=threads
+                )
         if rule is not None and rule.falls_back:
             matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
         elif memory_only:
@@ -155,18 +166,7 @@ class Decoder:
             warnings.warn(why, stacklevel=2)
         decoder = cls(dem.num_detectors, matcher, bound, rule)
         decoder._likely = likely
-        decoder._made_of = (
-            dem,
-            dict(
-                **{
-                    "predecoder": predecoder,
-                    "correlated": correlated,
-                    "decomposition": decomposition,
-                },
-                **{"fallback": fallback, "memory_only": memory_only, "members": members},
-                **{"device": device, "backend": backend, "precision": precision},
-            ),
-        )
+        decoder._made_of = dem, options
         return decoder
 
     @property
@@ -203,7 +203,8 @@ class Decoder:
             return [
                 Predecoded.sure(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders
             ]
-        return self.predecoder.apply(detectors, *(decoder._rule for decoder in decoders))
+        limits = [limit for d in decoders if d.falls_back for limit in d._matcher.limits]
+        return self.predecoder.apply(detectors, *(d._rule for d in decoders), limits=limits)
 
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
         """Matching's part.

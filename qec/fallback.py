@@ -71,6 +71,13 @@ class Fallback:
         graph = self._full.unperturbed.graph
         self._residual = GapMatcher(graph, lattice, largest=max(rule.doubt, rule.gap))
 
+    @property
+    def limits(self) -> list[float]:
+        """Nats, with which gaps are compared."""
+        second = self._rule.second
+        fractions = [self._rule.gap, *((second.doubt, second.gap) if second else ())]
+        return [fraction * self._residual.logical_weight for fraction in fractions]
+
     def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
         """As ``Decoder.match``; where there are no other residuals, it looks once."""
         others = predecoded.others

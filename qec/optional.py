@@ -13,7 +13,7 @@ def optional(module: str, install: str) -> ModuleType:
 
     Args:
         module: e.g. "onnxruntime.quantization".
-        install: what to give to pip, e.g. "'qec[export]'".
+        install: what to give to pip, such as "onnx onnxscript".
     """
     try:
         return importlib.import_module(module)

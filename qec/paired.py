@@ -86,10 +86,6 @@ class PairedSampler(sinter.Sampler):
         return found
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
-        if any(has_predecoder(name) for name in self.decoders):
-            from qec.sinter_plugin import limit_threads_in_workers  # imports torch
-
-            limit_threads_in_workers()
         return CompiledPairedSampler(self, task)
 
     def tasks(

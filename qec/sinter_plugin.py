@@ -6,8 +6,6 @@ sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decod
 
 from __future__ import annotations
 
-import multiprocessing
-
 import numpy as np
 import sinter
 import stim
@@ -20,17 +18,6 @@ from qec.decoder import (
     named_decoder,
 )
 from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
-
-
-def limit_threads_in_workers() -> None:
-    """One torch thread per process when running as one of several workers.
-
-    sinter starts a process per core; torch would otherwise use all cores in each of them.
-    """
-    import torch
-
-    if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)
 
 
 class CompiledSinterDecoder(sinter.CompiledDecoder):
@@ -55,7 +42,6 @@ class SinterDecoder(sinter.Decoder):
 
     def compile_decoder_for_dem(self, *, dem: stim.DetectorErrorModel) -> CompiledSinterDecoder:
         """Builds the decoder for ``dem``; raises QecError as ``qec.Decoder.from_dem``."""
-        limit_threads_in_workers()
         return CompiledSinterDecoder(named_decoder(self.name, dem, self.predecoder))
 
 

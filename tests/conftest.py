@@ -14,7 +14,7 @@ from qec.noise import CircuitNoise
 
 def pytest_configure():
     # Before any test module imports torch; processes that tests start inherit it.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"
     # The same examples each time, and no wall-clock limit: the machine may be busy.
     hypothesis.settings.register_profile("qec", deadline=None, derandomize=True)
     hypothesis.settings.load_profile("qec")

@@ -1,6 +1,5 @@
 """The command line itself, and `qec decode`."""
 
-import importlib.metadata
 import os
 import signal
 import subprocess
@@ -12,20 +11,22 @@ import pymatching
 import pytest
 import stim
 
+from qec import __version__
 from qec.cli import COMMANDS, main
 from qec.config import load_config
 
 
 def qec(*arguments, cwd):
     command = [sys.executable, "-m", "qec.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def test_help_lists_the_commands_and_is_fast(tmp_path):
-    start = time.monotonic()
-    done = qec("--help", cwd=tmp_path)
-    assert time.monotonic() - start < 2
-    assert done.returncode == 0
+    """Nothing is imported that takes time."""
+    program = "import sys; from qec.cli import main; main(['--help']); "
+    program += "assert not {'numpy', 'stim', 'torch', 'numba', 'hydra'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     for name, command in COMMANDS.items():
         assert f"  {name}" in done.stdout
         assert command.examples[-1] in done.stdout
@@ -41,7 +42,7 @@ def test_command_help_shows_keys_and_an_example(capsys):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"qec {importlib.metadata.version('qec')}\n"
+    assert capsys.readouterr().out == f"qec {__version__}\n"
 
 
 @pytest.mark.parametrize("options", [[], ["-u"]])
@@ -51,7 +52,7 @@ def test_a_reader_that_leaves_causes_no_traceback(tmp_path, options):
     command = [sys.executable, *options, "-m", "qec.cli", "--help"]
     with os.fdopen(writing, "w") as out:
         done = subprocess.run(
-            command, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60
+            command, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, text=True, timeout=600
         )
     assert done.stderr == ""
 
@@ -98,6 +99,7 @@ def test_one_real_process_refuses_bad_input(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_resume(tmp_path):
     command = [sys.executable, "-m", "qec.cli", "sweep", "distance=5", "basis=X", "out=out"]
     command += ["max_shots=100000000", "decoders=[pymatching]"]
@@ -105,12 +107,12 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     collected = tmp_path / "out" / "collected.csv"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (collected.exists() and collected.read_text().count("\n") > 2):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "run the same command again to resume" in error
     assert sorted(p.name for p in collected.parent.iterdir()) == [

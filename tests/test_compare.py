@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import pytest
 import torch
 
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.rule import CommitRule
+from qec.training.compare import main as compare
+from qec.training.rules import main as rules
 
 TINY = [
     "--set",
@@ -19,35 +19,27 @@ TINY = [
 ]
 
 
-def compare(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "qec.training.compare", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def test_table_of_shipped_checkpoints(capsys):
+    assert compare(["swift", *TINY]) == 0
+    text = capsys.readouterr().out
+    assert "swift@" in text
+    assert "64 shots per circuit" in text
 
 
-def test_table_of_shipped_checkpoints():
-    done = compare("fast", *TINY)
-    assert done.returncode == 0, done.stderr
-    assert "fast@" in done.stdout
-    assert "64 shots per circuit" in done.stdout
-
-
-def test_bad_input_is_one_line():
-    for arguments, message in ((["nowhere"], "nowhere"), (["fast", "--set", "shots=0"], "shots=0")):
-        done = compare(*arguments)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-
-
-def rules(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "qec.training.rules", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+def test_bad_input_is_one_line(capsys):
+    for arguments, message in (
+        (["nowhere"], "nowhere"),
+        (["swift", "--set", "shots=0"], "shots=0"),
+    ):
+        assert compare(arguments) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert len(error.splitlines()) == 1
 
 
 def test_a_trained_network_gets_other_rules(tmp_path):
     keys = ["validation_quiet_p=null", f"out={tmp_path / 'mine'}", *TINY[1:], "ensemble=3"]
-    done = rules("fast", *keys)
-    assert done.returncode == 0, done.stderr
+    assert rules(["fast", *keys]) == 0
     found, fast = load_predecoder(tmp_path / "mine" / "mine.safetensors"), load_predecoder("fast")
     rates = [rate for _, rate, _ in found.rules.correlated.gap]
     assert len(rates) == 3  # one for each validation noise
@@ -60,13 +52,13 @@ def test_a_trained_network_gets_other_rules(tmp_path):
     assert "64 validation shots per circuit" in card
 
 
-def test_rules_are_extended_to_another_distance(tmp_path):
+@pytest.mark.slow
+def test_rules_are_extended_to_another_distance(tmp_path, capsys):
     keys = [*TINY[1:], "quiet_gaps=[0.3]", "validation_noises=[uniform]"]
     first, second = (tmp_path / name / f"{name}.safetensors" for name in ("first", "second"))
-    assert rules("fast", f"out={first.parent}", *keys).returncode == 0
+    assert rules(["fast", f"out={first.parent}", *keys]) == 0
     more = [f"out={second.parent}", *keys, "validation_distances=[5]", "validation_shots=32"]
-    done = rules("--extend", str(first), *more)
-    assert done.returncode == 0, done.stderr
+    assert rules(["--extend", str(first), *more]) == 0
     before, after = load_predecoder(first), load_predecoder(second)
     for name in ("uncorrelated", "correlated"):
         gap = getattr(after.rules, name).gap
@@ -81,14 +73,13 @@ def test_rules_are_extended_to_another_distance(tmp_path):
         "64 validation shots per circuit (uniform d=3 X, uniform d=3 Z, uniform d=5 X (32" in card
     )
     # The same distance once more replaces what was there.
-    done = rules("--extend", str(second), f"out={first.parent}", *more[1:])
+    assert rules(["--extend", str(second), f"out={first.parent}", *more[1:]]) == 0
     assert load_predecoder(first).metadata["validation"] == after.metadata["validation"]
-    done = rules("--extend", str(second), *more, "validation_p=0.005")
-    assert done.returncode == 2
-    assert "validated at validation_p=0.006" in done.stderr
+    assert rules(["--extend", str(second), *more, "validation_p=0.005"]) == 2
+    assert "validated at validation_p=0.006" in capsys.readouterr().err
 
 
-def test_bad_input_of_rules_is_one_line(tmp_path):
+def test_bad_input_of_rules_is_one_line(tmp_path, capsys):
     out = f"out={tmp_path / 'mine'}"
     for arguments, message in (
         (["nowhere", out], "nowhere"),
@@ -96,7 +87,7 @@ def test_bad_input_of_rules_is_one_line(tmp_path):
         ([out], "usage"),
         (["--extend", out], "usage"),
     ):
-        done = rules(*arguments)
-        assert done.returncode == 2
-        assert message in done.stderr + done.stdout
-        assert len((done.stderr + done.stdout).splitlines()) == 1
+        assert rules(arguments) == 2
+        said = "".join(capsys.readouterr())
+        assert message in said
+        assert len(said.splitlines()) == 1

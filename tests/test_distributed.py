@@ -65,7 +65,7 @@ class Launch:
 
     def wait(self) -> dict[int, str]:
         """Standard error by exit status, when all have ended."""
-        errors = [process.communicate(timeout=240)[1] for process in self.processes]
+        errors = [process.communicate(timeout=600)[1] for process in self.processes]
         return {p.returncode: error for p, error in zip(self.processes, errors, strict=True)}
 
     def kill(self, number: int, *, ranks: slice = slice(None)) -> None:
@@ -105,6 +105,7 @@ with processes.joined(torch.device("cpu")):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_the_joint_batch(tmp_path) -> None:
     """And then, step by step, the same weights and weight average as each other, to the bit."""
     overrides = [*SMALL, f"out={tmp_path}", "batch=256", "shards=4"]
@@ -138,6 +139,7 @@ def test_shares_are_the_batch(tmp_path) -> None:
             assert torch.equal(share.static, whole.static)
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path) -> None:
     """Floats are summed in another order, so that the curves agree, but not to the bit."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -153,12 +155,13 @@ def test_two_processes_train_like_one(tmp_path) -> None:
 
 def wait_for_step(out, step: int) -> None:
     """Until a state of that step, or a later one, has been written."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while saved_step(out / "state.safetensors") < step:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "signals"),
     [(1, (signal.SIGUSR1, signal.SIGKILL)), (3, (signal.SIGTERM,))],
@@ -243,6 +246,7 @@ def test_hardware_gives_defaults_that_overrides_change(name) -> None:
     assert load_config("train").device == "cpu"
 
 
+@pytest.mark.slow
 def test_fused_and_unfused_updates_agree(tmp_path) -> None:
     for fused in ("true", "false"):
         train(settings(tmp_path / fused, "shots=640", f"fused={fused}"))

@@ -107,6 +107,7 @@ def test_evaluate_writes_its_files_and_resumes(tmp_path, capsys):
     assert {stat.shots for stat in collected(out)} == {1000}
 
 
+@pytest.mark.slow
 def test_a_tight_point_stops_and_another_does_not(tmp_path, capsys):
     # At p = 0.03 matching fails in 0.38 of the shots, so 2000 shots hold 500 errors of each decoder
     # (chance of fewer: below 1e-30), many times what +- 50 % takes even for independent ones.  At
@@ -123,6 +124,7 @@ def test_a_tight_point_stops_and_another_does_not(tmp_path, capsys):
     assert {stat.shots for stat in collected(tmp_path)} == {8000}
 
 
+@pytest.mark.slow
 def test_evaluate_with_noise_from_a_file(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("meas_x: 0.02\nidle_spam: [2e-3, 0, 2e-3]\n")

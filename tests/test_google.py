@@ -85,6 +85,7 @@ def test_damaged_folders_are_refused(folder, damage, message):
         GoogleExperiment.load(folder / "nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="Google's data are not here")
 def test_weights_learned_from_real_data_match_googles(tmp_path, capsys):
     # d = 3, 5 rounds, 50,000 shots: paired, correlated and uncorrelated.  A ratio of 1.02 to their

@@ -114,6 +114,7 @@ def test_auto_tells_from_the_data_whether_places_differ(guess, drawn):
     assert differ.spread["site"] > 3 * differ.spread["location"]
 
 
+@pytest.mark.slow
 def test_learned_weights_decode_better_than_a_bad_guess():
     # Paired on the same shots.  Measurement is 8 times as noisy as guessed, data qubits a quarter:
     # with 20,000 shots the difference is many standard deviations.
@@ -237,6 +238,7 @@ def test_bad_input_is_refused(guess):
         vary(guess, 0.5, np.random.default_rng(0), by="qubit")
 
 
+@pytest.mark.slow
 def test_drift_is_followed_and_a_jump_raises_the_alarm():
     tracker = DriftTracker(memory(CircuitNoise.uniform(0.005), 3, 3), half_life=20_000)
     looks = []

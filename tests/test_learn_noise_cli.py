@@ -72,6 +72,7 @@ def test_it_writes_the_model_tables_and_plots(files, capsys):
     assert model.approx_equals(NoiseLearner(guess).update(packed).estimate().dem, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_sweep_and_decode_take_the_learned_model(files, capsys):
     assert learn(files) == 0
     weights = f"weights={files}/out/learned.dem"
@@ -114,6 +115,7 @@ def test_the_residual_is_matched_with_the_learned_weights(files):
     assert np.mean(predictions["learned"] != predictions["true"]) < 0.02
 
 
+@pytest.mark.slow
 def test_drift_is_written_and_plotted(files, capsys):
     assert learn(files, "half_life=8000", "look=5000") == 0
     capsys.readouterr()

@@ -11,6 +11,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_it_learns_evaluates_and_resumes(tmp_path, capsys):
     assert main([*SMALL, f"out={tmp_path}"]) == 0
     first = read_records(tmp_path / "draws.csv")
@@ -58,6 +59,7 @@ def test_bad_settings_are_refused(tmp_path, capsys, override, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_tracked_weights_follow_a_drift(tmp_path, capsys):
     small = [
         *("distance=3", "shots=40000", "period=40000", "look=5000", "half_life=5000"),

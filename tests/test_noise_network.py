@@ -63,6 +63,7 @@ def test_bulk_statistics_do_not_depend_on_the_distance():
     assert (logs.detach().numpy() <= np.log(5e-2)).all()
 
 
+@pytest.mark.slow
 def test_training_resumes_where_it_stood(tmp_path, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*SMALL, f"out={whole}"]) == 0
@@ -92,6 +93,7 @@ def test_training_resumes_where_it_stood(tmp_path, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_shipped_network_is_better_than_the_uniform_guess():
     guess = structure_of(5)
     errors = []

@@ -9,6 +9,7 @@ import pytest
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_notebook_runs(path, tmp_path):
     notebook = jupytext.read(path)

@@ -24,6 +24,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n((?: {4}[^\n]*\n)*)", README, re.
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "shown"), EXAMPLES)
 def test_python_examples_run_and_print_what_is_shown(code, shown):
     """But for chance: a seed gives other shots on other processors.

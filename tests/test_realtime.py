@@ -48,6 +48,7 @@ def test_windows_cut_from_a_short_experiment_are_those_of_the_long_one(
     np.testing.assert_array_equal(found, whole.decode_batch(shots)[:, 0])
 
 
+@pytest.mark.slow
 def test_it_decodes_a_stream_and_reports(tmp_path, capsys):
     name = "pymatching-correlated-css"
     overrides = [*SMALL, "period_us=0,200", "workers=2", f"decoders={name}", f"out={tmp_path}"]
@@ -92,19 +93,19 @@ def dies_at_work(name, layout, plan, _):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["match", "predecode"])
 def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch, stage):
     monkeypatch.setattr(one_run, stage, dies_at_work)
-    start = time.monotonic()
     overrides = [*SMALL, "period_us=100", "decoders=nothing", f"out={tmp_path}"]
     assert main(["realtime", *overrides]) == 2
-    assert time.monotonic() - start < 60
     done = capsys.readouterr()
     assert "died (exit code -9) after 0 of 78 windows" in done.err
     assert "0 of 78" in done.out
     assert (tmp_path / "report.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys):
     overrides = [*SMALL, "period_us=0", "workers=2", "predecoder_workers=2"]
     name = "predecoder+pymatching"
@@ -123,6 +124,7 @@ def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys):
     assert all(used > 0 for pair in found.memory_mb for used in pair)
 
 
+@pytest.mark.slow
 def test_handing_over_costs_little(tmp_path, capsys):
     overrides = ["distance=3", "rounds=100", "shots=20", "decoders=nothing", "period_us=0"]
     (found,) = command.realtime(load_config("realtime", [*overrides, f"out={tmp_path}"]))
@@ -142,6 +144,7 @@ def test_the_shortest_period_is_found(limit):
     assert np.isnan(shortest_period(lambda period: False, 1.0))
 
 
+@pytest.mark.slow
 def test_the_largest_rate_is_reported(tmp_path, capsys):
     overrides = [
         "distance=3",
@@ -158,6 +161,7 @@ def test_the_largest_rate_is_reported(tmp_path, capsys):
     assert len({run["stable"] for run in runs[1:]}) == 2
 
 
+@pytest.mark.slow
 def test_recorded_events_are_decoded(tmp_path, capsys, our_circuit):
     circuit = our_circuit(3, 40, "Z", 0.004)
     circuit.to_file(tmp_path / "memory.stim")
@@ -188,6 +192,7 @@ def test_overload_is_called_unstable():
     assert is_stable(np.stack([seconds, 30 + 5 * np.sin(40 * seconds)], axis=1), 1000)
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_stopped(tmp_path, capsys):
     overrides = [*SMALL, "period_us=1000000", "timeout=4", f"out={tmp_path}"]
     assert main(["realtime", *overrides, "decoders=[pymatching-css]"]) == 2

@@ -18,7 +18,9 @@ from qec.predecoder.runtime import BACKENDS, network_runtime
 EIGHT_BIT = [name for name in BACKENDS if name.endswith("-int8")]
 
 
-@pytest.mark.parametrize("backend", sorted({*BACKENDS} - {"eager", *EIGHT_BIT}))
+@pytest.mark.parametrize(
+    "backend", [pytest.param("compile", marks=pytest.mark.slow), "onnxruntime", "openvino"]
+)
 def test_backends_agree_with_torch(stim_circuit, backend):
     if backend == "openvino":
         pytest.importorskip("openvino")
@@ -37,9 +39,10 @@ def test_backends_agree_with_torch(stim_circuit, backend):
             bound.logits(batch), reference.logits(batch), rtol=1e-4, atol=1e-4
         )
     ((got, *_),), ((want, *_),) = bound.apply(dets, rule), reference.apply(dets, rule)
-    assert (got != want).any(axis=1).sum() <= 1  # a logit next to the threshold
+    np.testing.assert_array_equal(got, want)  # logits next to a threshold are float64's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", EIGHT_BIT)
 def test_eight_bits_are_nearly_enough(stim_circuit, backend):
     """Fixed seeds: a check of the code, not of statistics."""
@@ -102,7 +105,7 @@ def test_bad_backends_are_named(stim_circuit, monkeypatch):
     with pytest.raises(QecError, match="runs on the CPU only"):
         network_runtime("onnxruntime-int8", predecoder.network, on_gpu, torch.float32, sampled=list)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(QecError, match=r"openvino is not installed: pip install 'qec\[openvino\]'"):
+    with pytest.raises(QecError, match=r"openvino is not installed: pip install openvino$"):
         predecoder.bind(lattice, backend="openvino")
     with pytest.raises(QecError, match="dtype='int8' is not supported"):
         benchmark(load_config("backend_benchmark", ["dtype=int8"]))

@@ -1,6 +1,5 @@
 """The sinter plug-in, on circuits from `stim gen`, in several worker processes."""
 
-import multiprocessing
 import pathlib
 import pickle
 import subprocess
@@ -101,19 +100,6 @@ def test_other_codes_are_refused():
         SinterDecoder("predecoder+pymatching").compile_decoder_for_dem(dem=dem)
 
 
-def threads_after_compiling(checkpoint, dem_text):
-    decoder = SinterDecoder("predecoder+pymatching", checkpoint)
-    decoder.compile_decoder_for_dem(dem=stim.DetectorErrorModel(dem_text))
-    return torch.get_num_threads()
-
-
-def test_workers_use_one_thread_each(stim_circuit, untrained, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    dem = stim_circuit(3, 2, "X", P).detector_error_model(decompose_errors=True)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply(threads_after_compiling, (untrained, str(dem))) == 1
-
-
 @pytest.mark.skipif("fast" not in shipped_checkpoints(), reason="no shipped checkpoint")
 def test_collect_with_two_workers(tmp_path):
     tasks = [
@@ -140,6 +126,7 @@ def test_collect_with_two_workers(tmp_path):
         assert stat.errors < 0.03 * stat.shots
 
 
+@pytest.mark.slow
 def test_sinters_command_line_finds_the_plugin(tmp_path):
     """As a user would run it: the sinter command, a file from `stim gen`, two processes."""
     circuit = stim_gen(tmp_path, "rotated_memory_z", 3, 3)
@@ -154,7 +141,7 @@ def test_sinters_command_line_finds_the_plugin(tmp_path):
         *("--processes", "2", "--max_shots", "1000", "--quiet"),
         *("--save_resume_filepath", str(table)),
     ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     stats = sinter.read_stats_from_csv_files(table)
     assert sorted(stat.decoder for stat in stats) == sorted(decoders)

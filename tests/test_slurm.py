@@ -20,6 +20,7 @@ MISSING = [name for name in DAEMONS if name not in find_daemons()]
 
 pytestmark = [
     pytest.mark.slurm,
+    pytest.mark.slow,
     pytest.mark.skipif(
         bool(MISSING),
         reason=f"{', '.join(MISSING)} not installed: apt-get install slurm-wlm munge",

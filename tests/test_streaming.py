@@ -35,6 +35,7 @@ def test_single_mechanisms_of_streams_of_any_length_are_corrected(our_circuit, b
     assert (stream(decoder, dem, shots) == table.flips_observable).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlated", [False, True])
 def test_a_stream_decodes_as_well_as_the_whole_history(our_circuit, correlated):
     # Paired on 10,000 shots, seeded: more than 5 % more errors would be ten standard deviations.

@@ -70,6 +70,7 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
             assert row.json_metadata["noise"] == "uniform"
 
 
+@pytest.mark.slow
 def test_sweep_resumes_and_extends(tmp_path, capsys):
     sweep(tmp_path, "max_shots=1500")
     before = (tmp_path / "collected.csv").read_text()
@@ -83,6 +84,7 @@ def test_sweep_resumes_and_extends(tmp_path, capsys):
     assert "1000 new shots, 1500 resumed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shots"),
     [
@@ -112,6 +114,7 @@ def test_other_decoders_start_new_rows():
     assert len(ids) == 3
 
 
+@pytest.mark.slow
 def test_max_errors_stops_early(tmp_path):
     overrides = ("p=0.05", "max_shots=1000000", "max_errors=50", "batch=200")
     assert sweep(tmp_path, *overrides) == 0
@@ -120,6 +123,7 @@ def test_max_errors_stops_early(tmp_path):
     assert stats[0].shots < 100_000
 
 
+@pytest.mark.slow
 def test_sweep_of_circuit_files(tmp_path, capsys):
     paths = []
     for basis, rounds in (("x", 4), ("z", 1)):
@@ -142,18 +146,20 @@ def test_sweep_of_circuit_files(tmp_path, capsys):
     assert "x.stim (d=3 R=4): 1000 shots" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["-", "/dev/stdin"])
 def test_sweep_of_a_circuit_from_standard_input(tmp_path, stim_circuit, path):
     command = [sys.executable, "-m", "qec.cli", "sweep", f"circuit={path}", "out=out"]
     command += ["decoders=[pymatching]", "max_shots=100"]
     done = subprocess.run(
-        command, input=str(stim_circuit(3, 4, "X", 0.01)), cwd=tmp_path, text=True, timeout=120
+        command, input=str(stim_circuit(3, 4, "X", 0.01)), cwd=tmp_path, text=True, timeout=600
     )
     assert done.returncode == 0
     (row,) = sinter.read_stats_from_csv_files(tmp_path / "out" / "stats.csv")
     assert row.json_metadata["r"] == 4
 
 
+@pytest.mark.slow
 def test_sweep_with_noise_from_a_file(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     axes = (f"noise=uniform,{path}", "p=0.01,0.02", "distance=3,5", "max_shots=200")
@@ -221,6 +227,7 @@ def test_the_widest_table_is_not_cut_short(capsys):
     assert line.rstrip().endswith("12345 > 1234")  # no network, no fallback
 
 
+@pytest.mark.slow
 def test_sweep_with_the_shipped_predecoder(tmp_path, capsys):
     decoders = "decoders=[pymatching,predecoder+pymatching,predecoder+pymatching-correlated]"
     assert sweep(tmp_path, "distance=5", "rounds=5", "max_shots=2000", decoders) == 0
@@ -361,6 +368,7 @@ def lines_of(path):
     return [line for file in sorted(path.glob("*.csv")) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_array_tasks_share_a_grid_and_merge_to_the_same_table(tmp_path, capsys):
     alone, out = tmp_path / "alone", tmp_path / "array"
     assert sweep(alone, *ARRAY) == 0
@@ -390,6 +398,7 @@ def test_array_tasks_share_a_grid_and_merge_to_the_same_table(tmp_path, capsys):
     assert len(numbers) == len(set(numbers)) >= 4
 
 
+@pytest.mark.slow
 def test_resubmitted_array_tasks_do_what_is_missing(tmp_path, capsys):
     """After a task was killed while it wrote, in an array of another size, and for more shots."""
     for task in range(2):
@@ -431,6 +440,7 @@ def read(path):
     return path.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("copy", "names", "message"),
     [

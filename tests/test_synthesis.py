@@ -241,6 +241,7 @@ def test_ensemble_is_reproducible_and_the_same_in_any_batch(our_circuit, monkeyp
     assert EnsembleMatcher(lattice, 5).decode_batch(dets[:0]).shape == (0,)
 
 
+@pytest.mark.slow
 def test_ensemble_beats_correlated_matching(our_circuit) -> None:
     """Same shots; the seeds are fixed, so this is a check of the code, not of the statistics."""
     circuit = our_circuit(7, 7, "X", 0.008)

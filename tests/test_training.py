@@ -152,6 +152,7 @@ def interrupt(monkeypatch, owner, name: str, call: int) -> None:
     monkeypatch.setattr(owner, name, patched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name"),
     [(Run, "train_step"), (Muon, "step"), (torch.optim.AdamW, "step")],
@@ -177,6 +178,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
     assert "<br>from step 4: `second command` (cpu" in card
 
 
+@pytest.mark.slow
 def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> None:
     interrupt(monkeypatch, Run, "train_step", 3)
     with pytest.raises(KeyboardInterrupt):
@@ -189,6 +191,7 @@ def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> N
     assert not (tmp_path / "within/state.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["loss", "weights"])
 def test_the_last_good_state_survives_a_divergence(tmp_path, monkeypatch, where) -> None:
     real_step, real_backward = Run.train_step, Run.backward
@@ -226,6 +229,7 @@ SEPARABLE = "{width: 16, layers: 4, active_only: true, separable: true, memory_o
 ENDS_ONLY = SEPARABLE.replace("}", ", ends_only: true}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["{width: 16, layers: 4}", SEPARABLE, ENDS_ONLY])
 def test_training_learns(tmp_path, model) -> None:
     """The loss on a fresh batch falls well below that of a network that predicts no errors.
@@ -248,6 +252,7 @@ def test_training_learns(tmp_path, model) -> None:
     assert trained < 0.6 * loss(guess, labels, weight=weight).item()
 
 
+@pytest.mark.slow
 def test_a_separable_network_starts_from_its_like_only(tmp_path) -> None:
     parent = train(tiny(tmp_path / "parent", "shots=128", f"model={SEPARABLE}"))
     begun = Run(
@@ -350,6 +355,7 @@ def test_one_value_stands_for_a_list_of_one(tmp_path) -> None:
     assert settings == tiny(tmp_path, "thresholds=[0.9]", "shots=1000")
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_one_line(tmp_path, capsys, monkeypatch) -> None:
     def fails(*_, **__):
         raise QecError("bad shots.")
@@ -359,6 +365,7 @@ def test_an_error_in_a_worker_is_one_line(tmp_path, capsys, monkeypatch) -> None
     assert capsys.readouterr().err == "qec: error: bad shots.\n"
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_line(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(Labeller, "batch", lambda *_, **__: os._exit(1))
     assert main(["train", *overrides(tmp_path / "run", "workers=1")]) == 2
@@ -418,6 +425,7 @@ def test_a_run_goes_on_for_more_shots(tmp_path) -> None:
     assert done.metadata["shots"] == 192
 
 
+@pytest.mark.slow
 def test_a_state_without_a_record_is_accepted(tmp_path) -> None:
     """The first version of the state file had the step and the seconds alone."""
     train(tiny(tmp_path / "run", "shots=64"))
@@ -428,6 +436,7 @@ def test_a_state_without_a_record_is_accepted(tmp_path) -> None:
     assert [s["command"] for s in done.metadata["sessions"]] == ["not recorded", "qec train"]
 
 
+@pytest.mark.slow
 def test_the_parent_is_the_one_it_started_from(tmp_path) -> None:
     parent = train(tiny(tmp_path / "parent", "shots=64"))
     settings = tiny(tmp_path / "run", "shots=64", f"init_from={parent}")
@@ -508,6 +517,7 @@ def test_f_comes_before_the_density(tmp_path) -> None:
     assert "no rule cuts the events by 8 everywhere, at F = 1.1" in warnings[0]
 
 
+@pytest.mark.slow
 def test_without_a_bound_on_c_there_is_one_rule(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "validation_density=6", "validation_c=null")
     rules, _, _, warnings, _ = pick_rules(CANDIDATES, settings)
@@ -592,6 +602,7 @@ def test_second_looks_have_the_highest_f_that_still_cuts_the_events(tmp_path) ->
     assert chosen["F"] == 1.0
 
 
+@pytest.mark.slow
 def test_one_gap_for_all_noise_on_request(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "shots=64", "validation_quiet_p=null")
     path = train(settings)
@@ -618,6 +629,7 @@ def test_trains_on_cuda(tmp_path) -> None:
     train(tiny(tmp_path / "run", "device=cuda"))
 
 
+@pytest.mark.slow
 def test_without_muon_adamw_trains_every_weight(tmp_path) -> None:
     settings = tiny(tmp_path / "run", "muon_lr=null", "shots=64")
     network = build_network(settings.model)
@@ -628,6 +640,7 @@ def test_without_muon_adamw_trains_every_weight(tmp_path) -> None:
     assert "| optimiser | AdamW at" in path.with_suffix(".md").read_text()
 
 
+@pytest.mark.slow
 def test_a_larger_network_starts_from_a_smaller_one(tmp_path) -> None:
     parent = train(tiny(tmp_path / "parent", "shots=64"))
     larger = "model={width: 12, layers: 4}"

@@ -73,6 +73,7 @@ def test_single_mechanisms_are_decoded_as_in_the_whole_history(
     assert (decoder.decode_batch(packed, bit_packed_shots=True) == found).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [False, True])
 def test_windows_with_a_full_buffer_cost_next_to_nothing(our_circuit, parallel):
     # d = 3, 30 rounds, paired on 20,000 shots, seeded: about 4400 errors, of which windows with a
@@ -147,6 +148,7 @@ def test_windows_fall_back_where_the_network_is_unsure(our_circuit, parallel):
     np.testing.assert_array_equal(decoder.decode_batch(shots), plain.decode_batch(shots))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("basis", ["X", "Z"])
 def test_seams_between_windows_that_fall_back_and_windows_that_do_not(our_circuit, basis, parallel):

@@ -54,16 +54,11 @@ def benchmark(config: DictConfig) -> list[Row]:
         raise QecError(f"dtype={values['dtype']!r} is not supported: use {', '.join(_DTYPES)}.")
     for key in ("batch", "batches", "threads"):
         positive_integer(key, values[key])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(values["threads"])
-    try:
-        rows = [
-            row
-            for distance in distinct_values("distance", values["distance"])
-            for row in _at_distance(distance, values)
-        ]
-    finally:
-        torch.set_num_threads(threads)
+    rows = [
+        row
+        for distance in distinct_values("distance", values["distance"])
+        for row in _at_distance(distance, values)
+    ]
     table = Table("d = R", "backend", f"time / {rows[0].backend}", "shots with another output")
     for row in rows:
         table.add_row(
@@ -80,7 +75,7 @@ def _at_distance(distance: int, values: dict) -> list[Row]:
     predecoder = load_predecoder(values["predecoder"])
     rule, dtype = predecoder.rules.uncorrelated, _DTYPES[values["dtype"]]
     bound = {
-        name: predecoder.bind(lattice, dtype=dtype, backend=name)
+        name: predecoder.bind(lattice, dtype=dtype, backend=name, threads=values["threads"])
         for name in distinct_values("backends", values["backends"])
     }
     seconds: dict[str, list[float]] = {name: [] for name in bound}

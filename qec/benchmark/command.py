@@ -227,10 +227,7 @@ def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queu
 
 def _time(cases: Sequence[Case], barrier: Barrier, seed: int) -> list[Timing]:
     """Times decoders of one point, on the same shots, turn by turn: the machine's speed changes."""
-    import torch
-
     circuit, model, metadata = cases[0].point
-    torch.set_num_threads(metadata["threads"])
     sampler = stim.Circuit(circuit).compile_detector_sampler(seed=seed)
     batches = [sampler.sample(metadata["batch"], bit_packed=True) for _ in range(_BATCHES)]
     dem = stim.DetectorErrorModel(model)
@@ -249,17 +246,20 @@ class _Running:
         self, case: Case, dem: stim.DetectorErrorModel, batches: list[np.ndarray], barrier: Barrier
     ) -> None:
         self.case = case
-        decoder = named_decoder(case.decoder, dem, **case.network)
+        threads = case.metadata["threads"]
+        decoder = named_decoder(case.decoder, dem, **case.network, threads=threads)
         rounds = case.metadata["r"]
         self._limit, self._rates, self._dtype = np.nan, (np.nan, np.nan), ""
         if has_predecoder(case.decoder):
             import torch
 
             from qec.benchmark.roofline import Roofline
+            from qec.predecoder.runtime import torch_threads
 
             bound = decoder.predecoder
             barrier.wait()
-            roofline = Roofline.measured(bound.dtype)
+            with torch_threads(threads):
+                roofline = Roofline.measured(bound.dtype)
             events = torch.from_numpy(unpacked(batches[0], decoder.num_detectors, packed=True))
             self._limit = 1e6 * roofline.seconds(bound, bound.cells(events)) / rounds
             self._rates = (roofline.multiply_adds, roofline.bytes)

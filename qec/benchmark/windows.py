@@ -130,10 +130,6 @@ def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) 
 @functools.lru_cache(maxsize=1)
 def _compiled(circuit, model, decoder, predecoder, windows):
     dem = stim.DetectorErrorModel(model)
-    if has_predecoder(decoder):
-        from qec.sinter_plugin import limit_threads_in_workers
-
-        limit_threads_in_workers()
     if windows is None:
         return stim.Circuit(circuit), named_decoder(decoder, dem, predecoder)
     network = {"predecoder": predecoder} if has_predecoder(decoder) else {}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -120,8 +118,7 @@ def compare(
     }
     if model is float32:
         del runners["float32"]
-    with _one_thread():
-        found, seconds = _run(runners, detectors)
+    found, seconds = _run(runners, detectors)
     graph, reference = found["graph"], found["torch"]
     changed = (graph.residual != reference.residual).sum(1)
     changed += graph.committed != reference.committed
@@ -170,13 +167,3 @@ def _distance_to_cut(bound: BoundPredecoder, rule: CommitRule, detectors: np.nda
         for k in range(0, len(detectors), _BATCH)
     ]
     return np.concatenate([np.empty(0, np.float32), *(n.amin(1).numpy() for n in nearest)])
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -14,6 +14,7 @@ import stim
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from qec import __version__
 from qec.config import positive_integer, required_path
 from qec.dataset import load_dem
 from qec.decoder import Decoder
@@ -165,7 +166,7 @@ def _sample(dem: stim.DetectorErrorModel, shots: int, seed: int) -> tuple[np.nda
 def _signature(settings: Settings, detectors: int) -> dict[str, object]:
     """Tensors, precision, seeds and versions, for metadata.json."""
     quantised = settings.precision in EIGHT_BIT
-    packages = ("qec", "stim", "torch", "onnx", "onnxscript", "onnxruntime")
+    packages = ("stim", "torch", "onnx", "onnxscript", "onnxruntime")
     return {
         "input": {"name": INPUT, "dtype": "uint8", "shape": ["shots", detectors]},
         "output": {"name": OUTPUT, "dtype": "uint8", "shape": ["shots", 1 + detectors]},
@@ -175,7 +176,7 @@ def _signature(settings: Settings, detectors: int) -> dict[str, object]:
         if quantised
         else None,
         "check_seed": settings.seed + 1,
-        "versions": {name: _version(name) for name in packages},
+        "versions": {"qec": __version__, **{name: _version(name) for name in packages}},
     }
 
 

@@ -15,6 +15,7 @@ from qec.errors import QecError
 from qec.files import atomic_path, resource_dir
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.rule import CommitRule, CommitRules
+from qec.predecoder.runtime import torch_threads
 from qec.predecoder.zoo import build_network
 
 FORMAT = "qec-predecoder-2"
@@ -57,6 +58,7 @@ def save_predecoder(
         save_file(tensors, temporary, metadata={"qec": json.dumps(description)})
 
 
+@torch_threads(1)  # so that it works in processes that were forked, too
 def load_predecoder(name_or_path: str | Path) -> Predecoder:
     """Loads a shipped checkpoint by name, or any checkpoint by path.
 

@@ -98,13 +98,13 @@ def channel_by_channel(
     taps: np.ndarray,
     bias: np.ndarray,
 ) -> np.ndarray:
-    """float32 (n, channels): a depthwise convolution over neighbours, and of each with itself.
+    """(n, channels): a depthwise convolution over neighbours, and of each with itself.
 
     Args:
-        x: float32 (n, channels).
+        x: float32 or float64 (n, channels); taps and bias likewise.
         source, tap, start: as from ``neighbours``.
-        taps: float32 (k^3, channels).
-        bias: float32 (channels,).
+        taps: (k^3, channels).
+        bias: (channels,).
     """
     n, channels = x.shape
     middle = len(taps) // 2
@@ -143,8 +143,8 @@ def tap_gradients(
 
 @compiled
 def rows(row: np.ndarray, count: int) -> np.ndarray:
-    """float32 (count, channels), each the ``row``; numpy takes five times as long."""
-    out = np.empty((count, len(row)), np.float32)
+    """(count, channels), each the ``row``; numpy takes five times as long."""
+    out = np.empty((count, len(row)), row.dtype)
     for i in range(count):
         for c in range(len(row)):
             out[i, c] = row[c]
@@ -158,11 +158,11 @@ def scatter(
     """Adds what each cell tells those from which a tap leads to it.
 
     Args:
-        terms: float32 (n, m).
+        terms: float32 or float64 (n, m).
         place: as for ``neighbours``.
         step: int64 (m,), how far the tap of each term leads.
         channel: int64 (m,), where each goes.
-        out: float32 (places, channels), to which it is added.
+        out: (places, channels) of that dtype, to which it is added.
     """
     for i in range(len(terms)):
         for k in range(len(step)):
@@ -186,34 +186,38 @@ def left_after(
     detectors: np.ndarray,
     bits: np.ndarray,
     cuts: np.ndarray,
+    margin: float,
     flips: np.ndarray,
     logical: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Residuals, as ``qec.predecoder.residual.Residual`` tells them.
 
     Args:
         detectors: uint8 (B, num_detectors).
         bits: (B, bits) of any dtype.
         cuts: float64 (n,); committed are the bits above each.
+        margin: how far from a cut a bit is close to it.
         flips: int64 (bits, k), the detectors that each bit flips; num_detectors stands for none.
         logical: uint8 (bits,).
 
     Returns:
-        uint8 (n, B, num_detectors), uint8 (n, B).
+        uint8 (n, B, num_detectors), uint8 (n, B), and bool (B,): whether any bit is close to a cut.
     """
     shots, width = detectors.shape
     left = np.empty((len(cuts), shots, width), np.uint8)
     left[:] = detectors
     flipped = np.zeros((len(cuts), shots), np.uint8)
-    lowest = cuts.min()
+    close = np.zeros(shots, np.bool_)
+    lowest = cuts.min() - margin
     for b in range(shots):
         for bit in range(bits.shape[1]):
             if bits[b, bit] > lowest:
                 for look in range(len(cuts)):
+                    close[b] |= abs(bits[b, bit] - cuts[look]) < margin
                     if bits[b, bit] > cuts[look]:
                         flipped[look, b] ^= logical[bit]
                         for k in range(flips.shape[1]):
                             detector = flips[bit, k]
                             if detector < width:
                                 left[look, b, detector] ^= 1
-    return left, flipped
+    return left, flipped, close

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-INSTALL = "'qec[export]'"
+INSTALL = "onnx onnxscript onnxruntime"
 OPSET = 23
 
 

@@ -101,16 +101,24 @@ class Residual:
         Returns:
             uint8 (n, B, num_detectors), uint8 (n, B).
         """
+        left, flipped, _ = self.with_close(detectors, bits, cuts, 0.0)
+        return left, flipped
+
+    def with_close(
+        self, detectors: torch.Tensor, bits: torch.Tensor, cuts: Sequence[float], margin: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As a call, and bool (B,): whether any bit is within ``margin`` of a cut (on the CPU)."""
         bits = bits.movedim(1, -1).flatten(1)
         if detectors.device.type != "cpu":
             found = (self.by_tensors(detectors, bits > cut) for cut in cuts)
             left, flipped = zip(*found, strict=True)
-            return torch.stack(left), torch.stack(flipped)
+            nowhere = torch.zeros(len(detectors), dtype=torch.bool, device=detectors.device)
+            return torch.stack(left), torch.stack(flipped), nowhere
         if bits.dtype == torch.bfloat16:
             bits = bits.float()
-        arrays = detectors.contiguous().numpy(), bits.contiguous().numpy(), np.array(cuts)
-        left, flipped = left_after(*arrays, *self._tables)
-        return torch.from_numpy(left), torch.from_numpy(flipped)
+        arrays = detectors.contiguous().numpy(), bits.contiguous().numpy(), np.array(cuts, float)
+        left, flipped, close = left_after(*arrays, margin, *self._tables)
+        return torch.from_numpy(left), torch.from_numpy(flipped), torch.from_numpy(close)
 
     def by_tensors(
         self, detectors: torch.Tensor, bits: torch.Tensor

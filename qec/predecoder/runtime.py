@@ -7,7 +7,9 @@ takes seconds to set up.  No machine with AVX-512 or AMX was at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -26,6 +28,8 @@ BACKENDS = (
 )
 _ON_GPUS = ("eager", "compile")
 
+_PROCESS = os.getpid()  # of which a fork is another
+
 Runtime = Callable[[torch.Tensor], torch.Tensor]
 """Events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
 
@@ -42,6 +46,21 @@ class _FixedNetwork(nn.Module):
         return self.network.from_static_features(events, self.features)
 
 
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch with ``count`` threads, and after that with as many as before: a microsecond.
+
+    With one in a process that was forked: the threads of OpenMP do not live there, and torch would
+    wait for them for ever.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count if os.getpid() == _PROCESS else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def check_backend(backend: str, device: torch.device) -> None:
     """QecError where it is unknown or does not run on the device."""
     if backend not in BACKENDS:
@@ -56,8 +75,9 @@ def network_runtime(
     features: torch.Tensor,
     dtype: torch.dtype,
     sampled: Callable[[], torch.Tensor],
+    threads: int = 1,
 ) -> Runtime:
-    """The network on a backend, with the number of threads that torch has now.
+    """The network on a backend.
 
     Args:
         backend: one of ``BACKENDS``.
@@ -66,6 +86,7 @@ def network_runtime(
         dtype: float32 or bfloat16; onnxruntime computes in float32 in any case, and what ends in
             int8 does so in the hidden layers.
         sampled: makes events (B, 4, T, Y, X) for int8 to be calibrated on.
+        threads: of ONNX Runtime and OpenVINO; torch takes what it has (``torch_threads``).
 
     Raises:
         QecError: unknown backend, one that is not installed, does not run on the network's device,
@@ -85,17 +106,16 @@ def network_runtime(
     runner, _, eight_bit = backend.partition("-")
     if eight_bit:
         model = quantise(model, sampled().float().numpy(), eight_bit)
-    threads = torch.get_num_threads()
     if runner == "onnxruntime":
         session = onnxruntime_session(model, threads)
-        return _on_arrays(lambda events: session.run(None, {"events": events})[0])
-    core = optional("openvino", "'qec[openvino]'").Core()
+        return _on_arrays(backend, lambda events: session.run(None, {"events": events})[0])
+    core = optional("openvino", "openvino").Core()
     hints = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16",
     }
     compiled = core.compile_model(core.read_model(model.SerializeToString(), b""), "CPU", hints)
-    return _on_arrays(lambda events: compiled(events)[0])
+    return _on_arrays(backend, lambda events: compiled(events)[0])
 
 
 def _compiled(module: _FixedNetwork) -> Runtime:
@@ -116,5 +136,15 @@ def _compiled(module: _FixedNetwork) -> Runtime:
     return run
 
 
-def _on_arrays(run: Callable[[np.ndarray], np.ndarray]) -> Runtime:
-    return lambda events: torch.from_numpy(run(np.ascontiguousarray(events.float().numpy())))
+def _on_arrays(backend: str, run: Callable[[np.ndarray], np.ndarray]) -> Runtime:
+    process = os.getpid()
+
+    def on_tensors(events: torch.Tensor) -> torch.Tensor:
+        if os.getpid() != process:  # its threads do not live here
+            raise QecError(
+                f"a decoder with backend={backend} does not work in a process that was forked "
+                "from its own: build it in each process, or use backend=eager."
+            )
+        return torch.from_numpy(run(np.ascontiguousarray(events.float().numpy())))
+
+    return on_tensors

@@ -232,12 +232,13 @@ class _Last(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.cells, ctx.channels, ctx.step, ctx.channel = cells, channels, cells.step[tap], channel
         ctx.save_for_backward(h, matrix)
-        everywhere = np.full(CHAIN_CHANNELS, NEVER, dtype=np.float32)
-        everywhere[channels] = bias.detach().float().numpy()
+        told = _for_loops(bias)
+        everywhere = np.full(CHAIN_CHANNELS, NEVER, dtype=told.dtype)
+        everywhere[channels] = told
         out = kernels.rows(everywhere, math.prod(cells.padded))
         rows, start = max(1, _TERMS_PER_PASS // len(tap)), 0
         for part in h.detach().split(rows):
-            terms = (part @ matrix).float().numpy()
+            terms = _for_loops(part @ matrix)
             kernels.scatter(terms, cells.place[start : start + rows], ctx.step, channel, out)
             start += rows
         return cells.inner(torch.from_numpy(out)).to(h.dtype)
@@ -332,6 +333,12 @@ class _ChannelByChannel(torch.autograd.Function):
 def _depthwise(
     x: torch.Tensor, taps: torch.Tensor, bias: torch.Tensor, cells: ActiveCells
 ) -> torch.Tensor:
-    x32, taps32, bias32 = (t.detach().float().contiguous().numpy() for t in (x, taps, bias))
-    out = kernels.channel_by_channel(x32, cells.source, cells.tap, cells.start, taps32, bias32)
+    arrays = (_for_loops(t) for t in (taps, bias))
+    out = kernels.channel_by_channel(_for_loops(x), cells.source, cells.tap, cells.start, *arrays)
     return torch.from_numpy(out).to(x.dtype)
+
+
+def _for_loops(tensor: torch.Tensor) -> np.ndarray:
+    """numpy has no bfloat16: that as float32."""
+    tensor = tensor.detach()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()

@@ -50,9 +50,6 @@ def produce(name: str, layout: Layout, source: Path, period: float) -> None:
 
 def predecode(name: str, layout: Layout, plan: Plan, index: int) -> None:
     """Pre-decodes every ``layout.predecoders``-th block, when its last layer has arrived."""
-    from qec.sinter_plugin import limit_threads_in_workers
-
-    limit_threads_in_workers()
     blocks, windows = plan.blocks(), plan.block_windows
     shots, n = layout.layers // plan.layers, len(windows)
     mine = collections.deque(range(index, shots * n, layout.predecoders))

@@ -78,11 +78,12 @@ def _mean(records: list[dict], name: str) -> float:
     return math.exp(mean_log([r[name] for r in records]))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoints", nargs="+", help="names or paths")
     parser.add_argument("--set", nargs="*", default=[], help="validation keys of `qec train`")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     return exit_status(
         "qec.training.compare", "run the same command again", functools.partial(_compare, args)
     )
