@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import stim
 
+from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
 from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched
@@ -22,20 +23,6 @@ if TYPE_CHECKING:
 DEFAULT_PREDECODER = "fast"
 
 _CHUNK = 4096  # recorded shots that are decoded at a time
-
-_NAMED: dict[str, dict[str, object]] = {
-    "pymatching": {"decomposition": "stim"},
-    "pymatching-correlated": {"decomposition": "stim", "correlated": True},
-    "pymatching-css": {},
-    "pymatching-memory-css": {"memory_only": True},
-    "pymatching-correlated-css": {"correlated": True},
-    "pymatching-ensemble-css": {"correlated": True, "members": 31},
-    "predecoder+pymatching": {},
-    "predecoder+pymatching-correlated": {"correlated": True},
-    "predecoder+pymatching-nofallback": {"fallback": False},
-    "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
-}
-DECODER_NAMES = tuple(_NAMED)
 
 
 class Decoder:
@@ -248,24 +235,13 @@ def unpacked(shots: np.ndarray, num_detectors: int, packed: bool) -> np.ndarray:
     return np.ascontiguousarray(shots).view(np.uint8)
 
 
-def has_predecoder(name: str) -> bool:
-    """Whether a decoder of that name runs the network before matching."""
-    return name.startswith("predecoder+")
-
-
-def check_decoder_name(name: str) -> None:
-    """QecError unless it is one of ``DECODER_NAMES``."""
-    if name not in _NAMED:
-        raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
-
-
 def named_decoder(
     name: str,
     dem: stim.DetectorErrorModel,
     predecoder: Predecoder | str = DEFAULT_PREDECODER,
     **options: object,
 ) -> Decoder:
-    """The decoder called ``name`` (one of ``DECODER_NAMES``) in sweeps and in sinter.
+    """The decoder called ``name`` in sweeps and in sinter (``qec.decoder_names``).
 
     Args:
         name: e.g. "predecoder+pymatching-correlated".
@@ -278,7 +254,7 @@ def named_decoder(
     """
     check_decoder_name(name)
     network = predecoder if has_predecoder(name) else None
-    return Decoder.from_dem(dem, predecoder=network, **_NAMED[name], **options)
+    return Decoder.from_dem(dem, predecoder=network, **DECODERS[name], **options)
 
 
 def named_decoders(
