@@ -91,7 +91,7 @@ def make_place(path: Path) -> None:
     if os.path.isdir(path):
         raise QecError(f"{path} is a folder: give the path of a file.")
     if not _is_stream(path):
-        make_folder(Path(os.path.realpath(path)).parent)
+        make_folder(Path(os.path.realpath(path) if os.path.islink(path) else path).parent)
 
 
 def _is_stream(path: Path) -> bool:
