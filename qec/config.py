@@ -67,9 +67,9 @@ def _parse(name: str, text: str) -> Override:
         override = OverridesParser.create().parse_override(text)
         override.value()
         return override
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: thousands of digits
         raise QecError(
-            f"cannot read {_shown(text)} as key=value for {name} ({_shown(first_line(error))}). "
+            f"cannot read {_shown(text)} as key=value for {name} ({first_line(error)}). "
             "Examples: p=0.006  distance=5,9  'decoders=[pymatching,pymatching-css]'"
         ) from error
 

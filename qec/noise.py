@@ -135,7 +135,9 @@ class CircuitNoise:
         """Builds a model from a configuration mapping of attribute names to rates."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(map(str, set(rates) - known)):
-            raise QecError(f"unknown noise rates {unknown}: the names are {sorted(known)}.")
+            raise QecError(
+                f"unknown noise rates {reprlib.repr(unknown)}: the names are {sorted(known)}."
+            )
         return cls(**rates)
 
 
