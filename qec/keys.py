@@ -16,7 +16,7 @@ from qec.errors import QecError
 from qec.files import is_file
 from qec.noise import CircuitNoise
 
-_TEXT = frozenset(
+TEXT_KEYS = frozenset(
     (
         *("circuit", "structure", "reference", "weights", "google", "noise", "noises"),
         *("dets", "dets_format", "obs", "obs_format", "out", "out_format"),
@@ -25,7 +25,7 @@ _TEXT = frozenset(
 )
 """Keys of paths and names: they get the text as it was typed, not what Hydra would read in it."""
 
-_SEVERAL: dict[str, frozenset[str]] = {
+SEVERAL: dict[str, frozenset[str]] = {
     "sweep": frozenset({"circuit", "noise", "predecoder"}),
     "evaluate": frozenset({"noise"}),
     "benchmark": frozenset({"noise", "predecoder"}),
@@ -53,11 +53,11 @@ def as_typed(
         keys: those of the command.
     """
     key, equals, value = override.partition("=")
-    if not equals or key not in _TEXT or key not in keys:
+    if not equals or key not in TEXT_KEYS or key not in keys:
         return None
     if value in ("null", "None"):
         return key, None
-    if key not in _SEVERAL.get(command, ()) or is_file(value):
+    if key not in SEVERAL.get(command, ()) or is_file(value):
         return key, _unquoted(value)
     bracketed = value.startswith("[") and value.endswith("]")
     parts = re.findall(r"""'[^']*'|"[^"]*"|[^,]+""", value[1:-1] if bracketed else value)
