@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,10 +33,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         QecError: an override that cannot be parsed, a key or choice that does not exist, or a value
             that no command could use.
     """
-    folder = config_file(name).parent
-    with initialize_config_dir(str(folder), version_base=None):
-        defaults = compose(name)
-        keys, groups = _keys(defaults), _groups(name)
+    defaults = _defaults(name)
+    keys, groups = _keys(defaults), _groups(name)
+    with initialize_config_dir(str(config_file(name).parent), version_base=None):
         typed = [as_typed(name, text, keys) for text in overrides]
         hydra = [_parse(name, text) for text, t in zip(overrides, typed, strict=True) if not t]
         for override in hydra:
@@ -53,6 +53,12 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
             value, default = (OmegaConf.to_container(c)[key] for c in (config, defaults))
             check_value(name, key, value, default)
     return config
+
+
+@functools.cache
+def _defaults(name: str) -> DictConfig:
+    with initialize_config_dir(str(config_file(name).parent), version_base=None):
+        return compose(name)
 
 
 def _parse(name: str, text: str) -> Override:

@@ -77,7 +77,8 @@ def load_noise(path: str | Path) -> CircuitNoise:
         _check_yaml(text)
         rates = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        raise QecError(f"{path} is not a YAML file of rates: {first_line(error)}.") from error
+        reason = getattr(error, "problem", None) or first_line(error)
+        raise QecError(f"{path} is not a YAML file of rates: {reason}.") from error
     if not isinstance(rates, dict):
         raise QecError(f"{path} is not a mapping: write one `name: rate` a line.")
     try:

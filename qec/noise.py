@@ -59,7 +59,7 @@ class CircuitNoise:
                 rates = ()
             if len(rates) != size:
                 raise QecError(
-                    f"noise {field.name}={reprlib.repr(value)} must be a list of {size} rates."
+                    f"noise {field.name}={_shown(value)} must be a list of {size} rates."
                 )
             if sum(rates) > 1 + 1e-12:
                 raise QecError(f"noise {field.name}: the rates add up to {sum(rates):g}, above 1.")
@@ -143,8 +143,15 @@ class CircuitNoise:
 
 def _probability(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
-        shown = reprlib.repr(value)
-        raise QecError(f"{name}={shown} is not a probability: give a number in [0, 1].")
+        raise QecError(f"{name}={_shown(value)} is not a probability: give a number in [0, 1].")
     if not 0 <= value <= 1:
-        raise QecError(f"{name}={reprlib.repr(value)} is outside [0, 1].")
+        raise QecError(f"{name}={_shown(value)} is outside [0, 1].")
     return float(value)
+
+
+def _shown(value: object) -> str:
+    """It in few characters."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no integer of so many digits
+        return "a number of thousands of digits"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
+import math
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from safetensors.torch import save_file
 from qec.errors import QecError, first_line
 from qec.files import atomic_path, is_file, resource_dir
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.rule import CommitRule, CommitRules
 from qec.predecoder.zoo import build_network, check_architecture
@@ -124,7 +127,8 @@ def _described(
         rules = CommitRules(**{name: CommitRule(**values) for name, values in found})
     except (KeyError, TypeError, AttributeError, QecError) as error:
         raise QecError(
-            f"checkpoint {path} says nothing usable about its architecture or commit rules: {error}"
+            f"checkpoint {path} says nothing usable about its architecture or commit rules: "
+            f"{first_line(error)}."
         ) from error
     history = description.get("history", {})
     if not isinstance(history, dict):
@@ -135,15 +139,26 @@ def _described(
 def _fitting_network(
     path: Path, arguments: Mapping[str, object], file: safe_open
 ) -> PreDecoderNetwork:
-    """The network, built once the shapes of its weights are known to be those of the file."""
-    with torch.device("meta"):  # shapes alone
-        shapes = build_network(arguments).state_dict()
-    want = {name: tuple(tensor.shape) for name, tensor in shapes.items()}
+    """The network; built only where the file holds as many weights as it has, or more."""
     have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    if want != have:
-        odd = sorted(set(want.items()) ^ set(have.items()))[0][0]
-        raise QecError(
-            f"checkpoint {path}: the weights do not fit its architecture (first at "
-            f"{reprlib.repr(odd)}); the file was mixed up or made by another version."
-        )
-    return build_network(arguments)
+    odd, least = "their number", _least_weights(arguments)
+    if least <= sum(math.prod(shape) for shape in have.values()):
+        network = build_network(arguments)
+        want = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        if want == have:
+            return network
+        odd = reprlib.repr(min(set(want.items()) ^ set(have.items()))[0])
+    raise QecError(
+        f"checkpoint {path}: the weights do not fit its architecture (first at {odd}); the file "
+        "was mixed up or made by another version."
+    )
+
+
+def _least_weights(arguments: Mapping[str, object]) -> int:
+    """How many weights such a network has at least: those of its first and hidden layers."""
+    known = inspect.signature(PreDecoderNetwork).parameters.items()
+    given = {name: parameter.default for name, parameter in known} | dict(arguments)
+    width, taps = given["width"], given["kernel"] ** 3
+    mixing = 2 if given["separable"] else taps
+    first = (EVENT_CHANNELS + STATIC_CHANNELS) * taps * width
+    return first + (given["layers"] - 2) * mixing * width**2
