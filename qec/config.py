@@ -81,7 +81,7 @@ def _parse(name: str, text: str) -> Override:
 
 
 def _shown(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _as_list(override: Override) -> str:

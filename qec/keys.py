@@ -93,6 +93,8 @@ def check_value(command: str, key: str, value: object, default: object) -> None:
     items = value if isinstance(value, list) else [value]
     usual = next(iter(default), None) if isinstance(default, list) else default
     for item in items:
+        if isinstance(item, list | dict) and (key in _CHECKS or isinstance(usual, int | float)):
+            raise QecError(f"{key}={value} is nested: give one value, or a list of values.")
         is_flag = isinstance(item, bool)
         is_number = isinstance(item, numbers.Real) and not is_flag
         if isinstance(usual, bool):
@@ -109,7 +111,7 @@ def check_value(command: str, key: str, value: object, default: object) -> None:
 def _check_rounds(rounds: object) -> None:
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if rounds is not None and not (whole and rounds >= 1):
-        raise QecError(f"rounds={rounds!r} is not supported: use null or an integer >= 1.")
+        raise QecError(f"rounds={rounds!r} is not supported: use an integer >= 1, or null.")
 
 
 def _check_basis(basis: object) -> None:
