@@ -37,10 +37,12 @@ def _sweep(config: DictConfig, command: Sequence[str]) -> None:
 
 
 def _train(config: DictConfig, command: Sequence[str]) -> None:
-    from qec.training.loop import train
     from qec.training.settings import TrainSettings
 
-    train(TrainSettings.from_config(config), command)
+    settings = TrainSettings.from_config(config)
+    from qec.training.loop import train  # torch, once the values are known to be sound
+
+    train(settings, command)
 
 
 def _evaluate(config: DictConfig, command: Sequence[str]) -> None:
@@ -196,7 +198,7 @@ def _help() -> str:
 
 
 def _command_help(name: str) -> str:
-    from qec.config import config_file
+    from qec.files import config_file
 
     command, path = COMMANDS[name], config_file(name)
     lines = [f"usage: qec {name} [key=value ...]", "", f"qec {name}: {command.summary}.", ""]

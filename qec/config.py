@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,49 +16,72 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qec.errors import QecError, exit_status, first_line
-from qec.files import resource_dir
+from qec.files import config_file
+from qec.keys import as_typed, check_value
 
-
-def config_file(name: str) -> Path:
-    """The path of conf/<name>.yaml."""
-    path = resource_dir("conf") / f"{name}.yaml"
-    if not path.is_file():
-        raise QecError(f"{path} is missing: install the qec package again.")
-    return path
+_DEEPEST = 8  # brackets of a value
+_SHOWN = 100  # characters of a text in a message
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Composes conf/<name>.yaml with overrides such as ``"p=0.003"``.
 
-    A comma makes a list: ``distance=5,9,13`` is the list [5, 9, 13] (Hydra's sweep syntax).
+    A comma makes a list: ``distance=5,9,13`` is the list [5, 9, 13] (Hydra's sweep syntax).  Keys
+    of paths and names take the text as typed; there a file whose name holds commas is that file.
 
     Raises:
-        QecError: an override that cannot be parsed, or a key or choice that does not exist.
+        QecError: an override that cannot be parsed, a key or choice that does not exist, or a value
+            that no command could use.
     """
-    folder = config_file(name).parent
-    parsed = [_parse(name, text) for text in overrides]
-    with initialize_config_dir(str(folder), version_base=None):
-        keys, groups = _keys(compose(name)), _groups(name)
-        for override in parsed:
+    defaults = _defaults(name)
+    keys, groups = _keys(defaults), _groups(name)
+    with initialize_config_dir(str(config_file(name).parent), version_base=None):
+        typed = [as_typed(name, text, keys) for text in overrides]
+        hydra = [_parse(name, text) for text, t in zip(overrides, typed, strict=True) if not t]
+        for override in hydra:
             _check(name, override, keys, groups)
         try:
-            config = compose(name, overrides=[_as_list(override) for override in parsed])
+            config = compose(name, overrides=[_as_list(override) for override in hydra])
+            for key, value in filter(None, typed):
+                config[key] = value
             OmegaConf.resolve(config)
         except (HydraException, OmegaConfBaseException) as error:
             raise QecError(f"{name} cannot be configured: {first_line(error)}.") from error
+    given = [*(override.key_or_group for override in hydra), *(t[0] for t in typed if t)]
+    for key in dict.fromkeys(given):
+        if key in config and not OmegaConf.is_missing(config, key):
+            value, default = (OmegaConf.to_container(c)[key] for c in (config, defaults))
+            check_value(name, key, value, default)
     return config
 
 
+@functools.cache
+def _defaults(name: str) -> DictConfig:
+    with initialize_config_dir(str(config_file(name).parent), version_base=None):
+        return compose(name)
+
+
 def _parse(name: str, text: str) -> Override:
+    key, _, value = text.partition("=")
+    if called := re.match(r"[^'\"]*?(\w+)\s*\(", value):
+        raise QecError(
+            f"{key}: {called[1]}(...) is not supported: write the values as a list, {key}=a,b,c."
+        )
     try:
+        if max(value.count("["), value.count("{")) > _DEEPEST:
+            raise HydraException(f"more than {_DEEPEST} opening brackets")
         override = OverridesParser.create().parse_override(text)
         override.value()
         return override
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: thousands of digits
         raise QecError(
-            f"cannot read {text!r} as key=value for {name} ({first_line(error)}). "
+            f"cannot read {_shown(text)} as key=value for {name} ({first_line(error)}). "
             "Examples: p=0.006  distance=5,9  'decoders=[pymatching,pymatching-css]'"
         ) from error
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
 
 
 def _as_list(override: Override) -> str:
@@ -99,7 +124,7 @@ def _check(
             raise QecError(f"{override.input_line} is unknown: use {', '.join(groups[key])}.")
     elif key not in keys:
         known = [*keys, *groups]
-        close = difflib.get_close_matches(key, known, n=3)
+        close = difflib.get_close_matches(key, known, n=3) or [k for k in known if key in k][:3]
         hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}."
         raise QecError(f"{name} has no key {key!r}: {hint}")
 

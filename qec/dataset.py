@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import stim
@@ -15,14 +20,24 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from qec.agreement import warn_of_disagreement
 from qec.config import positive_integer, required_path
 from qec.errors import QecError, first_line
-from qec.files import atomic_path, make_folder
+from qec.files import STANDARD, atomic_path, is_file, make_place
 from qec.lattice import detector_error_model
 from qec.noise import CircuitNoise
+from qec.progress import with_bar
 from qec.stats import error_rate
 
 FORMATS = ("01", "b8", "r8", "ptb64", "hits", "dets")
+
+_LOOPS = (stim.CircuitRepeatBlock, stim.DemRepeatBlock)
+_DEEPEST = 20  # of loops within loops
+_YAML_DEPTH = 2  # a mapping of lists
+# Experiments that fit a large machine's memory stay below these.
+_MOST_DETECTORS = 10**7
+_MOST_QUBITS = 10**5
+_MOST_INSTRUCTIONS = 10**8
 
 _KINDS = {stim.Circuit: "a Stim circuit", stim.DetectorErrorModel: "a detector error model"}
 
@@ -56,10 +71,13 @@ def load_structure(path: str | Path) -> stim.Circuit | stim.DetectorErrorModel:
 
 def load_noise(path: str | Path) -> CircuitNoise:
     """Reads a YAML file of ``CircuitNoise`` fields; QecError where it is not one or all zero."""
+    text = _text(path)
     try:
-        rates = OmegaConf.to_container(OmegaConf.load(_existing(path)), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise QecError(f"{path} is not a YAML file: {first_line(error)}.") from error
+        _check_yaml(text)
+        rates = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        reason = getattr(error, "problem", None) or first_line(error)
+        raise QecError(f"{path} is not a YAML file of rates: {reason}.") from error
     if not isinstance(rates, dict):
         raise QecError(f"{path} is not a mapping: write one `name: rate` a line.")
     try:
@@ -71,14 +89,31 @@ def load_noise(path: str | Path) -> CircuitNoise:
     return noise
 
 
+def _check_yaml(text: str) -> None:
+    """ValueError for what YAML can hold but rates do not: aliases, and lists within lists.
+
+    A few of them stand for documents that no memory holds.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"write the rates out, without the alias *{event.anchor}")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > _YAML_DEPTH:
+            raise ValueError("lists within lists")
+
+
 def _model(path: str | Path, *kinds: type) -> stim.Circuit | stim.DetectorErrorModel:
     """The file as the first of ``kinds`` that can read it."""
     text, reasons = _text(path), []
+    if _nesting(text) > _DEEPEST:
+        raise QecError(f"{path} has blocks within blocks, more than {_DEEPEST} deep.")
     for kind in kinds:
         try:
             model = kind(text)
             break
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, RuntimeError) as error:
             reasons.append(f"not {_KINDS[kind]}: {first_line(error)}")
     else:
         raise QecError(f"{path} is {'; '.join(reasons)}.")
@@ -87,7 +122,38 @@ def _model(path: str | Path, *kinds: type) -> stim.Circuit | stim.DetectorErrorM
             f"{path} has {model.num_detectors} detectors and {model.num_observables} observables: "
             "use a memory experiment with one observable."
         )
+    _check_size(path, model)
     return model
+
+
+def _nesting(text: str) -> int:
+    """How deep its blocks lie in each other."""
+    depth = deepest = 0
+    for brace in re.findall(r"\{\s*$|^\s*\}", text, flags=re.MULTILINE):
+        depth += 1 if "{" in brace else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _check_size(path: str | Path, model: stim.Circuit | stim.DetectorErrorModel) -> None:
+    """QecError where no memory would hold the model; found without unrolling its loops."""
+    sizes = {"detectors": (model.num_detectors, _MOST_DETECTORS)}
+    if isinstance(model, stim.Circuit):
+        sizes["qubits"] = (model.num_qubits, _MOST_QUBITS)
+    sizes["instructions with its loops unrolled"] = (_unrolled(model), _MOST_INSTRUCTIONS)
+    for what, (count, most) in sizes.items():
+        if count > most:
+            raise QecError(
+                f"{path} has {count} {what}, more than the {most} that qec takes: is an index or a "
+                "number of repetitions mistyped?"
+            )
+
+
+def _unrolled(block: stim.Circuit | stim.DetectorErrorModel) -> int:
+    """Instructions of a circuit or model with its loops unrolled."""
+    loops = [part for part in block if isinstance(part, _LOOPS)]
+    inside = sum(part.repeat_count * _unrolled(part.body_copy()) for part in loops)
+    return len(block) - len(loops) + inside
 
 
 def shot_format(path: str | Path, given: str | None) -> str:
@@ -107,8 +173,8 @@ def read_shots(path: str | Path, fmt: str, detectors: int, observables: int = 0)
     Raises:
         QecError: the file is missing, truncated or has another number of bits per shot.
     """
-    try:
-        with _shot_file(path) as name:
+    with _shot_file(path) as name:
+        try:
             if fmt == "b8":
                 return _read_b8(name, detectors + observables)
             return stim.read_shot_data_file(
@@ -118,16 +184,16 @@ def read_shots(path: str | Path, fmt: str, detectors: int, observables: int = 0)
                 num_detectors=detectors,
                 num_observables=observables,
             )
-    except ValueError as error:
-        bits = " + ".join(
-            f"{n} {what}{'s' * (n > 1)}"
-            for n, what in ((detectors, "detector"), (observables, "observable"))
-            if n
-        )
-        raise QecError(
-            f"{path} does not hold {detectors + observables} bits per shot ({bits}) in format "
-            f"{fmt}: {first_line(error)}. Check the circuit, the format and append_observables."
-        ) from error
+        except (ValueError, RuntimeError) as error:
+            bits = " + ".join(
+                f"{n} {what}{'s' * (n > 1)}"
+                for n, what in ((detectors, "detector"), (observables, "observable"))
+                if n
+            )
+            raise QecError(
+                f"{path} does not hold {detectors + observables} bits per shot ({bits}) in format "
+                f"{fmt}: {first_line(error)}. Check the circuit, the format and append_observables."
+            ) from error
 
 
 def _read_b8(path: str, bits: int) -> np.ndarray:
@@ -150,33 +216,62 @@ def decode(config: DictConfig) -> None:
     Raises:
         QecError: a value that makes no sense, data that do not fit the circuit, an unwritable file.
     """
-    from qec.decoder import named_decoder
-
-    dem = load_dem(required_path(config, "circuit"))
-    out = required_path(config, "out")
+    path, out = required_path(config, "circuit"), required_path(config, "out")
+    dem = load_dem(path)
     out_format = shot_format(out, config.out_format)
     shots, truth = read_shots_and_flips(config, dem.num_detectors)
     if out_format == "ptb64" and len(shots) % 64:
         raise QecError(f"format ptb64 needs a multiple of 64 shots, but there are {len(shots)}.")
-    threads = positive_integer("threads", config.threads)
-    decoder = named_decoder(
-        str(config.decoder), dem, predecoder=str(config.predecoder), threads=threads
-    )
-    make_folder(out.parent)  # after all that can be refused, before the work
-
-    predictions = decoder.decode_recorded(shots)
-    with atomic_path(out) as temporary:
-        stim.write_shot_data_file(
-            data=predictions.astype(bool), path=temporary, format=out_format, num_observables=1
-        )
-    print(f"{out}: predictions of {config.decoder} for {len(shots)} shots")
+    predictions = _predictions(config, dem, shots, out)
+    warn_of_disagreement(shots, dem, path)
+    write_predictions(predictions, out, out_format)
+    report = sys.stderr if str(out) == STANDARD else sys.stdout
+    print(f"{out}: predictions of {config.decoder} for {len(shots)} shots", file=report)
     if truth is not None:
         errors = int(np.count_nonzero(predictions[:, 0] != truth))
         rate = error_rate(errors, len(shots))
         print(
             f"{errors} logical errors, {rate.value:.3e} per shot "
-            f"(95 % interval {rate.low:.3e} to {rate.high:.3e})"
+            f"(95 % interval {rate.low:.3e} to {rate.high:.3e})",
+            file=report,
         )
+
+
+def _predictions(
+    config: DictConfig, dem: stim.DetectorErrorModel, shots: np.ndarray, out: Path
+) -> np.ndarray:
+    """uint8 (B, 1); a bar shows how far it is where that takes long."""
+    from qec.compiled import compiling_said
+    from qec.decoder import named_decoder
+
+    name, predecoder = str(config.decoder), str(config.predecoder)
+    threads = positive_integer("threads", config.threads)
+    with compiling_said():
+        decoder = named_decoder(name, dem, predecoder=predecoder, threads=threads)
+        make_place(out)  # after all that can be refused, before the work
+        return decoder.decode_recorded(shots, over=lambda parts: with_bar(parts, "decoding"))
+
+
+def write_predictions(predictions: np.ndarray, out: Path, fmt: str) -> None:
+    """Writes uint8 (B, 1) as shot data of one observable.
+
+    Raises:
+        QecError: it cannot be written, or not all of it.
+    """
+    data = predictions.astype(bool)
+    with atomic_path(out) as temporary:
+        stim.write_shot_data_file(data=data, path=temporary, format=fmt, num_observables=1)
+        # Stim says nothing of what it could not write.
+        if not _holds(temporary, fmt, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _holds(path: Path, fmt: str, data: np.ndarray) -> bool:
+    try:
+        written = stim.read_shot_data_file(path=path, format=fmt, num_observables=1)
+    except (ValueError, RuntimeError):  # it ends early
+        return False
+    return np.array_equal(written, data)
 
 
 def read_shots_and_flips(
@@ -216,28 +311,34 @@ def read_shots_and_flips(
 
 def _text(path: str | Path) -> str:
     try:
-        return sys.stdin.read() if str(path) == "-" else Path(path).read_text()
-    except FileNotFoundError as error:
-        raise QecError(f"there is no file {path}.") from error
-    except OSError as error:
-        raise QecError(f"cannot read {path}: {error.strerror or error}.") from error
+        data = sys.stdin.buffer.read() if str(path) == STANDARD else _open(path).read()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise QecError(f"{path} is not a text file: give a circuit or a model.") from error
+        raise QecError(f"{path} is not a text file (UTF-8).") from error
 
 
 @contextlib.contextmanager
 def _shot_file(path: str | Path) -> Iterator[str]:
-    """The name of a file that exists; what comes on standard input is put into one."""
-    if str(path) != "-":
-        yield _existing(path)
+    """The name of an ordinary file; what comes on standard input or a pipe is put into one."""
+    if str(path) != STANDARD and is_file(path):
+        _open(path).close()
+        yield str(path)
         return
     with tempfile.NamedTemporaryFile() as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
+        try:
+            source = sys.stdin.buffer if str(path) == STANDARD else _open(path)
+            shutil.copyfileobj(source, file)
+            file.flush()
+        except OSError as error:
+            reason = error.strerror or error
+            raise QecError(f"cannot copy {path} to {file.name}: {reason}.") from error
         yield file.name
 
 
-def _existing(path: str | Path) -> str:
-    if not Path(path).is_file():
-        raise QecError(f"there is no file {path}.")
-    return str(path)
+def _open(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except FileNotFoundError as error:
+        raise QecError(f"there is no file {path}.") from error
+    except OSError as error:
+        raise QecError(f"cannot read {path}: {error.strerror or error}.") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import stim
 
+from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
 from qec.dem import AtMostHalf, at_most_half
 from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
@@ -25,20 +26,6 @@ if TYPE_CHECKING:
 DEFAULT_PREDECODER = "fast"
 
 _CHUNK = 4096  # recorded shots that are decoded at a time
-
-_NAMED: dict[str, dict[str, object]] = {
-    "pymatching": {"decomposition": "stim"},
-    "pymatching-correlated": {"decomposition": "stim", "correlated": True},
-    "pymatching-css": {},
-    "pymatching-memory-css": {"memory_only": True},
-    "pymatching-correlated-css": {"correlated": True},
-    "pymatching-ensemble-css": {"correlated": True, "members": 31},
-    "predecoder+pymatching": {},
-    "predecoder+pymatching-correlated": {"correlated": True},
-    "predecoder+pymatching-nofallback": {"fallback": False},
-    "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
-}
-DECODER_NAMES = tuple(_NAMED)
 
 
 class Decoder:
@@ -271,17 +258,20 @@ class Decoder:
         found = unexplained(self._likely.dem, self._usual(detectors))
         return error if found is None else Unexplained(*found)
 
-    def decode_recorded(self, shots: np.ndarray) -> np.ndarray:
+    def decode_recorded(
+        self, shots: np.ndarray, over: Callable[[Sequence[int]], Iterable[int]] = iter
+    ) -> np.ndarray:
         """Bit-packed shots of any number, some thousands at a time, so that memory does not grow.
 
         Args:
             shots: uint8 (B, ceil(num_detectors / 8)), little-endian.
+            over: runs over the parts; may show how far it is.
 
         Returns:
             uint8 (B, 1), as ``decode_batch``.
         """
         parts = [np.empty((0, 1), dtype=np.uint8)]
-        for start in range(0, len(shots), _CHUNK):
+        for start in over(range(0, len(shots), _CHUNK)):
             try:
                 part = self.decode_batch(shots[start : start + _CHUNK], bit_packed_shots=True)
             except Unexplained as error:
@@ -325,24 +315,13 @@ def unpacked(shots: np.ndarray, num_detectors: int, packed: bool) -> np.ndarray:
     return (events > 0).view(np.uint8) if events.max(initial=0) > 1 else events
 
 
-def has_predecoder(name: str) -> bool:
-    """Whether a decoder of that name runs the network before matching."""
-    return name.startswith(("predecoder+", "predecoder["))
-
-
-def check_decoder_name(name: str) -> None:
-    """QecError unless it is one of ``DECODER_NAMES``."""
-    if name not in _NAMED:
-        raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
-
-
 def named_decoder(
     name: str,
     dem: stim.DetectorErrorModel,
     predecoder: Predecoder | str = DEFAULT_PREDECODER,
     **options: object,
 ) -> Decoder:
-    """The decoder called ``name`` (one of ``DECODER_NAMES``) in sweeps and in sinter.
+    """The decoder called ``name`` in sweeps and in sinter (``qec.decoder_names``).
 
     Args:
         name: e.g. "predecoder+pymatching-correlated".
@@ -355,7 +334,7 @@ def named_decoder(
     """
     check_decoder_name(name)
     network = predecoder if has_predecoder(name) else None
-    return Decoder.from_dem(dem, predecoder=network, **_NAMED[name], **options)
+    return Decoder.from_dem(dem, predecoder=network, **DECODERS[name], **options)
 
 
 def named_decoders(

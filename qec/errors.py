@@ -48,5 +48,9 @@ def exit_status(program: str, interrupted: str, run: Callable[[], object]) -> in
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message without its full stop; its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """First line of an exception's message without its full stop; its type where it has none.
+
+    Of a line that quotes a whole input, the beginning.
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return line if len(line) <= 300 else f"{line[:300]}..."

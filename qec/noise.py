@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import numbers
+import reprlib
 from collections.abc import Mapping
 
 from qec.errors import QecError
@@ -58,7 +58,9 @@ class CircuitNoise:
             except TypeError:
                 rates = ()
             if len(rates) != size:
-                raise QecError(f"noise {field.name}={value!r} must be a list of {size} rates.")
+                raise QecError(
+                    f"noise {field.name}={_shown(value)} must be a list of {size} rates."
+                )
             if sum(rates) > 1 + 1e-12:
                 raise QecError(f"noise {field.name}: the rates add up to {sum(rates):g}, above 1.")
             object.__setattr__(self, field.name, rates)
@@ -132,14 +134,24 @@ class CircuitNoise:
     def from_mapping(cls, rates: Mapping[str, object]) -> CircuitNoise:
         """Builds a model from a configuration mapping of attribute names to rates."""
         known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(rates) - known):
-            raise QecError(f"unknown noise rates {unknown}: the names are {sorted(known)}.")
+        if unknown := sorted(map(str, set(rates) - known)):
+            raise QecError(
+                f"unknown noise rates {reprlib.repr(unknown)}: the names are {sorted(known)}."
+            )
         return cls(**rates)
 
 
 def _probability(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise QecError(f"{name}={value!r} is not a probability: give a number in [0, 1].")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
+        raise QecError(f"{name}={_shown(value)} is not a probability: give a number in [0, 1].")
     if not 0 <= value <= 1:
-        raise QecError(f"{name}={value:g} is outside [0, 1].")
+        raise QecError(f"{name}={_shown(value)} is outside [0, 1].")
     return float(value)
+
+
+def _shown(value: object) -> str:
+    """It in few characters."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes out no integer of so many digits
+        return "a number of thousands of digits"

@@ -10,13 +10,8 @@ import numpy as np
 import sinter
 import stim
 
-from qec.decoder import (
-    DECODER_NAMES,
-    DEFAULT_PREDECODER,
-    Decoder,
-    has_predecoder,
-    named_decoder,
-)
+from qec.decoder import DEFAULT_PREDECODER, Decoder, has_predecoder, named_decoder
+from qec.decoder_names import DECODER_NAMES
 from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
 
 

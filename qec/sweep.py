@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,12 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
         raise QecError(f"nothing has been collected in {settings.out}: run the array tasks first.")
     print_tables(rows)
     tables = []
+    if alone and (others := len(found.keys() - set(ids))):
+        print(
+            f"qec: warning: {settings.out} also holds {others} other grid points; table and plot "
+            "show those asked for now. collected.csv keeps all: ask for them together to see them.",
+            file=sys.stderr,
+        )
     if alone:
         write_stats(rows, settings.out / "stats.csv")
         plots = [*plot_ler(rows, settings.out), *_plot_frontier(rows, settings)]

@@ -10,10 +10,14 @@ import numpy as np
 import pymatching
 import pytest
 import stim
+from omegaconf import OmegaConf
 
 from qec import __version__
 from qec.cli import COMMANDS, main
 from qec.config import load_config
+from qec.errors import QecError
+from qec.files import config_file, resource_dir
+from qec.keys import SEVERAL, TEXT_KEYS
 
 
 def qec(*arguments, cwd):
@@ -70,15 +74,100 @@ def test_the_examples_of_sweep_are_configurations():
         ("distance=5,9,13", "distance", [5, 9, 13]),
         ("distance=5", "distance", 5),
         ("distance=[5,9]", "distance", [5, 9]),
-        ("distance=range(3,8,2)", "distance", [3, 5, 7]),
         ("rounds=null,10", "rounds", [None, 10]),
         ("p=1e-3,2e-3", "p", [1e-3, 2e-3]),
         ("circuit=/tmp/a-b.stim,c.stim", "circuit", ["/tmp/a-b.stim", "c.stim"]),
+        ("circuit=[a.stim,'b,c.stim']", "circuit", ["a.stim", "b,c.stim"]),
         ("circuit='a, b.stim'", "circuit", "a, b.stim"),
+        ("predecoder=fast,mine.safetensors", "predecoder", ["fast", "mine.safetensors"]),
     ],
 )
 def test_commas_make_lists(override, key, value):
     assert load_config("sweep", [override])[key] == value
+
+
+TYPED = ["2026_07_06", "1.10", "1e5", "01", "true", "d=3,p=0.006,b=Z.stim", "x(1).stim", "[a]"]
+TYPED += ["{b}", "µs.stim", "a#b~c&d.stim", "a b", "~/x", "x@y", "'quoted'.01", "-", "a: b", "*"]
+
+
+def test_paths_and_names_are_taken_as_typed():
+    keys = ("circuit", "dets", "obs", "out", "out_format", "predecoder")
+    for k, text in enumerate(TYPED):
+        given = {keys[j]: TYPED[(k + j) % len(TYPED)] for j in range(len(keys))}
+        config = load_config("decode", [f"{key}={value}" for key, value in given.items()])
+        assert {key: config[key] for key in keys} == given, text
+
+
+def test_paths_in_quotes_and_null():
+    config = load_config("decode", ["out='1.10'", 'dets="null"', "obs=null", "circuit=None"])
+    assert (config.out, config.dets, config.obs, config.circuit) == ("1.10", "null", None, None)
+
+
+def test_files_whose_names_hold_commas_are_found_in_lists(tmp_path, monkeypatch):
+    """As sinter's --metadata_func auto reads them."""
+    monkeypatch.chdir(tmp_path)
+    names = ["d=3,p=0.006,b=Z.stim", "d=5,p=0.006,b=Z.stim", "plain.stim", "[odd].stim"]
+    for name in names:
+        (tmp_path / name).touch()
+        assert load_config("sweep", [f"circuit={name}"]).circuit == name
+    assert load_config("sweep", [f"circuit={','.join(names)}"]).circuit == names
+    assert load_config("sweep", [f"circuit=[{names[0]}]"]).circuit == names[:1]
+
+
+def test_every_key_of_paths_and_names_exists():
+    files = [path.stem for path in resource_dir("conf").glob("*.yaml")]
+    keys = {name: set(OmegaConf.load(config_file(name))) for name in files}
+    assert set().union(*keys.values()) >= TEXT_KEYS
+    for name, several in SEVERAL.items():
+        assert several <= keys[name] & TEXT_KEYS
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "message"),
+    [
+        ("sweep", "max_shots=range(1,1000000000)", "range(...) is not supported: write the values"),
+        ("sweep", "p=[0.1,choice(0.2,0.3)]", "choice(...) is not supported"),
+        ("sweep", "distance=shuffle(3,5)", "shuffle(...) is not supported"),
+        ("sweep", "distance=glob(*)", "glob(...) is not supported"),
+        ("sweep", "distance=" + "[" * 3000, "more than 8 opening brackets"),
+        ("sweep", "max_shots=" + "9" * 5000, "cannot read 'max_shots=99"),
+        ("sweep", "distnace=5", "sweep has no key 'distnace': did you mean distance?"),
+        ("train", "lr=0.1", "train has no key 'lr': did you mean muon_lr or adamw_lr?"),
+        ("sweep", "distance=4", "distance=4 is not supported: use an odd integer >= 3"),
+        ("sweep", "rounds=0", "rounds=0 is not supported: use an integer >= 1, or null"),
+        ("sweep", "basis=Y", "basis='Y' is not supported: use X or Z"),
+        ("sweep", "noise=unifrom", "noise='unifrom' is unknown: use one of uniform, stim, si1000"),
+        ("sweep", "orientation=ZZ", "orientation='ZZ' is unknown"),
+        ("sweep", "decoders=[pymatchin]", "decoder 'pymatchin' is unknown"),
+        ("decode", "decoder={a: 1}", "is nested: give one value"),
+        ("sweep", "max_shots=many", "max_shots='many' is not supported: use a number"),
+        ("sweep", "merge=yes", "merge='yes' is not supported: use true or false"),
+        ("train", "muon_lr=x", "muon_lr='x' is not supported: use a number"),
+        ("train", "tf32=1", "tf32=1 is not supported: use true or false"),
+        ("realtime", "period_us=min", "period_us='min' is not supported"),
+        ("sweep", "out=${nowhere}", "cannot be configured"),
+    ],
+)
+def test_values_that_no_command_could_use_are_refused(command, word, message):
+    with pytest.raises(QecError) as error:
+        load_config(command, [word])
+    assert message in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("command", "word"), [("sweep", "distance=4"), ("train", "batch=65"), ("decode", "decoder=foo")]
+)
+def test_slips_are_answered_before_anything_heavy_is_imported(tmp_path, command, word):
+    code = (
+        "import sys; from qec.cli import main; status = main(sys.argv[1:]); heavy = {'torch', "
+        "'sinter', 'matplotlib', 'numba', 'pymatching'}; "
+        "sys.exit(f'{status} {sorted(heavy & set(sys.modules))}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, word], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1] == "2 []", done.stderr
 
 
 def test_the_last_value_of_a_key_counts():

@@ -312,7 +312,7 @@ def test_every_decoder_sees_the_same_shots():
         ("predecoder=nowhere.safetensors", "nowhere.safetensors"),
         ("predecoder=[]", "predecoder is empty"),
         ("array_task=0", "give array_task= and array_tasks= together"),
-        ("merge=maybe", "merge must be true or false"),
+        ("merge=maybe", "use true or false"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, override, message):

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from qec.agreement import warn_of_disagreement
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_dem, load_structure, read_shots_and_flips
 from qec.decoder import check_decoder_name
@@ -69,11 +70,13 @@ def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -
 
 
 def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> None:
-    structure = ErrorStructure.of(load_structure(required_path(config, "structure")))
+    path = required_path(config, "structure")
+    structure = ErrorStructure.of(load_structure(path))
     events, flips = read_shots_and_flips(config, structure.num_detectors)
     if config.shots is not None:
         kept = positive_integer("shots", config.shots)
         events, flips = events[:kept], flips if flips is None else flips[:kept]
+    warn_of_disagreement(events, structure.model, path, guess=True)
     reference = None
     if config.reference is not None:
         reference = ErrorStructure.of(load_dem(str(config.reference)))
@@ -163,7 +166,7 @@ def google_scores(
 def write_estimate(estimate: NoiseEstimate, out: Path, reference: ErrorStructure | None) -> None:
     """Writes learned.dem, rates.csv, parameters.csv and rates.png/.svg to the folder."""
     with atomic_path(out / "learned.dem") as temporary:
-        estimate.dem.to_file(temporary)
+        temporary.write_text(f"{estimate.dem}\n")  # Stim's to_file says nothing of a full disk
     structure = estimate.structure
     guess = -np.expm1(-structure.x) / 2
     error = estimate.standard_error / 2 * np.exp(-estimate.x)  # dp = dx (1 - 2 p) / 2

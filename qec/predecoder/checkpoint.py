@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
+import math
+import reprlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qec.errors import QecError
-from qec.files import atomic_path, resource_dir
+from qec.errors import QecError, first_line
+from qec.files import atomic_path, is_file, resource_dir
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.rule import CommitRule, CommitRules
 from qec.predecoder.runtime import torch_threads
-from qec.predecoder.zoo import build_network
+from qec.predecoder.zoo import build_network, check_architecture
 
 FORMAT = "qec-predecoder-2"
 
@@ -69,33 +76,19 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
         path = resource_dir("data") / f"{name_or_path}.safetensors"
-    if not path.is_file():
+    if not is_file(path):
         raise QecError(
             f"no pre-decoder checkpoint {str(name_or_path)!r}: give the path of a .safetensors "
             f"file or one of the shipped names {shipped_checkpoints()}."
         )
-    weights, description = _read(path)
-    try:
-        network = build_network(description["architecture"])
-        found = description["rules"].items()
-        rules = CommitRules(**{name: CommitRule(**values) for name, values in found})
-    except (KeyError, TypeError, AttributeError, QecError) as error:
-        raise QecError(
-            f"checkpoint {path} says nothing usable about its architecture or commit rules: {error}"
-        ) from error
-    want = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    have = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if want != have:
-        odd = sorted(set(want.items()) ^ set(have.items()))[0][0]
-        raise QecError(
-            f"checkpoint {path}: the weights do not fit its architecture (first at {odd!r}); the "
-            "file was mixed up or made by another version."
-        )
+    with _opened(path) as file:
+        arguments, rules, history = _described(path, file.metadata() or {})
+        network = _fitting_network(path, arguments, file)
+        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise QecError(f"checkpoint {path} holds weights that are NaN or infinite: retrain it.")
     network.load_state_dict(weights)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    history = description.get("history", {})
     return Predecoder(network, rules, path.stem, digest, history)
 
 
@@ -104,17 +97,70 @@ def as_predecoder(predecoder: Predecoder | str | Path) -> Predecoder:
     return load_predecoder(predecoder) if isinstance(predecoder, str | Path) else predecoder
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {}).get("qec", "{}"))
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise QecError(f"checkpoint {path} is truncated or corrupt: {error}") from error
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise QecError(
+            f"checkpoint {path} is truncated or corrupt: {first_line(error)}."
+        ) from error
+
+
+def _described(
+    path: Path, metadata: Mapping[str, str]
+) -> tuple[dict[str, object], CommitRules, dict[str, object]]:
+    """Architecture, commit rules and history, each of its type and size; nothing is built."""
+    try:
+        description = json.loads(metadata.get("qec", "{}"))
+    except (ValueError, RecursionError) as error:  # no JSON, nested very deeply, very long numbers
+        raise QecError(f"checkpoint {path} is corrupt: {first_line(error)}.") from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != FORMAT:
         raise QecError(
             f"checkpoint {path} is not a pre-decoder of this version (expected format {FORMAT!r}, "
-            f"found {found!r})."
+            f"found {reprlib.repr(found)})."
         )
-    return weights, description
+    try:
+        arguments = description["architecture"]
+        check_architecture(arguments)
+        found = description["rules"].items()
+        rules = CommitRules(**{name: CommitRule(**values) for name, values in found})
+    except (KeyError, TypeError, AttributeError, QecError) as error:
+        raise QecError(
+            f"checkpoint {path} says nothing usable about its architecture or commit rules: "
+            f"{first_line(error)}."
+        ) from error
+    history = description.get("history", {})
+    if not isinstance(history, dict):
+        raise QecError(f"checkpoint {path} is corrupt: its history is no mapping.")
+    return arguments, rules, history
+
+
+def _fitting_network(
+    path: Path, arguments: Mapping[str, object], file: safe_open
+) -> PreDecoderNetwork:
+    """The network; built only where the file holds as many weights as it has, or more."""
+    have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    odd, least = "their number", _least_weights(arguments)
+    if least <= sum(math.prod(shape) for shape in have.values()):
+        network = build_network(arguments)
+        want = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        if want == have:
+            return network
+        odd = reprlib.repr(min(set(want.items()) ^ set(have.items()))[0])
+    raise QecError(
+        f"checkpoint {path}: the weights do not fit its architecture (first at {odd}); the file "
+        "was mixed up or made by another version."
+    )
+
+
+def _least_weights(arguments: Mapping[str, object]) -> int:
+    """How many weights such a network has at least: those of its first and hidden layers."""
+    known = inspect.signature(PreDecoderNetwork).parameters.items()
+    given = {name: parameter.default for name, parameter in known} | dict(arguments)
+    width, taps = given["width"], given["kernel"] ** 3
+    mixing = 2 if given["separable"] else taps
+    first = (EVENT_CHANNELS + STATIC_CHANNELS) * taps * width
+    return first + (given["layers"] - 2) * mixing * width**2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import reprlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ Gap = float | tuple[tuple[int, float, float], ...]
 Or triples (distance, mean detection rate, fraction), rising in both: between them the fraction is
 linear in the rate's logarithm, and in the distance.
 """
+
+
+_MOST_MEMBERS = 1000  # of an ensemble: each has a matching graph of its own
+_FARTHEST = 10**6  # distance that a gap may name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +56,8 @@ class SecondLook:
         )
         at_most = [a[:2] == b[:2] and a[2] <= b[2] for a, b in zip(gap, doubt, strict=False)]
         if len(gap) != len(doubt) or not all(at_most):
-            raise QecError(f"gap={self.gap!r} must be at most doubt={self.doubt!r}, step by step.")
+            shown = f"gap={reprlib.repr(self.gap)} must be at most doubt={reprlib.repr(self.doubt)}"
+            raise QecError(f"{shown}, step by step.")
 
     @property
     def cut(self) -> float:
@@ -88,6 +94,8 @@ class CommitRule:
     def __post_init__(self) -> None:
         _check_threshold(self.threshold)
         object.__setattr__(self, "gap", _checked_gap(self.gap))
+        if not isinstance(self.agree, list | tuple):
+            raise QecError(f"agree={reprlib.repr(self.agree)} must be a list of probabilities.")
         object.__setattr__(self, "agree", tuple(self.agree))
         for threshold in self.agree:
             _check_threshold(threshold)
@@ -95,9 +103,14 @@ class CommitRule:
             raise QecError("a commit rule has a second look or an agree, not both.")
         if isinstance(self.second, dict):
             object.__setattr__(self, "second", SecondLook(**self.second))
+        if not isinstance(self.second, SecondLook | None):
+            raise QecError(f"second={reprlib.repr(self.second)} must be a second look or null.")
         whole = isinstance(self.members, int) and _is_number(self.members)
-        if not whole or self.members < 1:
-            raise QecError(f"members={self.members!r} must be a number of matchings >= 1.")
+        if not whole or not 1 <= self.members <= _MOST_MEMBERS:
+            raise QecError(
+                f"members={reprlib.repr(self.members)} must be a number of matchings, 1 to "
+                f"{_MOST_MEMBERS}."
+            )
 
     @property
     def cut(self) -> float:
@@ -209,7 +222,7 @@ class Predecoded(NamedTuple):
 
 def _check_threshold(threshold: object) -> None:
     if not _is_number(threshold) or not 0.5 <= threshold <= 1:
-        raise QecError(f"threshold={threshold!r} must be a probability in [0.5, 1].")
+        raise QecError(f"threshold={reprlib.repr(threshold)} must be a probability in [0.5, 1].")
 
 
 def _logit(probability: float) -> float:
@@ -232,7 +245,7 @@ def _checked_gap(gap: object) -> Gap:
     if isinstance(gap, list | tuple):
         return _checked_steps(gap)
     if not _is_number(gap) or not 0 <= gap <= 1:
-        raise QecError(f"gap={gap!r} must be a fraction in [0, 1].")
+        raise QecError(f"gap={reprlib.repr(gap)} must be a fraction in [0, 1].")
     return gap
 
 
@@ -242,11 +255,14 @@ def _checked_steps(steps: Sequence) -> tuple[tuple[int, float, float], ...]:
     if sound:
         places = [(distance, rate) for distance, rate, _ in triples]
         rising = all(a < b for a, b in itertools.pairwise(places))
-        sound = rising and all(0 < rate < 1 and 0 <= gap <= 1 for _, rate, gap in triples)
+        sound = rising and all(
+            0 < distance <= _FARTHEST and 0 < rate < 1 and 0 <= gap <= 1
+            for distance, rate, gap in triples
+        )
     if not sound:
         raise QecError(
-            f"gap={steps!r} must be triples (distance, rate, fraction): rising distances, rising "
-            "rates in (0, 1) for each, fractions in [0, 1]."
+            f"gap={reprlib.repr(steps)} must be triples (distance, rate, fraction): rising "
+            "distances, rising rates in (0, 1) for each, fractions in [0, 1]."
         )
     return triples
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from qec.errors import QecError
-from qec.predecoder.network import PreDecoderNetwork
+
+if TYPE_CHECKING:
+    from qec.predecoder.network import PreDecoderNetwork
 
 ARCHITECTURES: dict[str, dict[str, object]] = {
     "r6x64": {"width": 64, "layers": 6},
@@ -42,21 +46,51 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 }
 
 
+_LARGEST = {"width": 4096, "layers": 256, "kernel": 15}
+_FLAGS = ("residual", "active_only", "separable", "memory_only", "ends_only")
+
+
 def architecture(model: str | Mapping[str, object]) -> dict[str, object]:
     """The arguments of ``PreDecoderNetwork`` that a name, or a mapping of them, stands for.
 
     Raises:
-        QecError: unknown name.
+        QecError: unknown name, or arguments as of ``check_architecture``.
     """
     if not isinstance(model, str):
+        check_architecture(model)
         return dict(model)
     if model not in ARCHITECTURES:
         raise QecError(f"model={model!r} is unknown: use one of {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[model]
 
 
+def check_architecture(arguments: object) -> None:
+    """QecError unless these are arguments of ``PreDecoderNetwork``, of types and sizes that it has.
+
+    Nothing is built.
+    """
+    if not isinstance(arguments, Mapping):
+        raise QecError(f"model arguments {reprlib.repr(arguments)} are no mapping.")
+    for name, value in arguments.items():
+        if name in _LARGEST:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            fits, wanted = whole and 1 <= value <= _LARGEST[name], f"1 to {_LARGEST[name]}"
+        elif name in _FLAGS:
+            fits, wanted = isinstance(value, bool), "true or false"
+        else:
+            fits, wanted = name == "activation" and isinstance(value, str), "another name"
+        if not fits:
+            raise QecError(
+                f"model argument {reprlib.repr(name)}: {reprlib.repr(value)} is not supported: "
+                f"use {wanted}."
+            )
+
+
 def build_network(arguments: Mapping[str, object]) -> PreDecoderNetwork:
     """A fresh network; QecError where ``arguments`` are not those of ``PreDecoderNetwork``."""
+    from qec.predecoder.network import PreDecoderNetwork  # torch only where needed
+
+    check_architecture(arguments)
     try:
         return PreDecoderNetwork(**arguments)
     except (TypeError, KeyError, ValueError) as error:

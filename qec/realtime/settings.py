@@ -9,6 +9,7 @@ import numpy as np
 import stim
 from omegaconf import DictConfig, OmegaConf
 
+from qec.agreement import warn_of_disagreement
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, positive_integer, required_path
@@ -101,6 +102,7 @@ class Settings:
         detectors = self.recorded.num_detectors
         shots, flips = read_shots_and_flips(self.config, detectors)
         shots = shots[: self.shots]
+        warn_of_disagreement(shots, self.recorded, self.config.circuit)
         events = np.unpackbits(shots, axis=1, count=detectors, bitorder="little")
         _refuse_unexplained(Pieces.of(SpaceTimeLattice.from_dem(self.recorded)), events)
         return events, None if flips is None else flips[: self.shots]

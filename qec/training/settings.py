@@ -14,7 +14,6 @@ from qec.code import RotatedSurfaceCode
 from qec.config import value_list
 from qec.errors import QecError
 from qec.noise import CircuitNoise
-from qec.predecoder.precision import PRECISIONS, resolve_device
 from qec.predecoder.zoo import architecture
 
 LABELS = {"matching": "correlated matching", "frames": "sampled errors"}
@@ -111,6 +110,12 @@ class TrainSettings:
                 f"batch={values['batch']} does not make shards={values['shards']} equal parts: use "
                 f"a multiple of {64 * values['shards']}."
             )
+        # Torch is imported only where all that can be told without it is sound.
+        from qec.predecoder.precision import PRECISIONS, resolve_device
+
+        if (precision := values["precision"]) not in PRECISIONS:
+            wanted = " or ".join(PRECISIONS)
+            raise QecError(f"precision={precision!r} is not supported: use {wanted}.")
         resolve_device(values["device"])
         return cls(
             **values | {"out": Path(values["out"]), "model": dict(architecture(values["model"]))}
@@ -171,7 +176,6 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "ps": _STRENGTH,
     "labels": (lambda x: x in tuple(LABELS), " or ".join(LABELS)),
     "workers": (_integer(0), "an integer >= 0"),
-    "precision": (lambda x: x in PRECISIONS, " or ".join(PRECISIONS)),
     **dict.fromkeys(("tf32", "compile", "fused", "second_look"), _FLAG),
     "shots": (_integer(1), "an integer >= 1"),
     "batch": (_integer(64, multiple=64), "a positive multiple of 64"),
