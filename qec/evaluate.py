@@ -13,10 +13,12 @@ import sinter
 from omegaconf import DictConfig, OmegaConf
 
 from qec.accuracy import BASELINES, Accuracy, markdown, report
+from qec.collected import read_collected
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
-from qec.paired import PairedSampler, collect, print_run, read_collected, shots_of
+from qec.files import atomic_path
+from qec.lock import sole_writer
+from qec.paired import PairedSampler, collect, print_run, shots_of
 from qec.plots import plot_factors, plot_reliability
 from qec.points import Grid
 from qec.pool import worker_count
@@ -38,7 +40,13 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
     settings = Settings.from_config(config)
     sampler = settings.sampler()
     tasks = list(sampler.tasks(settings.grid.points(), max_shots=settings.max_shots))
-    make_folder(settings.out)
+    with sole_writer(settings.out, command):
+        return _evaluate(settings, tasks, started, command)
+
+
+def _evaluate(
+    settings: Settings, tasks: Sequence[sinter.Task], started: float, command: Sequence[str]
+) -> list[Accuracy]:
     collected = settings.out / "collected.csv"
     known = read_collected(collected)
 
