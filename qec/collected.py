@@ -1,4 +1,4 @@
-"""The rows of collected.csv, in the format of sinter: every number is checked when they are read."""
+"""The rows of collected.csv, in the format of sinter; every number is checked when it is read."""
 
 from __future__ import annotations
 
