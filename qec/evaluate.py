@@ -17,7 +17,7 @@ from qec.collected import read_collected
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path
-from qec.lock import sole_writer
+from qec.lock import writes_out_alone
 from qec.paired import PairedSampler, collect, print_run, shots_of
 from qec.plots import plot_factors, plot_reliability
 from qec.points import Grid
@@ -30,6 +30,7 @@ _GROWTH = 4
 """A point's shots grow at most by this factor before its intervals are looked at again."""
 
 
+@writes_out_alone
 def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -> list[Accuracy]:
     """Runs an evaluation as configured by conf/evaluate.yaml; writes its files, prints its tables.
 
@@ -40,13 +41,6 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
     settings = Settings.from_config(config)
     sampler = settings.sampler()
     tasks = list(sampler.tasks(settings.grid.points(), max_shots=settings.max_shots))
-    with sole_writer(settings.out, command):
-        return _evaluate(settings, tasks, started, command)
-
-
-def _evaluate(
-    settings: Settings, tasks: Sequence[sinter.Task], started: float, command: Sequence[str]
-) -> list[Accuracy]:
     collected = settings.out / "collected.csv"
     known = read_collected(collected)
 

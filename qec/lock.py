@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import re
 import shlex
 import socket
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from omegaconf import DictConfig
+
+from qec.config import required_path
 from qec.errors import QecError
 from qec.files import make_folder
+
+Result = TypeVar("Result")
 
 LOCK = ".qec.lock"
 """The name of the lock's file: it is there as long as the folder has a writer."""
@@ -22,49 +30,62 @@ _LEFT_OVER = re.compile(r"\.\d+\..+")  # what atomic_path and make_folder name b
 _held: dict[tuple[int, int], int] = {}  # file descriptors by device and inode of the folder
 
 
+def writes_out_alone(run: Callable[..., Result]) -> Callable[..., Result]:
+    """For a command, whose first argument is its configuration: ``out`` is its own as it runs.
+
+    Raises:
+        QecError: as ``sole_writer``, or there is no ``out``.
+    """
+
+    @functools.wraps(run)
+    def alone(config: DictConfig, *rest: object, **named: object) -> Result:
+        with sole_writer(required_path(config, "out")):
+            return run(config, *rest, **named)
+
+    return alone
+
+
 @contextlib.contextmanager
-def sole_writer(folder: Path, command: Sequence[str]) -> Iterator[None]:
-    """Creates a folder and keeps others from writing to it during the context.
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Creates a folder and keeps other processes from writing to it during the context.
 
-    Clears away temporary files of a writer that was killed.  A folder that was created and stays
-    empty is removed.  On file systems without locks nothing is kept from anyone.
-
-    Args:
-        command: tells the others who writes.
+    Clears away temporary files of a writer that was killed.  What was created and stays empty is
+    removed.  On file systems without locks nobody is kept from anything.
 
     Raises:
         QecError: another process writes to the folder; or it cannot be written to.
     """
-    is_new = not folder.exists()
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
-    key = (folder.stat().st_dev, folder.stat().st_ino)
-    if key in _held:  # by a caller of ours
-        yield
-        return
-    descriptor = _lock(folder)
+    place = folder.stat()
+    key = (place.st_dev, place.st_ino)
+    descriptor = None if key in _held else _lock(folder)  # a caller of ours may have it
     if descriptor is None:
         yield
         return
     _held[key] = descriptor
     try:
-        with contextlib.suppress(OSError):  # what it says is for people, a full disk can do without
-            os.truncate(descriptor, 0)
-            os.write(
-                descriptor, f"{os.getpid()} {socket.gethostname()} {shlex.join(command)}".encode()
-            )
+        _introduce(descriptor)
         for path in folder.iterdir():
             if _LEFT_OVER.fullmatch(path.name) and path.is_file():
-                path.unlink()
+                path.unlink(missing_ok=True)
         yield
     finally:
         with contextlib.suppress(OSError):
-            (
-                folder / LOCK
-            ).unlink()  # while it is ours: who waits for nobody finds none or a new one
+            (folder / LOCK).unlink()  # while it is ours
         os.close(_held.pop(key))
-        if is_new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        with contextlib.suppress(OSError):
+            for path in created:
+                path.rmdir()
+
+
+def _introduce(descriptor: int) -> None:
+    """Says who has the lock; others can do without, where the disk is full."""
+    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    text = f"{os.getpid()} {socket.gethostname()} {shlex.join(command)}"
+    with contextlib.suppress(OSError):
+        os.truncate(descriptor, 0)
+        os.write(descriptor, text.encode(errors="replace"))
 
 
 def _lock(folder: Path) -> int | None:

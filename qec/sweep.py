@@ -40,14 +40,14 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     started = time.monotonic()
     settings = Settings.from_config(config)
     points = list(tasks(settings))
-    with _writer(settings, command):
+    with _writer(settings):
         return _sweep(settings, points, started, command)
 
 
-def _writer(settings: Settings, command: Sequence[str]) -> contextlib.AbstractContextManager:
+def _writer(settings: Settings) -> contextlib.AbstractContextManager:
     """The folder for this process alone; the tasks of an array have files of their own in it."""
     if settings.array_task is None:
-        return sole_writer(settings.out, command)
+        return sole_writer(settings.out)
     make_folder(settings.out)
     return contextlib.nullcontext()
 

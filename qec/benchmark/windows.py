@@ -20,7 +20,8 @@ from rich.table import Table
 from qec.config import distinct_values, module_main, positive_integer, required_path
 from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.points import Grid
 from qec.pool import Workers, available_cores
 from qec.stats import Estimate, error_rate, paired_ratio
@@ -68,6 +69,7 @@ class Row:
     matching_over: Estimate
 
 
+@writes_out_alone
 def benchmark(config: DictConfig) -> list[Row]:
     """Runs as configured by conf/window_benchmark.yaml; prints and writes a table.
 
@@ -82,7 +84,6 @@ def benchmark(config: DictConfig) -> list[Row]:
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
     out = required_path(config, "out")
-    make_folder(out)
     rows = []
     with Workers(len(available_cores()), _decode) as pool, Progress(transient=True) as progress:
         for circuit, dem, metadata in Grid.from_values(values).points():

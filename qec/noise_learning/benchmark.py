@@ -31,7 +31,8 @@ from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, module_main, positive_integer, required_path
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.matching import Matcher, matching_model
 from qec.noise import CircuitNoise
 from qec.noise_learning.draws import KINDS, draw_channels, vary
@@ -235,7 +236,6 @@ def _seed(settings: Settings, job: Job, what: int) -> int:
 
 def benchmark(settings: Settings) -> list[Record]:
     """Runs the draws that draws.csv lacks, and prints the table of all."""
-    make_folder(settings.out)
     path = settings.out / "draws.csv"
     records = read_records(path)
     learned = itertools.product(settings.methods, settings.shots)
@@ -320,6 +320,7 @@ def print_table(records: list[Record]) -> None:
 def main(arguments: list[str]) -> int:
     """Returns the exit status."""
 
+    @writes_out_alone
     def run_config(config: DictConfig) -> None:
         benchmark(Settings.from_config(config))
 

@@ -24,6 +24,7 @@ from qec.decoder import check_decoder_name
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.google import GoogleExperiment
+from qec.lock import writes_out_alone
 from qec.noise_learning.crossfit import Score, cross_fit, decode_halves, score, scores
 from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
@@ -34,6 +35,7 @@ from qec.plots import plot_drift, plot_rates
 GUESS, LEARNED, PIJ, TRUE = "structure's own", "learned", "Google's pij", "reference"
 
 
+@writes_out_alone
 def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -> None:
     """Learns as configured by conf/learn-noise.yaml.
 
@@ -70,7 +72,6 @@ def _files(config: DictConfig, decoders: Sequence[str], out: Path) -> None:
         reference = ErrorStructure.of(load_dem(str(config.reference)))
         if not reference.has_mechanisms_of(structure):
             raise QecError(f"{config.reference} has other error mechanisms than the structure.")
-    make_folder(out)
     if config.half_life is None:
         estimate = NoiseLearner(structure).update(events).estimate(config.method)
     else:
@@ -99,7 +100,6 @@ def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) ->
 
 
 def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: Path) -> None:
-    make_folder(out)
     by_experiment: dict[str, list[Score]] = {}
     experiments = [GoogleExperiment.load(folder) for folder in folders]
     console = Console(stderr=True)

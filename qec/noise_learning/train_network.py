@@ -20,11 +20,13 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from qec.child import end_with_parent, signals_blocked
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import module_main, required_path, value_list
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.noise import CircuitNoise
 from qec.noise_learning.classes import formula_classes
 from qec.noise_learning.draws import draw_channels
@@ -108,6 +110,10 @@ class Examples(torch.utils.data.IterableDataset):
         return distance, basis, np.array(rates, dtype=np.float32), np.stack(events)
 
 
+def _start_worker(_: int) -> None:
+    end_with_parent()
+
+
 def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.Tensor:
     """Squared error of ln x of the mechanisms, the frequent ones weighing more."""
     true = rates.clamp(min=1e-9) @ setting.classes.T
@@ -119,7 +125,6 @@ def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.
 
 def train(settings: Settings) -> Path:
     """Trains, or goes on where state.safetensors in the output folder stands."""
-    make_folder(settings.out)
     torch.manual_seed(settings.seed)
     known = {(d, b): Setting(d, b) for d in set(settings.distances) for b in "XZ"}
     names = known[settings.distances[0], "X"].names
@@ -135,11 +140,16 @@ def train(settings: Settings) -> Path:
     run = _Run(settings, network, average, optimiser, names)
     step = run.resume()
     loader = torch.utils.data.DataLoader(
-        Examples(settings, step, names), batch_size=None, num_workers=settings.workers
+        Examples(settings, step, names),
+        batch_size=None,
+        num_workers=settings.workers,
+        worker_init_fn=_start_worker,
     )
+    with signals_blocked():
+        examples = iter(loader)
     cpu, recent, saved = torch.device("cpu"), [], time.monotonic()
     dtype = network_dtype(cpu)
-    bar = track(loader, "training", settings.steps - step, console=Console(stderr=True))
+    bar = track(examples, "training", settings.steps - step, console=Console(stderr=True))
     for distance, basis, rates, events in bar:
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 100)
@@ -207,6 +217,7 @@ class _Run:
         return int(tensors["step"])
 
 
+@writes_out_alone
 def train_from(config: DictConfig) -> None:
     """Trains as configured by conf/noise_network.yaml, and prints the checkpoint's path."""
     values = OmegaConf.to_container(config)
