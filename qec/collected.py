@@ -14,7 +14,7 @@ from pathlib import Path
 import sinter
 
 from qec.errors import QecError, first_line
-from qec.files import atomic_path
+from qec.files import append_text, atomic_path
 
 _LARGEST = 2**63  # counts are below
 
@@ -65,21 +65,6 @@ def check_metadata(found: Mapping[str, sinter.TaskStats], tasks: Iterable[sinter
 def append_row(path: Path, row: sinter.TaskStats) -> None:
     """Adds a line at the end; QecError if it cannot be written."""
     append_text(path, row.to_csv_line() + "\n")
-
-
-def append_text(path: Path, text: str) -> None:
-    """Adds text at the end of a file.
-
-    Raises:
-        QecError: there is no room for it, say; a part of it may be there.
-    """
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise QecError(
-            f"cannot write {path}: {error.strerror or error}; what it holds stays."
-        ) from error
 
 
 def added(*parts: Iterable[sinter.TaskStats]) -> dict[str, sinter.TaskStats]:

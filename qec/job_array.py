@@ -21,9 +21,8 @@ from pathlib import Path
 
 import sinter
 
-from qec.collected import append_text
 from qec.errors import QecError, first_line
-from qec.files import atomic_path
+from qec.files import append_text, atomic_path
 
 
 def share(points: Iterable[sinter.Task], task: int, tasks: int) -> list[sinter.Task]:

@@ -22,9 +22,10 @@ import sinter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qec.collected import added, append_row, append_text, check_metadata
+from qec.collected import added, append_row, check_metadata
 from qec.decoder import Decoder, has_predecoder, named_decoders
 from qec.fallback import Matched
+from qec.files import append_text
 from qec.job_array import record_seed
 from qec.points import Point
 from qec.pool import Workers, available_cores
