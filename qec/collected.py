@@ -14,7 +14,7 @@ from pathlib import Path
 import sinter
 
 from qec.errors import QecError, first_line
-from qec.files import append_text, atomic_path
+from qec.journal import append_text, keep
 
 _LARGEST = 2**63  # counts are below
 
@@ -45,8 +45,7 @@ def read_collected(path: Path, *, repair: bool = True) -> dict[str, sinter.TaskS
             "another out=."
         ) from error
     if repair and whole != text:
-        with atomic_path(path) as temporary:
-            temporary.write_text(whole, encoding="utf-8")
+        keep(path, whole)
     return found
 
 

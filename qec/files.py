@@ -41,18 +41,3 @@ def make_folder(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise QecError(f"cannot write to the folder {path}: {error.strerror or error}.") from error
-
-
-def append_text(path: Path, text: str) -> None:
-    """Adds text at the end of a file.
-
-    Raises:
-        QecError: there is no room for it, say; a part of it may be there.
-    """
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise QecError(
-            f"cannot write {path}: {error.strerror or error}; what it holds stays."
-        ) from error

@@ -22,7 +22,7 @@ from pathlib import Path
 import sinter
 
 from qec.errors import QecError, first_line
-from qec.files import append_text, atomic_path
+from qec.journal import append_text, keep
 
 
 def share(points: Iterable[sinter.Task], task: int, tasks: int) -> list[sinter.Task]:
@@ -96,6 +96,5 @@ def read_seeds(path: Path, *, repair: bool = False) -> list[tuple[str, int]]:
             f"{path} is damaged ({first_line(error)}): remove it and {path.stem}.csv."
         ) from error
     if repair and whole != text:
-        with atomic_path(path) as temporary:
-            temporary.write_text(whole, encoding="utf-8")
+        keep(path, whole)
     return seeds

@@ -65,10 +65,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
         return
     _held[key] = descriptor
     try:
+        if os.fstat(descriptor).st_size:  # a writer that was killed has left it
+            _clear(folder)
         _introduce(descriptor)
-        for path in folder.iterdir():
-            if _LEFT_OVER.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
         yield
     finally:
         with contextlib.suppress(OSError):
@@ -77,6 +76,13 @@ def sole_writer(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             for path in created:
                 path.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Removes temporary files that nobody will finish."""
+    for path in folder.iterdir():
+        if _LEFT_OVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _introduce(descriptor: int) -> None:

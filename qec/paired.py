@@ -25,8 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from qec.collected import added, append_row, check_metadata
 from qec.decoder import Decoder, has_predecoder, named_decoders
 from qec.fallback import Matched
-from qec.files import append_text
 from qec.job_array import record_seed
+from qec.journal import append_text
 from qec.points import Point
 from qec.pool import Workers, available_cores
 

@@ -16,7 +16,7 @@ from rich.progress import track
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.errors import Preempted, QecError
-from qec.files import append_text, atomic_path
+from qec.journal import append_text, keep
 from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.pool import results, worker_count
@@ -62,8 +62,7 @@ class FoundCounts:
                 file=sys.stderr,
             )
         if damaged or unfinished:
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(map(_line, self._found.items())))
+            keep(path, "".join(map(_line, self._found.items())))
 
     def get(self, part: Pass) -> np.ndarray | None:
         """int64 (candidates, 8), or None."""
