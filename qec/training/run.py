@@ -226,8 +226,9 @@ class Run:
             self.sessions = [{"command": "not recorded", "hardware": "not recorded", "step": 0}]
             return
         record = json.loads(meta["record"])
+        recorded = dict(**record["settings"])
         for key, now in self.settings.deciding().items():
-            if (before := dict(record["settings"]).get(key, now)) != now:
+            if (before := recorded.get(key, now)) != now:
                 raise QecError(
                     f"cannot resume from {self.state}: its run has {key}={before}, this command "
                     f"{key}={now}. Use the same value or choose another out=."
@@ -254,15 +255,12 @@ class Run:
             if isinstance(optimiser, Muon):
                 names = ("momentum_buffer",)
             found = parts.get(f"optimiser{k}", {})
-            numbers = sorted({int(key.partition(".")[0]) for key in found})
-            if self.step and not numbers:
-                raise ValueError("an optimiser is missing")
             wanted = {
-                f"{number}.{name}": torch.tensor(0.0) if name == "step" else parameters[number]
-                for number in numbers
+                f"{number}.{name}": torch.tensor(0.0) if name == "step" else parameter
+                for number, parameter in enumerate(parameters)
                 for name in names
             }
-            _check_like(found, wanted)
+            _check_like(found, wanted if self.step else {})
             if not all(0 <= float(found[key]) <= self.step for key in found if "step" in key):
                 raise ValueError("an optimiser is of another step")
         if not all(tensor.isfinite().all() for part in parts.values() for tensor in part.values()):
