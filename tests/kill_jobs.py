@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.image
@@ -37,6 +37,7 @@ from safetensors.torch import load_file
 
 PATIENCE = 5.0  # seconds in which all of a job has to be gone
 SHOTS = 300_000
+_CHAIN = 5  # kills before a job comes to its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Job:
 
     words: tuple[str, ...]
     check: Callable[[Path], None]
+
+    def start(self, out: Path) -> Session:
+        return Session([sys.executable, "-m", "qec.cli", *self.words, f"out={out}"], out.parent)
 
 
 def check_shots(wanted: int | None, out: Path) -> None:
@@ -123,15 +127,14 @@ def jobs(folder: Path) -> dict[str, Job]:
 class Session:
     """A job in a session of its own, so that all its processes can be found."""
 
-    def __init__(self, job: Job, out: Path) -> None:
-        self.shared = set(os.listdir("/dev/shm"))
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "qec.cli", *job.words, f"out={out}"],
+            command,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=out.parent,
+            cwd=folder,
             preexec_fn=_with_usual_signals,
         )
 
@@ -141,11 +144,12 @@ class Session:
         rows = [line.split(maxsplit=3) for line in shown.stdout.splitlines()[1:]]
         return [" ".join(r) for r in rows if r[1] == str(self.process.pid) and r[2][0] != "Z"]
 
-    def check_gone(self) -> None:
-        """AssertionError if processes or shared memory are left after ``PATIENCE``."""
+    def check_gone(self, shared: set[str] | None = None) -> None:
+        """AssertionError if its processes, or more than ``shared``, are left after ``PATIENCE``."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            left, memory = self.members(), set(os.listdir("/dev/shm")) - self.shared
+            left = self.members()
+            memory = set() if shared is None else set(os.listdir("/dev/shm")) - shared
             if not left and not memory:
                 return
             if time.monotonic() > deadline:
@@ -211,40 +215,52 @@ def check_signalled(number: int, status: int, error: str) -> None:
         assert len(lines) == 1, error
 
 
-def campaign(name: str, job: Job, folder: Path, signals: list[int], rng: random.Random) -> dict:
-    """Kills a job with each of the signals, in chains of some in one folder; counts what it saw."""
+def campaign(
+    name: str,
+    job: Job,
+    folder: Path,
+    signals: Sequence[int],
+    rng: random.Random,
+    *,
+    seconds: float | None = None,
+    memory: bool = False,
+) -> collections.Counter:
+    """Kills a job with each of the signals, in chains of some in one folder; counts what it saw.
+
+    Args:
+        seconds: within which it is killed; None: those that it takes without.
+        memory: whether what is new in /dev/shm must be of the job.
+    """
     seen: collections.Counter = collections.Counter()
-    out = folder / f"{name}-0"
-    whole = _finish(job, out)
+    seconds = seconds or _finish(job, folder / f"{name}-whole")
     for k, number in enumerate(signals):
-        if k % 5 == 0:
-            out = folder / f"{name}-{k + 1}"
-        before = rows_so_far(out)
-        session = Session(job, out)
+        out = folder / f"{name}-{k // _CHAIN}"
+        before, shared = rows_so_far(out), set(os.listdir("/dev/shm"))
+        session = job.start(out)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            session.process.wait(rng.uniform(0.2, whole))
+            session.process.wait(rng.uniform(0.2, seconds))
         session.process.send_signal(number)
         status, error = session.end()
         seen["ended before" if status == 0 else signal.Signals(number).name] += 1
         try:
-            session.check_gone()
+            session.check_gone(shared if memory else None)
             check_signalled(number, status, error)
             check_files(out, done=status == 0)
             assert rows_so_far(out)[: len(before)] == before, "rows are lost"
-            if k % 5 == 4 or number == signals[-1]:
+            if k % _CHAIN == _CHAIN - 1 or k == len(signals) - 1:
+                before = rows_so_far(out)
                 _finish(job, out)
                 assert rows_so_far(out)[: len(before)] == before, "rows are lost"
         except AssertionError as problem:
             seen["PROBLEMS"] += 1
             print(f"{name}, kill {k} ({signal.Signals(number).name}): {problem}", flush=True)
-    _finish(job, out)
-    return {"seconds": round(whole, 1), **seen}
+    return seen
 
 
 def _finish(job: Job, out: Path) -> float:
     """Runs the job to its end and checks its folder; returns how long it took."""
     start = time.monotonic()
-    session = Session(job, out)
+    session = job.start(out)
     status, error = session.end()
     seconds = time.monotonic() - start
     assert status == 0, error
@@ -269,7 +285,7 @@ def main() -> None:
             rng = random.Random(f"{name} {args.seed}")
             signals = [signal.SIGKILL] * args.kills + [signal.SIGTERM] * args.terms
             rng.shuffle(signals)
-            seen = campaign(name, job, Path(folder), signals, rng)
+            seen = campaign(name, job, Path(folder), signals, rng, memory=True)
             problems += seen.get("PROBLEMS", 0)
             print(f"{name:<12}", *(f"{key} {value}" for key, value in seen.items()), flush=True)
     sys.exit(bool(problems))
