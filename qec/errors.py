@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
 from collections.abc import Callable
+
+from qec.preemption import ended_by_signals
 
 
 class QecError(ValueError):
@@ -23,6 +27,10 @@ class Preempted(Exception):
 PREEMPTED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
+# What a file system says when it cannot take more; whoever else raises OSError explains it.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
 def exit_status(program: str, interrupted: str, run: Callable[[], object]) -> int:
     """Runs a command line; what ends it early goes to standard error.
 
@@ -31,20 +39,38 @@ def exit_status(program: str, interrupted: str, run: Callable[[], object]) -> in
         interrupted: what is kept and how to go on, once a signal or Ctrl-C has stopped it.
 
     Returns:
-        0; 2 after a ``QecError``; ``PREEMPTED_STATUS`` after ``Preempted``; 130 after Ctrl-C.
+        0; 2 after a ``QecError``, a full disk or memory; ``PREEMPTED_STATUS`` after ``Preempted``;
+        128 and the number of the signal after any other: 130 after Ctrl-C, 143 after SIGTERM.
     """
     try:
-        run()
-    except QecError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        with ended_by_signals():
+            run()
     except Preempted as stop:
         print(f"{program}: {stop}: {interrupted}.", file=sys.stderr)
         return PREEMPTED_STATUS
-    except KeyboardInterrupt:
-        print(f"\n{program}: interrupted; {interrupted}.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        number = getattr(stop, "number", signal.SIGINT)
+        # Ctrl-C has left a ^C on the line.
+        by = "\n{}: interrupted" if number == signal.SIGINT else "{}: stopped by " + number.name
+        print(f"{by.format(program)}; {interrupted}.", file=sys.stderr)
+        return 128 + number
+    except (QecError, MemoryError, OSError) as error:
+        if (message := _explained(error)) is None:
+            raise
+        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _explained(error: Exception) -> str | None:
+    """What to tell the user of an error that is no mistake in this package; None if it may be."""
+    if isinstance(error, QecError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: use fewer worker processes, shots or distances."
+    if error.errno in _NO_ROOM:
+        return f"cannot write {error.filename or 'a file'}: {error.strerror}."
+    return None
 
 
 def first_line(error: BaseException) -> str:

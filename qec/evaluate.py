@@ -13,10 +13,12 @@ import sinter
 from omegaconf import DictConfig, OmegaConf
 
 from qec.accuracy import BASELINES, Accuracy, markdown, report
+from qec.collected import read_collected
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
-from qec.paired import PairedSampler, collect, print_run, read_collected, shots_of
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
+from qec.paired import PairedSampler, collect, print_run, shots_of
 from qec.plots import plot_factors, plot_reliability
 from qec.points import Grid
 from qec.pool import worker_count
@@ -28,6 +30,7 @@ _GROWTH = 4
 """A point's shots grow at most by this factor before its intervals are looked at again."""
 
 
+@writes_out_alone
 def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -> list[Accuracy]:
     """Runs an evaluation as configured by conf/evaluate.yaml; writes its files, prints its tables.
 
@@ -38,7 +41,6 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
     settings = Settings.from_config(config)
     sampler = settings.sampler()
     tasks = list(sampler.tasks(settings.grid.points(), max_shots=settings.max_shots))
-    make_folder(settings.out)
     collected = settings.out / "collected.csv"
     known = read_collected(collected)
 

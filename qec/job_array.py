@@ -21,7 +21,8 @@ from pathlib import Path
 
 import sinter
 
-from qec.errors import QecError
+from qec.errors import QecError, first_line
+from qec.journal import append_text, keep
 
 
 def share(points: Iterable[sinter.Task], task: int, tasks: int) -> list[sinter.Task]:
@@ -45,10 +46,9 @@ def seed_file(rows: Path) -> Path:
 
 
 def record_seed(path: Path, strong_id: str) -> int:
-    """A fresh seed for Stim, noted in a file that worker processes append to."""
+    """A fresh seed for Stim, noted in a file before there are shots of it."""
     seed = secrets.randbits(63)
-    with path.open("a") as file:
-        file.write(f"{strong_id} {seed}\n")
+    append_text(path, f"{strong_id} {seed}\n")
     return seed
 
 
@@ -60,7 +60,7 @@ def check_seeds(rows: Mapping[Path, Mapping[str, sinter.TaskStats]]) -> None:
     """
     users: dict[int, list[Path]] = collections.defaultdict(list)
     for path, stats in rows.items():
-        seeds = _read_seeds(seed_file(path))
+        seeds = read_seeds(seed_file(path))
         if not stats.keys() <= {strong_id for strong_id, _ in seeds}:
             raise QecError(
                 f"{seed_file(path)} does not say how the rows of {path.name} were seeded: remove "
@@ -74,11 +74,27 @@ def check_seeds(rows: Mapping[Path, Mapping[str, sinter.TaskStats]]) -> None:
             raise QecError(f"{names} have shots of the same seed {seed}: remove the copy.")
 
 
-def _read_seeds(path: Path) -> list[tuple[str, int]]:
+def read_seeds(path: Path, *, repair: bool = False) -> list[tuple[str, int]]:
+    """Strong ids and the seeds of their samplers; none if there is no such file.
+
+    A line that a killed job left unfinished is passed over, and dropped with ``repair``: there are
+    no shots of its seed.
+
+    Raises:
+        QecError: a file that cannot be read, or is none of seeds.
+    """
     if not path.exists():
         return []
-    lines = (line.split() for line in path.read_text().splitlines())
     try:
-        return [(strong_id, int(seed)) for strong_id, seed in lines]
-    except ValueError as error:
-        raise QecError(f"{path} is damaged: remove it and {path.stem}.csv.") from error
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        seeds = [(strong_id, int(seed)) for strong_id, seed in map(str.split, whole.splitlines())]
+        if not all(0 <= seed < 2**63 for _, seed in seeds):
+            raise ValueError("a seed out of range")
+    except (ValueError, OSError) as error:
+        raise QecError(
+            f"{path} is damaged ({first_line(error)}): remove it and {path.stem}.csv."
+        ) from error
+    if repair and whole != text:
+        keep(path, whole)
+    return seeds

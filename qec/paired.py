@@ -1,23 +1,20 @@
-"""Logical error counts of several decoders on the same shots, in sinter's worker processes.
+"""Logical error counts of several decoders on the same shots, in worker processes.
 
-Sinter runs the workers, the CSV file and its resumption.  One ``PairedSampler`` takes the place of
-its sample-then-decode loop: each batch of shots is sampled once and decoded by every decoder, so
-that differences between decoders are not drowned in sampling noise.
+Each batch of shots is sampled once and decoded by every decoder, so that differences between
+decoders are not drowned in sampling noise.  Tasks, statistics and the CSV file are sinter's.  Its
+workers are not: they would outlive a parent that is killed, and it would wait for ever for one of
+them that is.
 """
 
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
-import io
-import itertools
+import math
 import shlex
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,19 +22,20 @@ import sinter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from qec.collected import added, append_row, check_metadata
 from qec.decoder import Decoder, has_predecoder, named_decoders
-from qec.errors import QecError, first_line
+from qec.errors import QecError
 from qec.fallback import Matched
-from qec.files import atomic_path
 from qec.job_array import record_seed
+from qec.journal import append_text
 from qec.points import Point
-from qec.pool import available_cores
+from qec.pool import Workers, available_cores
 
 SAMPLER = "paired"
 """The name under which the sampler stands in the decoder column of collected.csv."""
 
 
-# The sampler in sinter's workers -----------------------------------------------------------------
+# The sampler in the workers ----------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +48,14 @@ class PairedSampler(sinter.Sampler):
             each of those decoders is then there once for each, as in ``rows``.
         batch: shots at a time.
         baselines: for each row the one that it is compared with, shot by shot; empty: the first.
-        seeds: where each worker notes the seed of its shots; None: they are not known.
+        seed: of the shots; None: Stim's choice.
     """
 
     decoders: tuple[str, ...]
     predecoder: str | tuple[str, ...]
     batch: int
     baselines: tuple[str, ...] = ()
-    seeds: Path | None = None
+    seed: int | None = None
 
     def rows(self) -> dict[str, tuple[str, str | None]]:
         """For the name of each row of results its decoder, and the checkpoint where it has one.
@@ -134,8 +132,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
 
     def __init__(self, sampler: PairedSampler, task: sinter.Task) -> None:
         self.batch = sampler.batch
-        seed = None if sampler.seeds is None else record_seed(sampler.seeds, task.strong_id())
-        self.stim_sampler = task.circuit.compile_detector_sampler(seed=seed)
+        self.stim_sampler = task.circuit.compile_detector_sampler(seed=sampler.seed)
         rows, self.groups, made = sampler.rows(), [], {}
         for checkpoint in dict.fromkeys(path for _, path in rows.values()):
             group = {row: name for row, (name, path) in rows.items() if path == checkpoint}
@@ -214,6 +211,101 @@ class _Decoded(NamedTuple):
 
 # Collecting --------------------------------------------------------------------------------------
 
+_LONGEST, _SHORTEST = 60.0, 0.5
+"""Seconds of an order: at most as much work of each worker is lost when a job is killed."""
+
+
+class _Order(NamedTuple):
+    """What a worker is to do before it reports.
+
+    Attributes:
+        task, seed: what it turns to, and the seed of its shots; None: goes on with the same.
+        shots, errors: after which it is done, whichever is first.
+        seconds: after which it reports anyway.
+    """
+
+    task: sinter.Task | None
+    seed: int | None
+    shots: int
+    errors: float
+    seconds: float
+
+
+class _Sampling:
+    """A worker's work: samples one task after the other."""
+
+    def __init__(self, sampler: PairedSampler) -> None:
+        self._sampler = sampler
+        self._compiled: sinter.CompiledSampler | None = None
+
+    def __call__(self, order: _Order) -> sinter.AnonTaskStats:
+        if order.task is not None:
+            self._compiled = None  # two of them may be too large for the memory
+            seeded = dataclasses.replace(self._sampler, seed=order.seed)
+            self._compiled = seeded.compiled_sampler_for_task(order.task)
+        done, end = sinter.AnonTaskStats(), time.monotonic() + order.seconds
+        while done.shots < order.shots and done.errors < order.errors:
+            done += self._compiled.sample(order.shots - done.shots)
+            if time.monotonic() >= end:
+                break
+        return done
+
+
+class _Progress:
+    """A task that is being sampled: what it lacks, and who works on it.
+
+    Attributes:
+        workers: numbers of those whose task it is.
+    """
+
+    def __init__(self, task: sinter.Task, stat: sinter.TaskStats | None) -> None:
+        self.task, self.workers = task, set()
+        asked = task.collection_options
+        shots, errors = (0, 0) if stat is None else (stat.shots, stat.errors)
+        self.shots_left = asked.max_shots - shots
+        self._errors_left = math.inf if asked.max_errors is None else asked.max_errors - errors
+        self._given, self._done, self._seconds = 0, 0, 0.0
+
+    @property
+    def open(self) -> int:
+        """Shots that nobody is at work on."""
+        return self.shots_left - self._given if self._errors_left > 0 else 0
+
+    def order(self, worker: int, seeds: Path | None) -> _Order:
+        """A share of what is open, shorter the less is left, so that all end together."""
+        fresh, seed = worker not in self.workers, None
+        if fresh and seeds is not None:
+            seed = record_seed(seeds, self.task.strong_id())
+        self.workers.add(worker)
+        share = len(self.workers)
+        shots = min(self.open, -(-self.shots_left // share))
+        self._given += shots
+        expected = self._seconds / self._done * self.shots_left / share if self._done else 0.0
+        return _Order(
+            task=self.task if fresh else None,
+            seed=seed,
+            shots=shots,
+            errors=max(1, self._errors_left / share),
+            seconds=min(max(expected / 2, _SHORTEST), _LONGEST),
+        )
+
+    def add(self, order: _Order, done: sinter.AnonTaskStats) -> sinter.TaskStats:
+        """Counts what came of an order; returns its row."""
+        self._given -= order.shots
+        self.shots_left -= done.shots
+        self._errors_left -= done.errors
+        self._done += done.shots
+        self._seconds += done.seconds
+        return sinter.TaskStats(
+            strong_id=self.task.strong_id(),
+            decoder=self.task.decoder,
+            json_metadata=self.task.json_metadata,
+            shots=done.shots,
+            errors=done.errors,
+            seconds=done.seconds,
+            custom_counts=done.custom_counts,
+        )
+
 
 def collect(
     tasks: Sequence[sinter.Task],
@@ -222,92 +314,72 @@ def collect(
     known: Mapping[str, sinter.TaskStats],
     *,
     num_workers: int,
-    elsewhere: Mapping[str, sinter.TaskStats] = MappingProxyType({}),
+    seeds: Path | None = None,
     label: str = "shots",
 ) -> dict[str, sinter.TaskStats]:
-    """Runs sinter under a progress bar until each task has the shots that its options ask for.
+    """Samples under a progress bar until each task has the shots that its options ask for.
+
+    Each row goes to the file as soon as it is there, so that whatever ends this early loses a
+    minute of work at most.
 
     Args:
         tasks: from ``sampler.tasks``.
-        collected: the CSV file that is resumed and appended to.
-        known: all that is already there, for the bar.
-        elsewhere: what of it is not in ``collected``.
+        collected: the CSV file that is appended to; nobody else may be writing to it.
+        known: what is already there, in this file or others.
+        seeds: the file in which the seed of each sampler is noted; None: they are not known.
         label: stands in front of the bar.
 
     Returns:
-        all statistics, resumed ones included, by strong id.
+        all statistics, known ones included, by strong id.
 
     Raises:
-        QecError: as raised in a worker.
+        QecError: as raised in a worker; a worker that died; a file that cannot be written.
     """
+    check_metadata(known, tasks)
+    missing = [_Progress(task, known.get(task.strong_id())) for task in tasks]
+    missing = [progress for progress in missing if progress.open > 0]
+    batches = sum(-(-progress.open // sampler.batch) for progress in missing)
+    rows: list[sinter.TaskStats] = []
+    if not collected.exists():
+        append_text(collected, sinter.CSV_HEADER + "\n")
     columns = [TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with (
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
-        tempfile.NamedTemporaryFile("w", suffix=".csv") as existing,
+        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+        Workers(min(num_workers, batches), _Sampling(sampler)) as workers,
     ):
-        lines = [sinter.CSV_HEADER, *(stat.to_csv_line() for stat in elsewhere.values())]
-        print(*lines, sep="\n", file=existing, flush=True)
         total = sum(task.collection_options.max_shots for task in tasks)
-        bar = progress.add_task("", total=total, completed=shots_of(known, tasks))
-        try:
-            stats = sinter.collect(
-                num_workers=num_workers,
-                tasks=tasks,
-                save_resume_filepath=collected,
-                existing_data_filepaths=[existing.name],
-                progress_callback=lambda news: progress.advance(
-                    bar, sum(stat.shots for stat in news.new_stats)
-                ),
-                custom_decoders={SAMPLER: sampler},
-                allowed_cpu_affinity_ids=available_cores(),
-            )
-        except (RuntimeError, ValueError) as error:  # sinter's wrapping of a worker's exception
-            if isinstance(error.__cause__, QecError):
-                raise error.__cause__ from error
-            raise
-    return {stat.strong_id: stat for stat in stats}
+        shown = bar.add_task("", total=total, completed=shots_of(known, tasks))
+        for row in _rows(missing, workers, seeds):
+            append_row(collected, row)
+            rows.append(row)
+            bar.advance(shown, row.shots)
+    return added(known.values(), rows)
 
 
-def read_collected(path: Path, *, repair: bool = True) -> dict[str, sinter.TaskStats]:
-    """Rows of an earlier run by task; refuses a file that sinter could not append to.
+def _rows(
+    missing: Sequence[_Progress], workers: Workers[_Order, sinter.AnonTaskStats], seeds: Path | None
+) -> Iterator[sinter.TaskStats]:
+    """Deals the work out; rows as they come.  A worker stays with a task as long as it can."""
+    doing: dict[int, tuple[_Progress, _Order]] = {}
 
-    A line that a killed job left unfinished is passed over: its shots are sampled again.  With
-    ``repair`` it is dropped from the file, which nobody else may be writing to then.
-
-    Raises:
-        QecError: a file that cannot be read, or whose columns are not sinter's.
-    """
-    if not path.exists():
-        return {}
-    try:
-        text = path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        if sinter.CSV_HEADER.startswith(text):  # empty, or killed in the header
-            whole = sinter.CSV_HEADER + "\n"
-        if _columns(whole) != _columns(sinter.CSV_HEADER):
-            raise ValueError("its columns are not those of sinter")
-        stats = sinter.read_stats_from_csv_files(io.StringIO(whole))
-    except (ValueError, KeyError, TypeError, OSError, csv.Error) as error:
-        raise QecError(
-            f"{path} cannot be resumed ({first_line(error)}): repair or delete it, or choose "
-            "another out=."
-        ) from error
-    if repair and whole != text:
-        with atomic_path(path) as temporary:
-            temporary.write_text(whole)
-    return {stat.strong_id: stat for stat in stats}
-
-
-def added(*parts: Mapping[str, sinter.TaskStats]) -> dict[str, sinter.TaskStats]:
-    """Statistics by strong id, added up by sinter where several have the same."""
-    total: dict[str, sinter.TaskStats] = {}
-    for strong_id, stat in itertools.chain.from_iterable(part.items() for part in parts):
-        total[strong_id] = total[strong_id] + stat if strong_id in total else stat
-    return total
-
-
-def _columns(text: str) -> list[str]:
-    return [name.strip() for name in text.partition("\n")[0].split(",")]
+    while True:
+        for worker in sorted(workers.idle):
+            with_work = [progress for progress in missing if progress.open > 0]
+            if not with_work:
+                break
+            own = [progress for progress in with_work if worker in progress.workers]
+            progress = own[0] if own else min(with_work, key=lambda p: len(p.workers))
+            for other in missing:
+                if other is not progress:
+                    other.workers.discard(worker)
+            order = progress.order(worker, seeds)
+            workers.give(worker, order)
+            doing[worker] = progress, order
+        if not workers.busy:
+            return
+        for worker, done in workers.wait():
+            progress, order = doing.pop(worker)
+            yield progress.add(order, done)
 
 
 def shots_of(stats: Mapping[str, sinter.TaskStats], tasks: Iterable[sinter.Task]) -> int:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import collections
+import contextlib
 import multiprocessing
 import os
-import signal
-import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from multiprocessing import connection
+from typing import Generic, TypeVar
 
+from qec import child
 from qec.config import positive_integer
 from qec.errors import QecError
-from qec.preemption import STOP_SIGNALS
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -31,10 +31,93 @@ def available_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def process_pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Workers that leave signals to the process that started them, and end with it."""
-    context = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start)
+class Workers(Generic[Job, Result]):
+    """A context with processes that each do one job at a time; leaving it ends them at once.
+
+    They leave signals to the process that started them, and end with it.
+
+    Attributes:
+        idle: numbers of the workers that have nothing to do.
+    """
+
+    def __init__(self, number: int, function: Callable[[Job], Result]) -> None:
+        """``function``: what each calls with its jobs; a copy of its own, if it has a state."""
+        self._number, self._function = number, function
+        self._pipes: dict[connection.Connection, int] = {}
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self.idle: set[int] = set()
+
+    def __enter__(self) -> Workers[Job, Result]:
+        try:
+            for number in range(self._number):
+                ours, theirs = multiprocessing.Pipe()
+                self._pipes[ours] = number
+                self._processes.append(child.start(_work, (self._function,), (theirs,)))
+                theirs.close()  # so that the end of the process is the end of the pipe
+        except BaseException:
+            self.__exit__()
+            raise
+        self.idle = set(range(self._number))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        for pipe in self._pipes:
+            pipe.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way."""
+        return len(self.idle) < self._number
+
+    def give(self, number: int, job: Job) -> None:
+        """Hands a job to an idle worker."""
+        self.idle.remove(number)
+        pipe = next(pipe for pipe, other in self._pipes.items() if other == number)
+        with _worker_alive():
+            pipe.send(job)
+
+    def wait(self) -> list[tuple[int, Result]]:
+        """The results that are there, with the numbers of their workers; waits for one.
+
+        Raises:
+            QecError: a worker died.
+            Exception: what ``function`` raised.
+        """
+        done = []
+        pipes = [pipe for pipe, number in self._pipes.items() if number not in self.idle]
+        for pipe in connection.wait(pipes):
+            with _worker_alive():
+                error, result = pipe.recv()
+            if error is not None:
+                raise error
+            self.idle.add(self._pipes[pipe])
+            done.append((self._pipes[pipe], result))
+        return done
+
+    def results(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
+        """The place of each job and its result, in the order in which they are ready."""
+        waiting, places = collections.deque(enumerate(jobs)), {}
+        while waiting or self.busy:
+            for number in sorted(self.idle)[: len(waiting)]:
+                places[number], job = waiting.popleft()
+                self.give(number, job)
+            for number, result in self.wait():
+                yield places[number], result
+
+
+@contextlib.contextmanager
+def _worker_alive() -> Iterator[None]:
+    """A context in which the end of a pipe is a QecError."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise QecError(
+            "a worker process died, out of memory perhaps: use fewer, or smaller distances."
+        ) from error
 
 
 def results(
@@ -53,29 +136,19 @@ def results(
         for job in jobs:
             yield job, function(job)
         return
-    others = set(multiprocessing.active_children())
-    pool = process_pool(workers)
-    try:
-        futures = {pool.submit(function, job): job for job in jobs}
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise QecError(
-            "a worker process died, out of memory perhaps: use fewer, or smaller distances."
-        ) from error
-    finally:
-        # Whoever stops early, by Ctrl-C for one, does not wait for what is under way.
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.kill()
+    jobs = list(jobs)
+    with Workers(min(workers, len(jobs)), function) as pool:
+        for place, result in pool.results(jobs):
+            yield jobs[place], result
 
 
-def _start() -> None:
-    for number in (signal.SIGINT, *STOP_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
+def _work(pipe: connection.Connection, function: Callable[[Job], Result]) -> None:
+    with contextlib.suppress(EOFError, ConnectionError):  # whoever gave the jobs has ended
+        while True:
+            job = pipe.recv()
+            try:
+                answer = (None, function(job))
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                answer = (error, None)
+            pipe.send(answer)

@@ -1,13 +1,29 @@
-"""Being asked to stop: the signals with which Slurm announces the end of a job."""
+"""Being asked to stop: Ctrl-C, SIGTERM, and the signal with which Slurm announces a job's end."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+_PATIENCE = 5.0  # seconds after which a signal that comes again is not the echo of the first
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal other than Ctrl-C asks to end; what ends orderly at Ctrl-C does so here.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = signal.Signals(number)
 
 
 class StopRequest:
@@ -26,17 +42,50 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Takes note of stop signals in place of dying of them.
+    """Takes note of stop signals in place of ending.
 
     Outside of the main thread, where Python allows no handlers, nothing changes.
     """
     request = StopRequest()
+    with _handled(dict.fromkeys(STOP_SIGNALS, request.note)):
+        yield request
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Stop signals raise ``Terminated`` and Ctrl-C ``KeyboardInterrupt``, once.
+
+    Whoever presses Ctrl-C a second time ends the process at once.  Other signals that follow soon
+    are those of a batch system, which sends several: the first is being answered.  A signal that
+    this process was started to ignore stays ignored, and nothing changes outside of the main
+    thread.
+    """
+    first: list[float] = []
+
+    def answer(number: int, _: object) -> None:
+        now = time.monotonic()
+        if not first:
+            first.append(now)
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+        if number == signal.SIGINT or now - first[0] > _PATIENCE:
+            if sys.stderr.isatty():
+                os.write(2, b"\x1b[?25h\n")  # a progress bar has hidden the cursor
+            os._exit(128 + number)
+
+    usual = {signal.SIGINT: signal.default_int_handler}
+    usual |= dict.fromkeys(STOP_SIGNALS, signal.SIG_DFL)
+    with _handled({n: answer for n, handler in usual.items() if signal.getsignal(n) == handler}):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handlers: dict[int, object]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, request.note) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield request
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import sys
@@ -12,15 +13,17 @@ from pathlib import Path
 import sinter
 from omegaconf import DictConfig, OmegaConf
 
+from qec.collected import added, check_metadata, read_collected
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit, load_dem
 from qec.decoder import check_decoder_name
 from qec.errors import QecError
 from qec.files import make_folder
 from qec.frontier import plot_frontier
-from qec.job_array import check_seeds, new_row_file, row_files, seed_file, share
+from qec.job_array import check_seeds, new_row_file, read_seeds, row_files, seed_file, share
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.paired import PairedSampler, added, collect, print_run, read_collected
+from qec.lock import sole_writer
+from qec.paired import PairedSampler, collect, print_run
 from qec.plots import plot_ler
 from qec.points import Grid, Point
 from qec.pool import available_cores, worker_count
@@ -39,11 +42,26 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
     started = time.monotonic()
     settings = Settings.from_config(config)
     points = list(tasks(settings))
+    with _writer(settings):
+        return _sweep(settings, points, started, command)
+
+
+def _writer(settings: Settings) -> contextlib.AbstractContextManager:
+    """The folder for this process alone; the tasks of an array have files of their own in it."""
+    if settings.array_task is None:
+        return sole_writer(settings.out)
     make_folder(settings.out)
+    return contextlib.nullcontext()
+
+
+def _sweep(
+    settings: Settings, points: list[sinter.Task], started: float, command: Sequence[str]
+) -> list[Row]:
     alone = settings.array_task is None
     if not alone:
         points = share(points, settings.array_task, settings.array_tasks)
     shots = _Shots.read(settings)
+    check_metadata(shots.known, points)
     found = shots.known if settings.merge else shots.collect(points, settings)
 
     ids = [task.strong_id() for task in points]
@@ -91,11 +109,10 @@ class _Shots:
 
     Attributes:
         target: the CSV file that this run appends to.
-        elsewhere, known: by strong id, in the other files and in all.
+        known: what there is in all files, by strong id.
     """
 
     target: Path
-    elsewhere: Mapping[str, sinter.TaskStats]
     known: Mapping[str, sinter.TaskStats]
 
     @classmethod
@@ -104,25 +121,25 @@ class _Shots:
         alone = settings.array_task is None
         by_file = {path: read_collected(path, repair=False) for path in row_files(array)}
         single = read_collected(collected, repair=alone)
-        in_array = added(*by_file.values())
-        known = added(single, in_array)
+        known = added(single.values(), *(stats.values() for stats in by_file.values()))
         if alone:
+            read_seeds(seed_file(collected), repair=True)
             if by_file:
                 check_seeds({collected: single, **by_file})
-            return cls(collected, in_array, known)
+            return cls(collected, known)
         make_folder(array)
-        return cls(new_row_file(array, settings.array_task), known, known)
+        return cls(new_row_file(array, settings.array_task), known)
 
     def collect(
         self, points: Sequence[sinter.Task], settings: Settings
     ) -> dict[str, sinter.TaskStats]:
         return collect(
             points,
-            dataclasses.replace(settings.sampler(), seeds=seed_file(self.target)),
+            settings.sampler(),
             self.target,
             self.known,
             num_workers=settings.num_workers,
-            elsewhere=self.elsewhere,
+            seeds=seed_file(self.target),
         )
 
 

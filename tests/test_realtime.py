@@ -83,14 +83,14 @@ def test_the_answers_are_those_of_the_windows_whatever_the_processes_do(tmp_path
         np.testing.assert_array_equal(found.answers, want[:, 0])
 
 
-def dies_at_work(name, layout, plan, _):
+def dies_at_work(memory, layout, plan, _):
     """A worker that is killed when the first layer arrives."""
     del plan
-    with SharedRun(layout, name) as run:
-        run.ready[:] = 1  # whichever stage it stands in for
-        while not run.arrived[0]:
-            time.sleep(1e-4)
-        os.kill(os.getpid(), signal.SIGKILL)
+    run = SharedRun(layout, memory)
+    run.ready[:] = 1  # whichever stage it stands in for
+    while not run.arrived[0]:
+        time.sleep(1e-4)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -201,11 +201,12 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path, capsys):
 
 def test_shared_arrays_are_seen_by_both_sides():
     layout = Layout(layers=5, width=3, slots=7, blocks=2, matchers=1, predecoders=1)
-    with SharedRun(layout) as one, SharedRun(layout, one.name) as two:
-        one.events[4, 2] = 1
-        two.done[6] = 2**40
-        assert two.events.sum() == two.events[4, 2] == 1
-        assert one.done.tolist() == [0] * 6 + [2**40]
+    one = SharedRun(layout)
+    two = SharedRun(layout, one.memory_block)
+    one.events[4, 2] = 1
+    two.done[6] = 2**40
+    assert two.events.sum() == two.events[4, 2] == 1
+    assert one.done.tolist() == [0] * 6 + [2**40]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`qec sweep` through the command line, on real sinter worker processes."""
+"""`qec sweep` through the command line, on real worker processes."""
 
 import csv
 import io
@@ -15,8 +15,10 @@ import sinter
 import stim
 
 from qec.cli import main
+from qec.collected import read_collected
 from qec.config import load_config
-from qec.paired import SAMPLER, PairedSampler
+from qec.job_array import read_seeds
+from qec.paired import SAMPLER, PairedSampler, collect
 from qec.results import Row, print_tables
 from qec.sweep import Settings, tasks
 
@@ -459,21 +461,25 @@ def test_copied_files_are_not_counted_twice(tmp_path, capsys, copy, names, messa
     assert not (tmp_path / "stats.csv").exists()
 
 
-def test_recorded_seeds_are_those_of_the_shots(tmp_path, monkeypatch):
+def test_recorded_seeds_are_those_of_the_shots(tmp_path):
     circuit = stim.Circuit.generated(
         "surface_code:rotated_memory_x", distance=3, rounds=3, after_clifford_depolarization=0.02
     )
     dem = circuit.detector_error_model(decompose_errors=True)
     task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
-    record = tmp_path / "1-run.seeds"
-    sampler = PairedSampler(("pymatching",), "fast", batch=256, seeds=record)
-    stats = [sampler.compiled_sampler_for_task(task).sample(256) for _ in range(2)]
-    lines = [line.split() for line in record.read_text().splitlines()]
-    assert [strong_id for strong_id, _ in lines] == [task.strong_id()] * 2
-    for (_, seed), found in zip(lines, stats, strict=True):
-        again = circuit.compile_detector_sampler(seed=int(seed))
+    rows, record = tmp_path / "1-run.csv", tmp_path / "1-run.seeds"
+    sampler = PairedSampler(("pymatching",), "fast", batch=256)
+    for shots in (256, 512):  # a run, and another that goes on
+        known = read_collected(rows)
+        task.collection_options = sinter.CollectionOptions(max_shots=shots)
+        collect([task], sampler, rows, known, num_workers=1, seeds=record)
+    seeds = read_seeds(record)
+    assert [strong_id for strong_id, _ in seeds] == [task.strong_id()] * 2
+    counts = [json.loads(row["custom_counts"]) for row in csv.DictReader(rows.open())]
+    for (_, seed), found in zip(seeds, counts, strict=True):
+        again = circuit.compile_detector_sampler(seed=seed)
         again.sample(64)  # warm-up
-        assert again.sample(256).sum() == found.custom_counts["events"]
+        assert again.sample(256).sum() == found["events"]
 
 
 def test_a_merge_of_nothing_is_refused(tmp_path, capsys):

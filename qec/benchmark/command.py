@@ -9,6 +9,7 @@ import multiprocessing
 import queue
 import shlex
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from qec import child
 from qec.benchmark.profile import STEPS, Profiler
 from qec.config import distinct_values, positive_integer, required_path
 from qec.decoder import check_decoder_name, has_predecoder, named_decoder, unpacked
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.plots import plot_steps
 from qec.points import Grid
 from qec.pool import available_cores
@@ -132,6 +135,7 @@ class Timing:
         return sum(self.steps.values())
 
 
+@writes_out_alone
 def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark")) -> list[Timing]:
     """Times the decoders as configured by conf/benchmark.yaml; prints and writes the results.
 
@@ -151,7 +155,6 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
         for name in settings.decoders
         for network in (settings.networks if has_predecoder(name) else ({},))
     ]
-    make_folder(settings.out)
     timings = run(cases, settings.workers)
     with atomic_path(settings.out / "benchmark.json") as temporary:
         content = {
@@ -176,14 +179,11 @@ def run(cases: Sequence[Case], workers: int) -> list[Timing]:
     """
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(workers), context.Queue()
-    processes = [
-        context.Process(target=_work, args=(cases, barrier, results, k), daemon=True)
-        for k in range(workers)
-    ]
-    for process in processes:
-        process.start()
+    processes: list[BaseProcess] = []
     found: list[list] = [[] for _ in cases]
     try:
+        for k in range(workers):
+            processes.append(child.start(_work, (cases, k), (barrier, results)))
         with Progress(transient=True) as progress:
             for _ in progress.track(range(len(cases) * workers), description="timing"):
                 index, timing = _next(results, processes)
@@ -212,7 +212,7 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
         return index, timing
 
 
-def _work(cases: Sequence[Case], barrier: Barrier, results: multiprocessing.Queue, seed: int):
+def _work(barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[Case], seed: int):
     numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].point)
     for _, group in numbered:
         numbers, members = zip(*group, strict=True)

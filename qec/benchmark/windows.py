@@ -20,9 +20,10 @@ from rich.table import Table
 from qec.config import distinct_values, module_main, positive_integer, required_path
 from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.points import Grid
-from qec.pool import available_cores, process_pool
+from qec.pool import Workers, available_cores
 from qec.stats import Estimate, error_rate, paired_ratio
 from qec.windows import WINDOW_DECODERS, WindowDecoder
 
@@ -68,6 +69,7 @@ class Row:
     matching_over: Estimate
 
 
+@writes_out_alone
 def benchmark(config: DictConfig) -> list[Row]:
     """Runs as configured by conf/window_benchmark.yaml; prints and writes a table.
 
@@ -82,9 +84,8 @@ def benchmark(config: DictConfig) -> list[Row]:
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
     out = required_path(config, "out")
-    make_folder(out)
     rows = []
-    with process_pool(len(available_cores())) as pool, Progress(transient=True) as progress:
+    with Workers(len(available_cores()), _decode) as pool, Progress(transient=True) as progress:
         for circuit, dem, metadata in Grid.from_values(values).points():
             wrong = functools.partial(
                 _wrong, pool, progress, values, metadata["d"], str(circuit), str(dem)
@@ -123,8 +124,8 @@ def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) 
         for seed in range(values["seed"], values["seed"] + batches)
     ]
     label = f"{decoder}{', whole' if whole else ''}"
-    found = progress.track(pool.map(_decode, cases), total=batches, description=label)
-    return np.concatenate(list(found))
+    found = progress.track(pool.results(cases), total=batches, description=label)
+    return np.concatenate([wrong for _, wrong in sorted(found, key=lambda pair: pair[0])])
 
 
 @functools.lru_cache(maxsize=1)

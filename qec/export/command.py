@@ -23,8 +23,9 @@ from qec.errors import QecError
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
 from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, predecoder_graph
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
 from qec.lattice import SpaceTimeLattice
+from qec.lock import writes_out_alone
 from qec.points import Grid
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import BoundPredecoder
@@ -95,6 +96,7 @@ class Settings:
         return dem, metadata
 
 
+@writes_out_alone
 def export(config: DictConfig) -> Check | None:
     """Exports as configured by conf/export.yaml; prints what it checked and wrote.
 
@@ -109,7 +111,6 @@ def export(config: DictConfig) -> Check | None:
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
     rule = predecoder.rules.ahead_of(settings.correlated).on(lattice, once=True)
-    make_folder(settings.out)
 
     bound = predecoder.bind(lattice, dtype=torch.float32)
     model, float32 = _graphs(settings, dem, bound, rule)

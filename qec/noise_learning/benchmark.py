@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import functools
 import itertools
+import math
 import sys
 import time
 import warnings
@@ -30,8 +31,9 @@ from rich.table import Table
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, module_main, positive_integer, required_path
-from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.errors import QecError, first_line
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.matching import Matcher, matching_model
 from qec.noise import CircuitNoise
 from qec.noise_learning.draws import KINDS, draw_channels, vary
@@ -235,7 +237,6 @@ def _seed(settings: Settings, job: Job, what: int) -> int:
 
 def benchmark(settings: Settings) -> list[Record]:
     """Runs the draws that draws.csv lacks, and prints the table of all."""
-    make_folder(settings.out)
     path = settings.out / "draws.csv"
     records = read_records(path)
     learned = itertools.product(settings.methods, settings.shots)
@@ -259,24 +260,43 @@ def benchmark(settings: Settings) -> list[Record]:
 
 
 _FIELDS = dataclasses.fields(Record)
-_TYPES = {"int": int, "float": float, "str": str, "bool": lambda text: text == "True"}
+_TYPES = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "bool": {"True": True, "False": False}.__getitem__,
+}
 
 
 def read_records(path: Path) -> list[Record]:
     """Rows of an earlier run.
 
     Raises:
-        QecError: the file is of another kind.
+        QecError: the file is of another kind, or has a row that cannot be right.
     """
     if not path.exists():
         return []
-    rows = list(csv.reader(path.read_text().splitlines()))
-    header = [f.name for f in _FIELDS]
-    if not rows or rows[0] != header:
-        raise QecError(f"{path} is no file of this benchmark: delete it, or choose another out=.")
-    return [
-        Record(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True))) for row in rows[1:]
-    ]
+    try:
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        if header != [f.name for f in _FIELDS]:
+            raise ValueError("it has other columns")
+        return [_record(row) for row in rows]
+    except (ValueError, KeyError, OSError, csv.Error) as error:
+        raise QecError(
+            f"{path} is no file of this benchmark, or damaged ({first_line(error)}): delete it, or "
+            "choose another out=."
+        ) from error
+
+
+def _record(row: list[str]) -> Record:
+    """The record of a row; ValueError or KeyError where it cannot be one."""
+    found = Record(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True)))
+    counts = (found.both, min(found.errors, found.true_errors), found.shots)
+    right = 0 <= counts[0] <= counts[1] and max(found.errors, found.true_errors) <= counts[2]
+    right = right and 0 <= found.seconds < math.inf and found.learned_from >= 0
+    if not right or found.kind not in KINDS:
+        raise ValueError(f"it has a row {','.join(row)}")
+    return found
 
 
 def _write(path: Path, records: list[Record]) -> None:
@@ -320,6 +340,7 @@ def print_table(records: list[Record]) -> None:
 def main(arguments: list[str]) -> int:
     """Returns the exit status."""
 
+    @writes_out_alone
     def run_config(config: DictConfig) -> None:
         benchmark(Settings.from_config(config))
 

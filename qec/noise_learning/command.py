@@ -26,6 +26,7 @@ from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.google import GoogleExperiment
 from qec.lattice import SpaceTimeLattice
+from qec.lock import writes_out_alone
 from qec.noise_learning.crossfit import Score, Scored, cross_fit, score
 from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
@@ -42,6 +43,7 @@ OF_ANY_CODE = ("pymatching", "pymatching-correlated")
 GUESS, LEARNED, PIJ, TRUE = "structure's own", "learned", "Google's pij", "reference"
 
 
+@writes_out_alone
 def learn(config: DictConfig, command: Sequence[str] = ("qec", "learn-noise")) -> None:
     """Learns as configured by conf/learn-noise.yaml.
 
@@ -86,7 +88,6 @@ def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> Non
     if flips is not None:  # before learning: what cannot be decoded is refused before the work
         decoders = decoders or _decoders_for(structure)
         scored = Scored(events, flips, decoders, GUESS, (structure.model,) * 2)
-    make_folder(out)
     if config.half_life is None:
         estimate = NoiseLearner(structure).update(events).estimate(config.method)
     else:
@@ -122,7 +123,6 @@ def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) ->
 
 
 def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: Path) -> None:
-    make_folder(out)
     by_experiment: dict[str, list[Score]] = {}
     experiments = [GoogleExperiment.load(folder) for folder in folders]
     console = Console(stderr=True)

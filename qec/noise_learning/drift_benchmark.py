@@ -25,7 +25,7 @@ from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, module_main, required_path
 from qec.errors import QecError
-from qec.files import make_folder
+from qec.lock import writes_out_alone
 from qec.matching import Matcher, matching_model
 from qec.noise import CircuitNoise
 from qec.noise_learning.command import write_drift
@@ -74,7 +74,6 @@ def run(settings: Settings) -> dict[tuple[str, bool], np.ndarray]:
             true = structure.to_dem(ErrorStructure.of(now).x)
             for key, found in _decode(now, true, models, settings, k).items():
                 counts[key] = counts.get(key, 0) + found
-    make_folder(settings.out)
     write_drift(looks, settings.out)
     return counts
 
@@ -130,6 +129,7 @@ def print_table(counts: dict[tuple[str, bool], np.ndarray]) -> None:
     Console(width=110).print(table)
 
 
+@writes_out_alone
 def drift(config: DictConfig) -> None:
     """Runs the benchmark as configured by conf/drift_benchmark.yaml, and prints its table.
 

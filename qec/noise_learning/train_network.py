@@ -17,14 +17,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from qec.child import end_with_parent, signals_blocked
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import module_main, required_path, value_list
-from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.errors import QecError, first_line
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.noise import CircuitNoise
 from qec.noise_learning.classes import formula_classes
 from qec.noise_learning.draws import draw_channels
@@ -108,6 +111,10 @@ class Examples(torch.utils.data.IterableDataset):
         return distance, basis, np.array(rates, dtype=np.float32), np.stack(events)
 
 
+def _start_worker(_: int) -> None:
+    end_with_parent()
+
+
 def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.Tensor:
     """Squared error of ln x of the mechanisms, the frequent ones weighing more."""
     true = rates.clamp(min=1e-9) @ setting.classes.T
@@ -119,7 +126,6 @@ def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.
 
 def train(settings: Settings) -> Path:
     """Trains, or goes on where state.safetensors in the output folder stands."""
-    make_folder(settings.out)
     torch.manual_seed(settings.seed)
     known = {(d, b): Setting(d, b) for d in set(settings.distances) for b in "XZ"}
     names = known[settings.distances[0], "X"].names
@@ -135,11 +141,16 @@ def train(settings: Settings) -> Path:
     run = _Run(settings, network, average, optimiser, names)
     step = run.resume()
     loader = torch.utils.data.DataLoader(
-        Examples(settings, step, names), batch_size=None, num_workers=settings.workers
+        Examples(settings, step, names),
+        batch_size=None,
+        num_workers=settings.workers,
+        worker_init_fn=_start_worker,
     )
+    with signals_blocked():
+        examples = iter(loader)
     cpu, recent, saved = torch.device("cpu"), [], time.monotonic()
     dtype = network_dtype(cpu)
-    bar = track(loader, "training", settings.steps - step, console=Console(stderr=True))
+    bar = track(examples, "training", settings.steps - step, console=Console(stderr=True))
     for distance, basis, rates, events in bar:
         for group in optimiser.param_groups:
             warm = min(1.0, (step + 1) / 100)
@@ -182,10 +193,13 @@ class _Run:
     def _state(self) -> Path:
         return self.settings.out / "state.safetensors"
 
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """What is there before any step."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        return tensors | {f"average.{k}": v for k, v in self.average.state_dict().items()}
+
     def save(self, step: int) -> None:
-        tensors = {"step": torch.tensor(step)}
-        tensors |= {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors = {"step": torch.tensor(step), **self._tensors()}
         for k, p in enumerate(self.network.parameters()):
             for name, value in self.optimiser.state.get(p, {}).items():
                 tensors[f"optimiser.{k}.{name}"] = value
@@ -193,20 +207,44 @@ class _Run:
             save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary)
 
     def resume(self) -> int:
+        """The step of the state that is there, which it takes over; 0 without one.
+
+        Raises:
+            QecError: it is damaged, or of a network of another kind.
+        """
         if not self._state().exists():
             return 0
-        tensors = load_file(self._state())
+        try:
+            tensors = load_file(self._state())
+            step = tensors.pop("step")
+            wanted = self._tensors()
+            parameters = dict(enumerate(self.network.parameters()))
+            for k, p in parameters.items():
+                wanted |= {f"optimiser.{k}.{name}": p for name in ("exp_avg", "exp_avg_sq")}
+                wanted[f"optimiser.{k}.step"] = torch.tensor(0.0)
+            missing = sorted(wanted.keys() ^ tensors.keys())
+            odd = [k for k, v in tensors.items() if v.shape != wanted.get(k, v).shape]
+            if missing or odd or step.dtype != torch.int64 or step.shape or step < 0:
+                raise ValueError(f"{(missing + odd + ['step'])[0]} is not as expected")
+            if not all(tensor.isfinite().all() for tensor in tensors.values()):
+                raise ValueError("not all numbers are finite")
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise QecError(
+                f"cannot resume from {self._state()} ({first_line(error)}): it is damaged or of "
+                "other settings. Remove it or choose another out=."
+            ) from error
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.network.load_state_dict(part("network."))
         self.average.load_state_dict(part("average."))
-        for k, p in enumerate(self.network.parameters()):
+        for k, p in parameters.items():
             self.optimiser.state[p] = part(f"optimiser.{k}.")
-        return int(tensors["step"])
+        return int(step)
 
 
+@writes_out_alone
 def train_from(config: DictConfig) -> None:
     """Trains as configured by conf/noise_network.yaml, and prints the checkpoint's path."""
     values = OmegaConf.to_container(config)

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from qec.decoder import has_predecoder, named_decoder
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import writes_out_alone
 from qec.plots import plot_backlog, plot_latency
 from qec.pool import available_cores
 from qec.realtime.limit import shortest_period
@@ -31,6 +32,7 @@ from qec.stats import error_rate, paired_ratio
 _WHOLE_HISTORY = 1000  # rounds up to which the same shots are also decoded whole, to compare
 
 
+@writes_out_alone
 def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -> list[Report]:
     """Runs the benchmark as configured by conf/realtime.yaml; prints and writes its report.
 
@@ -40,7 +42,6 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
     """
     settings = Settings.from_config(config)
     events, flips = settings.shots_and_flips()
-    make_folder(settings.out)
     reports, trouble = [], ""
     for name in settings.decoders:
         found, trouble = _runs_of(settings, name, events)

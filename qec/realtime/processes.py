@@ -6,9 +6,9 @@ They wait for each other by looking at the time stamps in the shared memory.
 from __future__ import annotations
 
 import collections
+import ctypes
 import gc
 import mmap
-import multiprocessing
 import time
 from pathlib import Path
 
@@ -22,40 +22,39 @@ _SPIN = 1e-3  # seconds for which a worker without work keeps looking; then it n
 _NAP = 20e-6  # asked for; a system may make 100 of it
 
 
-def produce(name: str, layout: Layout, source: Path, period: float) -> None:
-    """Writes the layers of ``source``, an .npy file, to the shared memory, one per ``period``.
+def produce(memory: ctypes.Array, layout: Layout, period: float) -> None:
+    """Hands the layers of ``source`` on as ``events``, one per ``period``.
 
     A layer that is due while the producer slept comes late, with the next ones, and is stamped with
     the time at which it was there.
 
     Args:
+        memory: of the ``SharedRun``.
         period: seconds between layers; 0 makes all of them available at once.
     """
-    layers = np.load(source, mmap_mode="r")
-    with SharedRun(layout, name) as run:
-        while not run.begin[0]:
-            end_without_parent()
-            time.sleep(_NAP)
-        start, emitted = time.monotonic_ns(), 0
-        while emitted < len(layers) and not run.stop[0]:
-            elapsed = (time.monotonic_ns() - start) / 1e9
-            due = len(layers) if period == 0 else min(len(layers), int(elapsed / period) + 1)
-            if due > emitted:
-                run.events[emitted:due] = layers[emitted:due]
-                run.arrived[emitted:due] = time.monotonic_ns()
-                emitted = due
-            else:
-                time.sleep(max(start / 1e9 + emitted * period - time.monotonic(), _NAP))
+    run = SharedRun(layout, memory)
+    while not run.begin[0]:
+        time.sleep(_NAP)
+    start, emitted, total = time.monotonic_ns(), 0, layout.layers
+    while emitted < total and not run.stop[0]:
+        elapsed = (time.monotonic_ns() - start) / 1e9
+        due = total if period == 0 else min(total, int(elapsed / period) + 1)
+        if due > emitted:
+            run.events[emitted:due] = run.source[emitted:due]
+            run.arrived[emitted:due] = time.monotonic_ns()
+            emitted = due
+        else:
+            time.sleep(max(start / 1e9 + emitted * period - time.monotonic(), _NAP))
 
 
-def predecode(name: str, layout: Layout, plan: Plan, index: int) -> None:
+def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
     """Pre-decodes every ``layout.predecoders``-th block, when its last layer has arrived."""
     blocks, windows = plan.blocks(), plan.block_windows
     shots, n = layout.layers // plan.layers, len(windows)
     mine = collections.deque(range(index, shots * n, layout.predecoders))
     for block, window in dict(zip(blocks, windows, strict=True)).items():  # first calls set up
         block.apply(np.zeros((1, window.end - window.start, layout.width), dtype=np.uint8))
-    with _Work(SharedRun(layout, name), layout.matchers + index) as work:
+    with _Work(SharedRun(layout, memory), layout.matchers + index) as work:
         run, boards = work.run, work.run.boards(shots)
         while mine and not run.stop[0]:
             shot, k = divmod(mine[0], n)
@@ -67,10 +66,9 @@ def predecode(name: str, layout: Layout, plan: Plan, index: int) -> None:
             run.block_started[place] = time.monotonic_ns()
             boards[shot].predecode(k, windows[k], blocks[k])
             run.block_done[place] = time.monotonic_ns()
-        del boards
 
 
-def match(name: str, layout: Layout, plan: Plan, index: int) -> None:
+def match(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
     """Decodes every ``layout.matchers``-th window of layer A, and the gap after it.
 
     A window of layer A is ready when its layers are, a gap when both its neighbours are decided.
@@ -83,7 +81,7 @@ def match(name: str, layout: Layout, plan: Plan, index: int) -> None:
     gaps = collections.deque(p + 1 for p in windows if p % n + 1 < n)
     for matcher in {id(s.matcher): s.matcher for s in slots}.values():
         matcher.warm_up()
-    with _Work(SharedRun(layout, name), index) as work:
+    with _Work(SharedRun(layout, memory), index) as work:
         run, boards = work.run, work.run.boards(shots)
 
         def is_ready(place: int) -> bool:
@@ -105,7 +103,6 @@ def match(name: str, layout: Layout, plan: Plan, index: int) -> None:
             run.started[place] = time.monotonic_ns()
             boards[place // n].decide(slots, place % n)
             run.done[place] = time.monotonic_ns()
-        del boards
 
 
 class _Work:
@@ -125,7 +122,6 @@ class _Work:
     def __exit__(self, *error: object) -> None:
         self.run.memory[self._index, 1] = private_memory()
         gc.enable()
-        self.run.__exit__(*error)
 
     def busy(self) -> None:
         """There is work: the next time without is a new one."""
@@ -138,15 +134,7 @@ class _Work:
         if now - self._since < _SPIN:
             time.sleep(0)
         else:
-            end_without_parent()
             time.sleep(_NAP)
-
-
-def end_without_parent() -> None:
-    """Ends this process if the one that started it was killed: nobody would ever stop it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit(1)
 
 
 def private_memory() -> int:

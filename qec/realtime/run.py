@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 
+from qec import child
 from qec.realtime.plan import Plan
 from qec.realtime.processes import match, predecode, produce
 from qec.realtime.report import Report, report
@@ -42,32 +41,37 @@ def run(
         matchers=settings.workers,
         predecoders=settings.predecoder_workers if blocks else 0,
     )
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder, SharedRun(layout) as shared:
-        source = Path(folder) / "layers.npy"
-        np.save(source, layers)
-        jobs = [("producer", produce, (shared.name, layout, source, period))]
-        for kind, work, number in (
-            ("matcher", match, layout.matchers),
-            ("pre-decoder", predecode, layout.predecoders),
-        ):
-            jobs += [(f"{kind} {k}", work, (shared.name, layout, plan, k)) for k in range(number)]
-        processes = [context.Process(target=f, args=a, name=n, daemon=True) for n, f, a in jobs]
+    shared = SharedRun(layout)
+    shared.source[...] = layers
+    jobs = [("producer", produce, (layout, period))]
+    for kind, work, number in (
+        ("matcher", match, layout.matchers),
+        ("pre-decoder", predecode, layout.predecoders),
+    ):
+        jobs += [(f"{kind} {k}", work, (layout, plan, k)) for k in range(number)]
+    processes: list[BaseProcess] = []
+    try:
+        for name, work, arguments in jobs:
+            processes.append(child.start(work, arguments, (shared.memory_block,), name))
+        trouble = _watch(shared, processes, settings.timeout)
+        _end(shared, processes)
+    finally:
         for process in processes:
-            process.start()
-        try:
-            trouble = _watch(shared, processes, settings.timeout)
-        finally:
-            shared.stop[0] = 1
-            for process in processes:
-                process.join(timeout=5)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
-        return report(shared, plan, decoder, period), trouble
+            process.kill()
+        for process in processes:
+            process.join()
+    return report(shared, plan, decoder, period), trouble
 
 
-def _watch(shared: SharedRun, processes: Sequence[multiprocessing.Process], timeout: float) -> str:
+def _end(shared: SharedRun, processes: Sequence[BaseProcess]) -> None:
+    """Lets the workers note what memory they took."""
+    shared.stop[0] = 1
+    deadline = time.monotonic() + 5
+    for process in processes:
+        process.join(timeout=max(0.0, deadline - time.monotonic()))
+
+
+def _watch(shared: SharedRun, processes: Sequence[BaseProcess], timeout: float) -> str:
     """Begins when all workers are ready, returns when all is decided; or what went wrong."""
     deadline = time.monotonic() + timeout
     while not shared.done.all():

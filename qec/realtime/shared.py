@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
-from multiprocessing import shared_memory
-from types import TracebackType
+import multiprocessing
 
 import numpy as np
 
 from qec.board import Board
+from qec.errors import QecError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Layout:
             "begin": ((1,), np.int64),
             "stop": ((1,), np.int64),
             "block_gap": ((self.slots,), np.float32),
+            "source": ((self.layers, self.width), np.uint8),
             "events": ((self.layers, self.width), np.uint8),
             "left": ((self.layers if self.blocks else 0, self.width), np.uint8),
             "carry": ((self.slots, self.width), np.uint8),
@@ -67,7 +69,8 @@ class SharedRun:
         ready: when a worker was set up (the worker; matchers first, then pre-decoders).
         memory: bytes that a worker has for itself, when set up and at the end (the worker).
         begin, stop: the signals to begin and to stop early (collector).
-        events: detection events (producer).
+        source: detection events to come (collector).
+        events: those that have arrived (producer).
         left, carry, block_flip, block_gap: as in ``Board``, of all experiments (pre-decoder).
         defects, flip, fell_back: likewise (matcher).
     """
@@ -81,6 +84,7 @@ class SharedRun:
     memory: np.ndarray
     begin: np.ndarray
     stop: np.ndarray
+    source: np.ndarray
     events: np.ndarray
     left: np.ndarray
     carry: np.ndarray
@@ -90,23 +94,22 @@ class SharedRun:
     flip: np.ndarray
     fell_back: np.ndarray
 
-    def __init__(self, layout: Layout, name: str | None = None) -> None:
-        """Creates the block (``name`` None) or joins one."""
+    def __init__(self, layout: Layout, memory: ctypes.Array | None = None) -> None:
+        """In new memory (None), or in that of another ``SharedRun``.
+
+        Raises:
+            QecError: there is not so much memory.
+        """
         fields = layout.fields()
         sizes = [int(np.prod(s)) * np.dtype(t).itemsize for s, t in fields.values()]
-        self._owner = name is None
-        if self._owner:
-            self._memory = shared_memory.SharedMemory(create=True, size=sum(sizes))
-        else:
-            self._memory = shared_memory.SharedMemory(name=name)
+        # It has no name, so that nothing of it is left when the processes are killed.
+        is_new = memory is None
+        self.memory_block = _new_block(sum(sizes)) if is_new else memory
         offset = 0
         for (field, (shape, dtype)), size in zip(fields.items(), sizes, strict=True):
-            array = np.ndarray(shape, dtype, buffer=self._memory.buf, offset=offset)
-            if self._owner:
-                array[...] = 0
-            setattr(self, field, array)
+            setattr(self, field, np.ndarray(shape, dtype, self.memory_block, offset))
             offset += size
-        if self._owner:
+        if is_new:
             self.block_gap[...] = np.inf  # of a block that is not there
         self.layout = layout
 
@@ -122,22 +125,12 @@ class SharedRun:
             for s in range(shots)
         ]
 
-    @property
-    def name(self) -> str:
-        """By which other processes join."""
-        return self._memory.name
 
-    def __enter__(self) -> SharedRun:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for field in self.layout.fields():
-            delattr(self, field)  # no view may outlive the block
-        self._memory.close()
-        if self._owner:
-            self._memory.unlink()
+def _new_block(size: int) -> ctypes.Array:
+    """Zeros, for this process and those that it hands them to when it starts them."""
+    try:
+        return multiprocessing.get_context("spawn").RawArray(ctypes.c_byte, size)
+    except (OSError, MemoryError) as error:
+        raise QecError(
+            f"there are no {size / 1e6:.0f} MB of shared memory for a run: use fewer shots."
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -13,13 +12,13 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from qec.chain import canonicalise
+from qec.child import end_with_parent, signals_blocked
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.predecoder.grid import CellGrid
-from qec.preemption import STOP_SIGNALS
 from qec.sampling import FrameSampler
 from qec.training.processes import ALONE, Processes
 from qec.training.settings import TrainSettings
@@ -166,17 +165,17 @@ def batches(
         worker_init_fn=_start_worker,
         pin_memory=settings.device != "cpu",
     )
-    for item in loader:
+    with signals_blocked():
+        items = iter(loader)
+    for item in items:
         if isinstance(item, QecError):
             raise item
         yield item
 
 
 def _start_worker(_: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
-    # Slurm's go to all processes of a job; the training process is the one that acts on them.
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
     # Python reports an error of the thread that hands tensors over, when Ctrl-C ends its peer, to
     # this hook; an error in a batch does not come here.
     sys.excepthook = lambda *_: None

@@ -7,6 +7,7 @@ is written for use, with its model card.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 
 from qec.errors import Preempted, QecError
-from qec.files import make_folder
+from qec.lock import sole_writer
 from qec.preemption import stop_requests
 from qec.training.data import batches, check_mixture
 from qec.training.log import TrainingLog
@@ -45,6 +46,13 @@ def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) ->
             f"shards={settings.shards} cannot be dealt out to {processes.size} processes: use a "
             "multiple of that number."
         )
+    with sole_writer(settings.out) if processes.first else contextlib.nullcontext():
+        return _train_and_finish(settings, processes, command)
+
+
+def _train_and_finish(
+    settings: TrainSettings, processes: Processes, command: Sequence[str]
+) -> Path:
     check_mixture(settings)
     torch.manual_seed(settings.seed)
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
@@ -61,7 +69,6 @@ def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> str | N
     """To the last step, or until a stop signal, whose name it returns; saves the state."""
     if run.processes.first:
         run.open_session(command)
-        make_folder(settings.out)
     try:
         stopped_by = _optimise(run, settings)
         run.save()

@@ -19,7 +19,8 @@ from rich.console import Console
 
 from qec.config import module_main
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
+from qec.lock import sole_writer
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.training.card import model_card
@@ -112,9 +113,9 @@ def _run(name: str, extend: bool, config: DictConfig) -> None:
     predecoder = load_predecoder(name)
     if "model" not in predecoder.metadata:
         raise QecError(f"checkpoint {name} does not say how it was trained.")
-    make_folder(settings.out)
     history = predecoder.metadata
-    write_with_rules(predecoder.network, history["model"], history, settings, extend)
+    with sole_writer(settings.out):
+        write_with_rules(predecoder.network, history["model"], history, settings, extend)
 
 
 if __name__ == "__main__":

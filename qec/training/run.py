@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from qec.predecoder.zoo import build_network
 from qec.training.data import Batch
 from qec.training.grow import grow
 from qec.training.loss import cross_entropy
+from qec.training.muon import Muon
 from qec.training.optim import build_optimisers
 from qec.training.processes import ALONE, Processes
 from qec.training.settings import TrainSettings
@@ -190,38 +192,99 @@ class Run:
             for name, tensor in tensors.items():
                 part, _, key = name.partition("/")
                 parts.setdefault(part, {})[key] = tensor
-            self.network.load_state_dict(parts["network"])
-            self.ema.load_state_dict(parts["ema"])
-        except (SafetensorError, OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+            self._check(parts)
+        except QecError:
+            raise
+        except _DAMAGE as error:
             raise QecError(
                 f"cannot resume from {self.state} ({first_line(error)}): it belongs to "
                 "another model or is corrupt. Remove it or choose another out=."
             ) from error
+        self.network.load_state_dict(parts["network"])
+        self.ema.load_state_dict(parts["ema"])
         for k, optimiser in enumerate(self.optimisers):
             full = optimiser.state_dict()
             for key, tensor in parts.get(f"optimiser{k}", {}).items():
                 index, _, name = key.partition(".")
                 full["state"].setdefault(int(index), {})[name] = tensor
             optimiser.load_state_dict(full)
-        self.losses = list(parts.get("losses", {}).get("recent", torch.empty(0)).to(self.device))
+        self.losses = list(_recent(parts).to(self.device))
         if self.processes.first:
             print(f"resumed from {self.state} at step {self.step}")
 
     def _read_record(self, meta: dict[str, str]) -> None:
-        """Takes over what the state says about its run; QecError if the settings differ."""
+        """Takes over what the state says about its run; QecError if the settings differ.
+
+        Raises:
+            ValueError, KeyError, TypeError: it says nothing of the kind.
+        """
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+        if not 0 <= self.step < 2**53 or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"step {self.step} after {self.seconds} seconds")
         if "record" not in meta:  # written by the first version, which kept no record
             self.parent = self.settings.init_from
             self.sessions = [{"command": "not recorded", "hardware": "not recorded", "step": 0}]
             return
         record = json.loads(meta["record"])
+        recorded = dict(**record["settings"])
         for key, now in self.settings.deciding().items():
-            if (before := record["settings"].get(key, now)) != now:
+            if (before := recorded.get(key, now)) != now:
                 raise QecError(
                     f"cannot resume from {self.state}: its run has {key}={before}, this command "
                     f"{key}={now}. Use the same value or choose another out=."
                 )
         self.parent, self.sessions = record["parent"], record["sessions"]
+        types = {"command": str, "hardware": str, "step": int}
+        fit = isinstance(self.parent, str | None) and all(
+            {key: type(value) for key, value in session.items()} == types
+            and 0 <= session["step"] <= self.step
+            for session in self.sessions
+        )
+        if not fit or not self.sessions:
+            raise ValueError("its record of sessions makes no sense")
+
+    def _check(self, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """ValueError or KeyError unless the parts of a state are those of this run."""
+        for part in ("network", "ema"):
+            _check_like(parts[part], getattr(self, part).state_dict())
+        if _recent(parts).ndim != 1:
+            raise ValueError("its losses are no list")
+        for k, optimiser in enumerate(self.optimisers):
+            parameters = [p for group in optimiser.param_groups for p in group["params"]]
+            names = ("step", "exp_avg", "exp_avg_sq")
+            if isinstance(optimiser, Muon):
+                names = ("momentum_buffer",)
+            found = parts.get(f"optimiser{k}", {})
+            wanted = {
+                f"{number}.{name}": torch.tensor(0.0) if name == "step" else parameter
+                for number, parameter in enumerate(parameters)
+                for name in names
+            }
+            _check_like(found, wanted if self.step else {})
+            if not all(0 <= float(found[key]) <= self.step for key in found if "step" in key):
+                raise ValueError("an optimiser is of another step")
+        if not all(tensor.isfinite().all() for part in parts.values() for tensor in part.values()):
+            raise ValueError("not all numbers are finite")
+
+
+def _recent(parts: Mapping[str, Mapping[str, torch.Tensor]]) -> torch.Tensor:
+    return parts.get("losses", {}).get("recent", torch.empty(0))
+
+
+_DAMAGE = (
+    *(SafetensorError, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError),
+    *(RuntimeError, OverflowError),
+)
+
+
+def _check_like(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """ValueError unless names, shapes and dtypes are the same."""
+    if odd := sorted(found.keys() ^ wanted.keys()):
+        raise ValueError(f"{odd[0]} is missing or not of this model")
+    for name, tensor in found.items():
+        like = wanted[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}")
 
 
 def _load_weights(network: PreDecoderNetwork, name: str) -> str:

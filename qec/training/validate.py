@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from rich.progress import track
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
-from qec.errors import Preempted
-from qec.files import atomic_path
+from qec.errors import Preempted, QecError
+from qec.journal import append_text, keep
 from qec.lattice import SpaceTimeLattice
 from qec.noise import CircuitNoise
 from qec.pool import results, worker_count
@@ -26,6 +27,9 @@ from qec.training.settings import TrainSettings
 
 VALIDATION_SEED = 777_000_000
 _WORTH_A_PROCESS = 2_000_000  # detectors, of all shots: a process takes seconds to start
+
+
+_DAMAGE = (ValueError, TypeError, AttributeError, RecursionError)
 
 
 class FoundCounts:
@@ -40,25 +44,51 @@ class FoundCounts:
         self._found: dict[str, list] = {}
         if path is None or not path.exists():
             return
-        text = path.read_text()
-        for line in text.splitlines():
+        try:
+            text = path.read_bytes().decode(errors="replace")
+        except OSError as error:
+            raise QecError(f"cannot read {path}: {error.strerror}. Remove it.") from error
+        *lines, unfinished = text.split("\n")  # the latter is what a killed job was writing
+        damaged = 0
+        for line in lines:
             try:
-                self._found.update(json.loads(line))
-            except json.JSONDecodeError:  # what a killed job was writing
-                continue
-        if not text.endswith("\n"):
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(map(_line, self._found.items())))
+                self._found.update(_entry(line))
+            except _DAMAGE:
+                damaged += 1
+        if damaged:
+            print(
+                f"qec: warning: {damaged} lines of {path} are damaged: their shots are decoded "
+                "again.",
+                file=sys.stderr,
+            )
+        if damaged or unfinished:
+            keep(path, "".join(map(_line, self._found.items())))
 
-    def get(self, key: str) -> np.ndarray | None:
-        found = self._found.get(key)
-        return None if found is None else np.array(found, dtype=np.int64)
+    def get(self, part: Pass) -> np.ndarray | None:
+        """int64 (candidates, 8), or None."""
+        found = self._found.get(part.key)
+        if found is None or len(found) != len(part.trial.tried.named()):
+            return None
+        return np.array(found, dtype=np.int64)
 
-    def add(self, key: str, counts: np.ndarray) -> None:
-        self._found[key] = counts.tolist()
+    def add(self, part: Pass, counts: np.ndarray) -> None:
+        self._found[part.key] = counts.tolist()
         if self._path is not None:
-            with self._path.open("a") as file:
-                file.write(_line((key, self._found[key])))
+            append_text(self._path, _line((part.key, self._found[part.key])))
+
+
+def _entry(line: str) -> dict[str, list]:
+    """Counts of one pass by its key; one of ``_DAMAGE`` where they cannot be right."""
+    ((key, rows),) = json.loads(line).items()
+    shots = int(key.rpartition("-")[2])
+    for row in rows:
+        if not all(type(value) is int and 0 <= value < 2**53 for value in row):
+            raise ValueError(line)
+        found = Counts(*row)
+        of_shots = (found.uncorrelated, found.correlated, found.errors, found.differ)
+        if found.shots != shots or max(*of_shots, found.fallbacks) > shots:
+            raise ValueError(line)
+    return {key: rows}
 
 
 def _line(entry: tuple[str, list]) -> str:
@@ -143,7 +173,7 @@ def _totals(
         for trial in trials
         for start in starts
     ]
-    missing = [part for part in passes if found.get(part.key) is None]
+    missing = [part for part in passes if found.get(part) is None]
     workers = 1
     if settings.device == "cpu":
         workers = worker_count(settings.validation_workers, "validation_workers")
@@ -152,11 +182,11 @@ def _totals(
     new = results(count, missing, workers)
     with stop_requests() as request:
         for part, counts in track(new, label, len(missing), transient=True):
-            found.add(part.key, counts)
+            found.add(part, counts)
             if request.name is not None:
                 raise Preempted(f"stopped by {request.name} during validation")
     return [
-        sum(found.get(part.key) for part in own)
+        sum(found.get(part) for part in own)
         for _, own in itertools.groupby(passes, key=lambda part: part.trial.key)
     ]
 

@@ -1,0 +1,81 @@
+"""How other processes are started: deaf to the signals of their parent, and gone when it is gone.
+
+What a child does first is here, so that it needs no more than the standard library: the imports of
+its work take seconds, in which its parent may be killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+
+from qec.preemption import STOP_SIGNALS
+
+_SPAWN = multiprocessing.get_context("spawn")
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def start(
+    function: Callable[..., object], arguments: tuple = (), shared: tuple = (), name: str = ""
+) -> BaseProcess:
+    """Runs ``function(*shared, *arguments)`` in a new process, which ends with this one.
+
+    Args:
+        function, arguments: can be pickled.
+        shared: pipes and shared arrays, which can be handed to a new process only.
+        name: for messages.
+
+    Returns:
+        the process; signals that ask to stop are for the one that starts it: use ``kill``.
+    """
+    job = pickle.dumps((function, arguments))
+    process = _SPAWN.Process(target=_run, args=(job, *shared), name=name or None, daemon=True)
+    resource_tracker.ensure_running()  # its start would unblock the signals
+    with signals_blocked():
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Processes that are started in this context never hear Ctrl-C, SIGTERM or SIGUSR1.
+
+    A terminal and Slurm send these to all processes of a job; the one that started the others acts
+    on them.  Here they come after the context.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *STOP_SIGNALS))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent() -> None:
+    """Call first in a process of ``multiprocessing``: it is killed when its parent ends.
+
+    Linux does so by itself, even while other code holds Python's lock.  Elsewhere, and where the
+    parent is gone already, a thread does.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _run(job: bytes, *shared: object) -> None:
+    end_with_parent()
+    function, arguments = pickle.loads(job)
+    function(*shared, *arguments)

@@ -1,0 +1,29 @@
+"""Files that grow line by line, so that whatever ends a job leaves all but the last line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qec.errors import QecError
+from qec.files import atomic_path
+
+
+def append_text(path: Path, text: str) -> None:
+    """Adds whole lines at the end of a file.
+
+    Raises:
+        QecError: there is no room for them, say; a part of them may be there.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise QecError(
+            f"cannot write {path}: {error.strerror or error}; what it holds stays."
+        ) from error
+
+
+def keep(path: Path, text: str) -> None:
+    """Replaces what is there by the part of it that is whole."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
