@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
-from qec.decoder import has_predecoder
+from qec.decoder_names import has_predecoder
 from qec.plots import error_bars, save_figure
 from qec.results import Row, describe
 

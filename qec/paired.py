@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from qec.collected import added, append_row, check_metadata
-from qec.decoder import Decoder, has_predecoder, named_decoders
+from qec.decoder import Decoder, named_decoders
+from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.fallback import Matched
 from qec.job_array import record_seed

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from qec.decoder import has_predecoder
+from qec.decoder_names import has_predecoder
 from qec.files import atomic_path
 from qec.stats import Estimate, error_rate, error_rate_per_round, paired_ratio
 

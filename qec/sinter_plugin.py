@@ -10,8 +10,8 @@ import numpy as np
 import sinter
 import stim
 
-from qec.decoder import DEFAULT_PREDECODER, Decoder, has_predecoder, named_decoder
-from qec.decoder_names import DECODER_NAMES
+from qec.decoder import DEFAULT_PREDECODER, Decoder, named_decoder
+from qec.decoder_names import DECODER_NAMES, has_predecoder
 from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from qec.collected import added, check_metadata, read_collected
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit, load_dem
-from qec.decoder import check_decoder_name
+from qec.decoder_names import check_decoder_name
 from qec.errors import QecError
 from qec.files import make_folder
 from qec.frontier import plot_frontier

@@ -11,7 +11,8 @@ import stim
 
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode, plaquette_sites
-from qec.decoder import DECODER_NAMES, Decoder, has_predecoder, named_decoder
+from qec.decoder import Decoder, named_decoder
+from qec.decoder_names import DECODER_NAMES, has_predecoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.matching import Unexplained

@@ -24,7 +24,8 @@ from rich.table import Table
 from qec import child
 from qec.benchmark.profile import STEPS, Profiler
 from qec.config import distinct_values, positive_integer, required_path
-from qec.decoder import check_decoder_name, has_predecoder, named_decoder, unpacked
+from qec.decoder import named_decoder, unpacked
+from qec.decoder_names import check_decoder_name, has_predecoder
 from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone

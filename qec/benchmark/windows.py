@@ -18,7 +18,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from qec.config import distinct_values, module_main, positive_integer, required_path
-from qec.decoder import has_predecoder, named_decoder
+from qec.decoder import named_decoder
+from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone

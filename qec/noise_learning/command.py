@@ -21,7 +21,7 @@ from rich.table import Table
 from qec.agreement import warn_of_disagreement
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_dem, load_structure, read_shots_and_flips
-from qec.decoder import check_decoder_name
+from qec.decoder_names import check_decoder_name
 from qec.errors import QecError
 from qec.files import atomic_path, make_folder
 from qec.google import GoogleExperiment

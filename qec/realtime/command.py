@@ -16,7 +16,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from qec.decoder import has_predecoder, named_decoder
+from qec.decoder import named_decoder
+from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone

@@ -14,7 +14,7 @@ from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_dem, read_shots_and_flips
-from qec.decoder import has_predecoder
+from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.noise import CircuitNoise
