@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -149,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0; 2 for bad input; 75 when a signal has stopped a job (``Preempted``); 130 after Ctrl-C.
     """
+    warnings.showwarning = _one_line
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -160,6 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
         raise  # another pipe, such as a worker's
+
+
+def _one_line(message: Warning, *_: object, **__: object) -> None:
+    print(f"qec: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from qec.dem import AtMostHalf, at_most_half
 from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched, WholeSyndromes
-from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.lattice import WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
 from qec.matching import Matcher, MemoryMatcher, Unexplained, matching_model, unexplained
 from qec.predecoder.rule import CommitRule, Predecoded
 
@@ -149,8 +149,7 @@ class Decoder:
             model = matching_model(likely.dem, lattice, decomposition)
             matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
         if predecoder is not None and bound is None:
-            why = f"{lattice.unfamiliar}; every shot is matched as a whole, without the network"
-            warnings.warn(why, stacklevel=2)
+            warnings.warn(f"{WITHOUT_NETWORK}: {lattice.unfamiliar}", stacklevel=2)
         decoder = cls(dem.num_detectors, matcher, bound, rule)
         decoder._likely = likely
         decoder._made_of = dem, options

@@ -30,3 +30,8 @@ def check_decoder_name(name: str) -> None:
     """QecError unless it is one of ``DECODER_NAMES``."""
     if name not in DECODER_NAMES:
         raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
+
+
+def needs_lattice(name: str) -> bool:
+    """Whether a decoder of that name reads the model as a rotated surface code's."""
+    return DECODERS[name].get("decomposition") != "stim"

@@ -22,6 +22,9 @@ from qec.errors import QecError, first_line
 from qec.noise import CircuitNoise
 from qec.patch import MEMORY, NOT_SURFACE_CODE, OTHER, PADDING, Frame, Patch, recognise, shape_name
 
+UNFAMILIAR = "pre-decoders do not know experiments like this one"
+WITHOUT_NETWORK = "every shot is matched as a whole, without the network"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpaceTimeLattice:

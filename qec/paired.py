@@ -13,6 +13,7 @@ import dataclasses
 import math
 import shlex
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -138,7 +139,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         for checkpoint in dict.fromkeys(path for _, path in rows.values()):
             group = {row: name for row, (name, path) in rows.items() if path == checkpoint}
             network = {} if checkpoint is None else {"predecoder": checkpoint}
-            found = named_decoders(tuple(group.values()), task.detector_error_model, **network)
+            with warnings.catch_warnings(action="ignore"):  # whoever made the tasks has said it
+                found = named_decoders(tuple(group.values()), task.detector_error_model, **network)
             made |= {row: found[name] for row, name in group.items()}
             self.groups.append(list(group))
         self.decoders = {row: made[row] for row in rows}

@@ -11,8 +11,10 @@ import dataclasses
 import numpy as np
 import stim
 
+from qec.dem import at_most_half
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
+from qec.patch import PADDING
 
 EDGE = 2  # layers at either end that differ from those of the bulk
 
@@ -43,24 +45,33 @@ class Reference:
         lattice: of the model.
         layers: R + 1.
         width: detectors of a layer of the bulk.
-        column: int64 (num_detectors,), each detector's place in its layer.
+        column: int64 (num_detectors,), each detector's place in its layer; -1 for padding.
 
     Raises:
         QecError: as ``SpaceTimeLattice.from_dem``; detectors that are not in the order of time, or
-            not in the same order in all rounds.
+            not in the same order in all rounds; mechanisms that happen in half of the shots or
+            more.
     """
 
     def __init__(self, dem: stim.DetectorErrorModel) -> None:
+        if at_most_half(dem).dem is not dem:
+            raise QecError(
+                "windows take no mechanism that happens in half of the shots or more: decode the "
+                "whole history."
+            )
         self.lattice = lattice = SpaceTimeLattice.from_dem(dem)
         self.layers = lattice.rounds + 1
-        if (np.diff(lattice.layer) < 0).any():
+        self._used = np.flatnonzero(lattice.sector != PADDING)
+        layer = lattice.layer[self._used]
+        if (np.diff(layer) < 0).any():
             raise QecError(
                 "the detectors of the model are not in the order of time: a stream has them so."
             )
-        self._start = np.searchsorted(lattice.layer, np.arange(self.layers + 1))
-        self.column = np.arange(lattice.num_detectors) - self._start[lattice.layer]
+        self._start = np.searchsorted(layer, np.arange(self.layers + 1))
+        self.column = np.full(lattice.num_detectors, -1)
+        self.column[self._used] = np.arange(len(layer)) - self._start[layer]
         self.width = int(self.column.max()) + 1
-        place = np.stack([lattice.row, lattice.col], axis=1)
+        place = np.stack([lattice.row, lattice.col], axis=1)[self._used]
         bulk = np.split(place, self._start[1:-1])[1:-1]
         for k, found in enumerate(bulk, start=1):
             if not np.array_equal(found, bulk[0]):
@@ -83,6 +94,8 @@ class Reference:
         """
         layers = rounds + 1
         sizes = [self.detectors_of_layer(k, layers) for k in range(layers)]
+        if layers == self.layers and shots.shape[1:] == (self.lattice.num_detectors,):
+            shots = shots[:, self._used]
         if shots.shape[1:] != (sum(sizes),):
             raise QecError(
                 f"a shot has {shots.shape[-1]} detectors, but {rounds} rounds {sum(sizes)}."

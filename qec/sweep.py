@@ -11,23 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sinter
+import stim
 from omegaconf import DictConfig, OmegaConf
 
 from qec.collected import added, check_metadata, read_collected
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit, load_dem
-from qec.decoder_names import check_decoder_name
+from qec.decoder_names import check_decoder_name, has_predecoder, needs_lattice
+from qec.dem import at_most_half
 from qec.errors import QecError
 from qec.files import make_folder
 from qec.frontier import plot_frontier
 from qec.job_array import check_seeds, new_row_file, read_seeds, row_files, seed_file, share
-from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.lattice import UNFAMILIAR, WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
 from qec.lock import sole_writer
 from qec.paired import PairedSampler, collect, print_run
 from qec.plots import plot_ler
 from qec.points import Grid, Point
 from qec.pool import available_cores, worker_count
-from qec.results import Row, print_tables, rows_of, write_stats
+from qec.results import Row, point_title, print_tables, rows_of, write_stats
 
 
 def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list[Row]:
@@ -220,6 +222,11 @@ def tasks(settings: Settings) -> Iterator[sinter.Task]:
     points = _circuit_files(settings) if settings.circuit else settings.grid.points()
     if settings.weights is not None:
         points = _with_weights(points, settings.weights)
+    ours = not settings.circuit and settings.weights is None
+    if any(map(has_predecoder, settings.decoders)) and not (
+        ours and not settings.grid.perfect_final_round
+    ):
+        points = _known_to_networks(points, settings)
     return settings.sampler().tasks(
         points, max_shots=settings.max_shots, max_errors=settings.max_errors
     )
@@ -245,7 +252,37 @@ def _circuit_files(settings: Settings) -> Iterator[Point]:
         circuit = load_circuit(path)
         dem = detector_error_model(circuit)
         try:
-            lattice = SpaceTimeLattice.from_dem(dem)
+            lattice = SpaceTimeLattice.from_dem(at_most_half(dem).dem)
+            size = {"d": lattice.distance, "r": lattice.rounds}
         except QecError as error:
-            raise QecError(f"{path}: {error}") from error
-        yield circuit, dem, {"d": lattice.distance, "r": lattice.rounds, "circuit": path}
+            if any(map(needs_lattice, settings.decoders)):
+                raise QecError(f"{path}: {error}") from error
+            size = _size_of_any(circuit)
+        yield circuit, dem, {**size, "circuit": path}
+
+
+def _size_of_any(circuit: stim.Circuit) -> dict[str, int]:
+    """Distance and rounds of an experiment that is no rotated surface code, as far as it tells.
+
+    The distance is the number of the fewest errors that flip the observable unseen, each of which
+    flips two detectors at most; rounds are those that detector times tell apart.
+    """
+    times = {where[-1] for where in circuit.get_detector_coordinates().values() if where}
+    try:
+        distance = len(circuit.shortest_graphlike_error())
+    except ValueError:  # there is none
+        distance = 0
+    return {"d": distance, "r": max(len(times) - 1, 1)}
+
+
+def _known_to_networks(points: Iterable[Point], settings: Settings) -> Iterator[Point]:
+    """The points; says once which ones are matched as a whole, not by every worker."""
+    for circuit, dem, metadata in points:
+        why = SpaceTimeLattice.from_dem(at_most_half(dem).dem).unfamiliar
+        if why:
+            if any(name.endswith("-nofallback") for name in settings.decoders):
+                raise QecError(f"{point_title(metadata)}: {UNFAMILIAR}: {why}.")
+            print(
+                f"qec: warning: {point_title(metadata)}: {WITHOUT_NETWORK}: {why}", file=sys.stderr
+            )
+        yield circuit, dem, metadata

@@ -101,7 +101,7 @@ def test_gates_in_another_order_are_matched_without_the_network():
     dem = detector_error_model(circuit)
     assert "another order" in SpaceTimeLattice.from_dem(dem).unfamiliar
     dets = circuit.compile_detector_sampler(seed=2).sample(200)
-    with pytest.warns(UserWarning, match=r"another order .* without the network"):
+    with pytest.warns(UserWarning, match="without the network: .*another order"):
         decoder = named_decoder("predecoder+pymatching", dem)
     whole = named_decoder("pymatching-correlated-css", dem)
     np.testing.assert_array_equal(decoder.decode_batch(dets), whole.decode_batch(dets))

@@ -57,8 +57,8 @@ class BlockCutter:
             lattice = self._reference.lattice.cut(place.start, place.end)
             core = (place.core_start - place.start, place.core_end - place.start)
             bound = self._predecoder.bind(lattice, self._device, core, backend=self._backend)
-            first = np.searchsorted(self._reference.lattice.layer, place.start)
-            column = self._reference.column[first : first + lattice.num_detectors]
+            layer = self._reference.lattice.layer
+            column = self._reference.column[(layer >= place.start) & (layer < place.end)]
             width = self._reference.width
             self._cut[place] = LayerBlock(bound, self._rule, lattice.layer * width + column)
         return self._cut[place]

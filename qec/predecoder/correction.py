@@ -13,7 +13,7 @@ import torch
 
 from qec.config import positive_integer
 from qec.errors import QecError
-from qec.lattice import SpaceTimeLattice
+from qec.lattice import UNFAMILIAR, SpaceTimeLattice
 from qec.matching import basis_split
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.network import PreDecoderNetwork
@@ -23,8 +23,6 @@ from qec.predecoder.residual import Residual, incidence
 from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 from qec.predecoder.runtime import Runtime, network_runtime, torch_threads
 from qec.predecoder.tiles import tiled_logits
-
-UNFAMILIAR = "pre-decoders do not know experiments like this one"
 
 _CALIBRATION_SHOTS, _CALIBRATION_SEED = 256, 0  # on which int8 networks are calibrated
 _SHOTS_PER_PASS = 256  # bounds the memory for activations; larger batches are cut into passes
