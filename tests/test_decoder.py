@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 from qec import chain as chains
 from qec.code import ORIENTATIONS
-from qec.decoder import DECODER_NAMES, Decoder, named_decoder, named_decoders
+from qec.decoder import Decoder, named_decoder, named_decoders
+from qec.decoder_names import DECODER_NAMES
 from qec.errors import QecError
 from qec.lattice import MEMORY, SpaceTimeLattice
 from qec.matching import basis_split

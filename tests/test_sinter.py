@@ -12,7 +12,8 @@ import sinter
 import stim
 import torch
 
-from qec.decoder import DECODER_NAMES, named_decoder
+from qec.decoder import named_decoder
+from qec.decoder_names import DECODER_NAMES
 from qec.errors import QecError
 from qec.predecoder.checkpoint import save_predecoder, shipped_checkpoints
 from qec.predecoder.network import PreDecoderNetwork
