@@ -75,13 +75,13 @@ def _parse(name: str, text: str) -> Override:
         return override
     except (HydraException, ValueError) as error:  # ValueError: thousands of digits
         raise QecError(
-            f"cannot read {_shown(text)} as key=value for {name} ({first_line(error)}). "
+            f"cannot read {_cut(text)!r} as key=value for {name} ({first_line(error)}). "
             "Examples: p=0.006  distance=5,9  'decoders=[pymatching,pymatching-css]'"
         ) from error
 
 
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _as_list(override: Override) -> str:
@@ -117,16 +117,16 @@ def _check(
 ) -> None:
     """QecError unless the override changes a key, or takes one of a group's choices."""
     if override.type is not OverrideType.CHANGE:
-        raise QecError(f"{override.input_line!r}: keys cannot be added or removed.")
+        raise QecError(f"{_cut(override.input_line)!r}: keys cannot be added or removed.")
     key = override.key_or_group
     if key in groups:
         if override.value() not in (None, *groups[key]):
-            raise QecError(f"{override.input_line} is unknown: use {', '.join(groups[key])}.")
+            raise QecError(f"{_cut(override.input_line)} is unknown: use {', '.join(groups[key])}.")
     elif key not in keys:
         known = [*keys, *groups]
         close = difflib.get_close_matches(key, known, n=3) or [k for k in known if key in k][:3]
         hint = f"did you mean {' or '.join(close)}?" if close else f"use {', '.join(known)}."
-        raise QecError(f"{name} has no key {key!r}: {hint}")
+        raise QecError(f"{name} has no key {_cut(key)!r}: {hint}")
 
 
 def required_path(config: DictConfig, key: str) -> Path:

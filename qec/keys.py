@@ -35,13 +35,14 @@ SEVERAL: dict[str, frozenset[str]] = {
 }
 """Those of them that may hold several, with commas, by command."""
 
+_NOTHING = ("null", "None")
 _COMMAS = 20  # at most, in the name of a file of a list
 _WORDS = {"period_us": ("max",)}  # what stands for a number
 
 
 def as_typed(
     command: str, override: str, keys: Sequence[str]
-) -> tuple[str, str | list[str] | None] | None:
+) -> tuple[str, str | list[str | None] | None] | None:
     """Key and value of ``key=value`` where the key holds paths or names; None for any other.
 
     ``null`` is None, and quotes around the whole are dropped.  Where several are allowed, a comma
@@ -55,7 +56,7 @@ def as_typed(
     key, equals, value = override.partition("=")
     if not equals or key not in TEXT_KEYS or key not in keys:
         return None
-    if value in ("null", "None"):
+    if value in _NOTHING:
         return key, None
     if key not in SEVERAL.get(command, ()) or is_file(value):
         return key, _unquoted(value)
@@ -65,13 +66,14 @@ def as_typed(
     return key, found if bracketed or len(found) != 1 else found[0]
 
 
-def _rejoined(parts: list[str]) -> list[str]:
+def _rejoined(parts: list[str]) -> list[str | None]:
     """Parts between commas; those that are the name of one file together are joined again."""
     found, start = [], 0
     while start < len(parts):
         ends = range(min(len(parts), start + 1 + _COMMAS), start + 1, -1)
         end = next((k for k in ends if is_file(",".join(parts[start:k]))), start + 1)
-        found.append(_unquoted(",".join(parts[start:end])))
+        text = ",".join(parts[start:end])
+        found.append(None if text in _NOTHING else _unquoted(text))
         start = end
     return found
 

@@ -178,7 +178,7 @@ HUGE = 10**300
         (("architecture", "activation"), "tanh", "'tanh'"),
         (("architecture", "activation"), [], "'activation': [] is not supported"),
         (("architecture", "residual"), "yes", "'residual': 'yes' is not supported"),
-        (("architecture", "colour"), 1, "'colour': 1 is not supported: use another name"),
+        (("architecture", "colour"), 1, "'colour' is not valid: use width, layers"),
         (("architecture",), None, "are no mapping"),
         (("rules",), [], "says nothing usable"),
         (("rules", "correlated"), 3, "says nothing usable"),

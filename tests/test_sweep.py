@@ -177,7 +177,11 @@ def test_sweep_with_noise_from_a_file(tmp_path, capsys):
         assert len(stats) == 2 * (2 * 2 + 2)
         for stat in stats:
             assert ("p" in stat.json_metadata) == (stat.json_metadata["noise"] == "uniform")
-        assert f"d=3 R=2 basis X, {names[-1]} noise, ZV: 200 shots" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert f"d=3 R=2 basis X, {names[-1]} noise, ZV: 200 shots" in said.out
+        # Plot and table leave out the rows of the file as it was before.
+        others = "also holds 2 other grid points; table and plot show those asked for now"
+        assert (others in said.err) == (rate == "2e-3")
     assert len(set(names)) == len(names) == 2  # an edited file starts new rows
     assert all(name.startswith("mine.yaml@") for name in names)
 

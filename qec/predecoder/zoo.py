@@ -77,8 +77,11 @@ def check_architecture(arguments: object) -> None:
             fits, wanted = whole and 1 <= value <= _LARGEST[name], f"1 to {_LARGEST[name]}"
         elif name in _FLAGS:
             fits, wanted = isinstance(value, bool), "true or false"
+        elif name == "activation":
+            fits, wanted = isinstance(value, str), "a name"
         else:
-            fits, wanted = name == "activation" and isinstance(value, str), "another name"
+            known = ", ".join((*_LARGEST, *_FLAGS, "activation"))
+            raise QecError(f"model argument {reprlib.repr(name)} is not valid: use {known}.")
         if not fits:
             raise QecError(
                 f"model argument {reprlib.repr(name)}: {reprlib.repr(value)} is not supported: "
