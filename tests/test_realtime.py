@@ -71,8 +71,8 @@ def test_it_decodes_a_stream_and_reports(tmp_path, capsys):
 
 
 def test_the_answers_are_those_of_the_windows_whatever_the_processes_do(tmp_path, capsys):
-    overrides = [*SMALL, "period_us=0,50", "decoders=[pymatching-css]", f"out={tmp_path}"]
-    config = load_config("realtime", [*overrides, "workers=3"])
+    overrides = [*SMALL, "period_us=50", "decoders=[pymatching-css]", f"out={tmp_path}"]
+    config = load_config("realtime", [*overrides, "workers=2"])
     settings = Settings.from_config(config)
     reports = command.realtime(config)
     capsys.readouterr()

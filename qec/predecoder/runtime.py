@@ -100,16 +100,17 @@ def network_runtime(
         return _FixedNetwork(network, features)
     if backend == "compile":
         return _compiled(_FixedNetwork(network, features))
+    runner, _, eight_bit = backend.partition("-")
+    openvino = optional("openvino", "openvino") if runner == "openvino" else None
     fixed = _FixedNetwork(network, features.float().clone())
     shape = (2, network.stem.shape[1], *features.shape[2:])
     model = onnx_model(fixed, torch.zeros(shape), ("events", "logits"))
-    runner, _, eight_bit = backend.partition("-")
     if eight_bit:
         model = quantise(model, sampled().float().numpy(), eight_bit)
-    if runner == "onnxruntime":
+    if openvino is None:
         session = onnxruntime_session(model, threads)
         return _on_arrays(backend, lambda events: session.run(None, {"events": events})[0])
-    core = optional("openvino", "openvino").Core()
+    core = openvino.Core()
     hints = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32" if dtype == torch.float32 else "bf16",
