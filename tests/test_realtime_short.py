@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qec.board import Board
+from qec.cli import main
 from qec.decoder import named_decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
@@ -103,7 +104,22 @@ def test_a_model_too_short_for_the_blocks_is_refused_before_any_process_starts(o
     plan = Plan(str(dem), 60, 3, 3, False, "fast", False)
     assert plan.slots
     with pytest.raises(QecError, match="are needed to cut windows"):
-        _ = plan.block_windows
+        plan.check()
+
+
+def test_what_the_pre_decoder_refuses_is_one_line(monkeypatch, tmp_path, capsys):
+    """Of the second decoder, too, before the first one runs."""
+
+    def refuse(*_, **__):
+        raise QecError("no such experiment")
+
+    monkeypatch.setattr("qec.predecoder.correction.Predecoder.bind", refuse)
+    decoders = "decoders=[pymatching-css,predecoder+pymatching-nofallback]"
+    assert (
+        main(["realtime", "distance=3", "rounds=2", "shots=2", decoders, f"out={tmp_path}/a"]) == 2
+    )
+    assert capsys.readouterr().err == "qec: error: no such experiment\n"
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.fixture
