@@ -17,7 +17,14 @@ from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched, WholeSyndromes
 from qec.lattice import WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
-from qec.matching import Matcher, MemoryMatcher, Unexplained, matching_model, unexplained
+from qec.matching import (
+    Matcher,
+    MemoryMatcher,
+    Unexplained,
+    matching_graph,
+    matching_model,
+    unexplained,
+)
 from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
@@ -253,9 +260,10 @@ class Decoder:
 
     def _named(self, error: Unexplained, detectors: np.ndarray) -> Unexplained:
         """The error with the first such shot and its detectors."""
-        if self._likely is None:
+        if self._made_of is None:
             return error
-        found = unexplained(self._likely.dem, self._usual(detectors))
+        model = matching_model(self._likely.dem, None, self._made_of[1]["decomposition"])
+        found = unexplained(matching_graph(model), self._usual(detectors))
         return error if found is None else Unexplained(*found)
 
     def decode_recorded(

@@ -17,7 +17,7 @@ import scipy.sparse
 import stim
 from scipy.sparse import csgraph
 
-from qec.dem import Mechanisms, silent_detectors, untagged
+from qec.dem import silent_detectors, untagged
 from qec.errors import QecError, first_line
 from qec.lattice import SpaceTimeLattice
 from qec.patch import MEMORY
@@ -164,32 +164,29 @@ class Unexplained(QecError):
 
 
 def unexplained(
-    dem: stim.DetectorErrorModel, detectors: np.ndarray
+    graph: pymatching.Matching, detectors: np.ndarray
 ) -> tuple[int, Sequence[int]] | None:
-    """The first shot with an odd number of events where mechanisms flip two detectors at a time.
+    """The first shot with an odd number of events where edges only join detectors to each other.
 
     Args:
-        dem: an error model.
+        graph: as ``matching_graph`` makes it.
         detectors: uint8 (B, num_detectors).
 
     Returns:
-        Its number, and the detectors that mechanisms join, none of them to a boundary; or None.
+        Its number, and the detectors that are joined, none of them to a boundary; or None.
     """
-    table, n = Mechanisms.from_dem(dem), dem.num_detectors
-    possible = table.probability[table.mechanism] > 0
-    owner, det = table.mechanism[possible].astype(np.int64), table.detector[possible]
-    joins = scipy.sparse.coo_matrix(
-        (np.ones(len(det)), (owner, det)), shape=(len(table.probability), n)
-    ).tocsr()
-    _, group = csgraph.connected_components(joins.T @ joins, directed=False)
-    odd = np.bincount(owner, minlength=len(table.probability))[owner] % 2 == 1
-    closed = np.setdiff1d(group[det], group[det[odd]])
-    for number in closed:
-        members = np.flatnonzero(group == number)
-        shots = np.flatnonzero(detectors[:, members].sum(axis=1) % 2)
-        if len(shots):
-            return int(shots[0]), members.tolist()
-    return None
+    n = graph.num_detectors  # the boundary's number
+    ends = np.array([(u, n if v is None else v) for u, v, _ in graph.edges()]).T
+    joined = scipy.sparse.coo_array((np.ones(ends.shape[1]), tuple(ends)), shape=(n + 1, n + 1))
+    count, part = csgraph.connected_components(joined, directed=False)
+    shot, place = np.nonzero(detectors)
+    events = np.bincount(shot * count + part[place], minlength=len(detectors) * count)
+    odd = events.reshape(len(detectors), count) % 2 == 1
+    odd[:, part[n]] = False
+    if not odd.any():
+        return None
+    first, which = np.argwhere(odd)[0]
+    return int(first), np.flatnonzero(part == which).tolist()
 
 
 def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -> np.ndarray:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.sparse
-from scipy.sparse import csgraph
 
 from qec.dem import Mechanisms
 from qec.lattice import SpaceTimeLattice
@@ -51,18 +49,3 @@ class Pieces:
         lead = np.unique(owner[memory], return_index=True)[1]
         flips[np.flatnonzero(memory)[lead]] = table.flips_observable[owner[memory][lead]]
         return cls(lattice.layer, table.probability, owner, ends, flips)
-
-    def parts(self) -> np.ndarray:
-        """int64 (num_detectors,), the connected part of the graph that each detector is in.
-
-        Part 0 is what reaches the boundary.  Events of any other have a matching only in pairs.
-        """
-        boundary = len(self.layer)
-        ends = np.where(self.ends < 0, boundary, self.ends)
-        joined = scipy.sparse.coo_array(
-            (np.ones(len(ends)), tuple(ends.T)), shape=(boundary + 1, boundary + 1)
-        )
-        _, part = csgraph.connected_components(joined, directed=False)
-        names = np.arange(part.max() + 1)
-        names[[0, part[boundary]]] = names[[part[boundary], 0]]
-        return names[part[:boundary]]

@@ -30,7 +30,8 @@ def test_python_examples_run_and_print_what_is_shown(code, shown):
     """But for chance: a seed gives other shots on other processors.
 
     The numbers are means over 20,000 shots.  The smallest rate, 2.9 %, has a standard error of
-    0.12 %: two runs differ by 0.3 of it, 5 standard deviations, with a probability of 3e-7.
+    0.12 %, two runs differ by 0.17 % in the root mean square, and 0.3 * 2.9 % + 0.1 % is 5.7 of
+    that: a false alarm in 1e-8 of the runs, and the other numbers are known better.
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

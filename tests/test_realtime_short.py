@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qec.board import Board
+from qec.cli import main
 from qec.decoder import named_decoder
 from qec.errors import QecError
-from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.pieces import Pieces
+from qec.lattice import detector_error_model
+from qec.matching import matching_graph, unexplained
 from qec.predecoder.checkpoint import load_predecoder
 from qec.realtime.plan import Plan, model_rounds
-from qec.realtime.settings import _refuse_unexplained
 from qec.reference import EDGE, Reference, Window
 from qec.window_cutter import WindowCutter
 from qec.windows import WINDOW_DECODERS, WindowDecoder, block_windows, parallel_windows
@@ -103,7 +103,22 @@ def test_a_model_too_short_for_the_blocks_is_refused_before_any_process_starts(o
     plan = Plan(str(dem), 60, 3, 3, False, "fast", False)
     assert plan.slots
     with pytest.raises(QecError, match="are needed to cut windows"):
-        _ = plan.block_windows
+        plan.check()
+
+
+def test_what_the_pre_decoder_refuses_is_one_line(monkeypatch, tmp_path, capsys):
+    """Of the second decoder, too, before the first one runs."""
+
+    def refuse(*_, **__):
+        raise QecError("no such experiment")
+
+    monkeypatch.setattr("qec.predecoder.correction.Predecoder.bind", refuse)
+    decoders = "decoders=[pymatching-css,predecoder+pymatching-nofallback]"
+    assert (
+        main(["realtime", "distance=3", "rounds=2", "shots=2", decoders, f"out={tmp_path}/a"]) == 2
+    )
+    assert capsys.readouterr().err == "qec: error: no such experiment\n"
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.fixture
@@ -124,25 +139,13 @@ def test_windows_warm_up_with_events_that_have_a_matching(sparse_noise):
             matcher.warm_up()
 
 
-def test_parts_are_what_the_boundary_takes(sparse_noise, our_circuit):
-    lattice = SpaceTimeLattice.from_dem(detector_error_model(our_circuit(3, 3, "Z")))
-    assert not Pieces.of(lattice).parts().any()
-    lattice = SpaceTimeLattice.from_dem(detector_error_model(sparse_noise))
-    parts = Pieces.of(lattice).parts()
-    alone = np.setdiff1d(np.arange(len(parts)), lattice.mechanisms.detector)
-    assert len(alone) == 4
-    assert len(set(parts[alone])) == 4
-    assert not np.delete(parts, alone).any()
-
-
-def test_recorded_events_without_an_explanation_are_refused():
-    """D0-D1 and D2-D3 are flipped in pairs, D4 also alone, D5 never."""
-    ends = np.array([[0, 1], [2, 3], [4, -1]])
-    pieces = Pieces(np.zeros(6, int), np.full(3, 0.1), np.arange(3), ends, np.zeros(3, bool))
+def test_events_that_are_only_made_in_pairs():
+    """D0-D1 and D2-D3 are flipped in pairs, D4 also alone, D5 never: its events mean nothing."""
+    lines = ["error(0.1) D0 D1", "error(0.1) D2 D3", "error(0.1) D4 L0", "detector D5"]
+    graph = matching_graph(stim.DetectorErrorModel("\n".join(lines)))
     events = np.zeros((6, 6), dtype=np.uint8)
     events[[0, 1], [4, 5]] = 1
     events[1, :4] = 1
-    _refuse_unexplained(pieces, events)
+    assert unexplained(graph, events) is None
     events[[2, 5, 5], [3, 0, 2]] = 1
-    with pytest.raises(QecError, match=r"2 of 6 shots have events that no .* shot 2, at D3"):
-        _refuse_unexplained(pieces, events)
+    assert unexplained(graph, events) == (2, [2, 3])

@@ -24,7 +24,7 @@ from qec.lock import writes_out_alone
 from qec.plots import plot_backlog, plot_latency
 from qec.pool import available_cores
 from qec.realtime.limit import shortest_period
-from qec.realtime.plan import NOTHING
+from qec.realtime.plan import NOTHING, Plan
 from qec.realtime.report import PERCENTILES, Report
 from qec.realtime.run import run
 from qec.realtime.settings import LARGEST, Settings
@@ -43,9 +43,12 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
     """
     settings = Settings.from_config(config)
     events, flips = settings.shots_and_flips()
+    plans = {name: settings.plan(name) for name in settings.decoders}
+    for plan in plans.values():
+        plan.check()
     reports, trouble = [], ""
-    for name in settings.decoders:
-        found, trouble = _runs_of(settings, name, events)
+    for name, plan in plans.items():
+        found, trouble = _runs_of(settings, name, plan, events)
         reports += found
         if trouble:
             break
@@ -61,9 +64,10 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
     return reports
 
 
-def _runs_of(settings: Settings, name: str, events: np.ndarray) -> tuple[list[Report], str]:
+def _runs_of(
+    settings: Settings, name: str, plan: Plan, events: np.ndarray
+) -> tuple[list[Report], str]:
     """A run per period; the message is empty unless one of them went wrong."""
-    plan = settings.plan(name)
     layers = plan.reference.split(events, settings.rounds)
     layers = layers.reshape(-1, layers.shape[-1])
     reports: list[Report] = []

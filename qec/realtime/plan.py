@@ -79,29 +79,36 @@ class Plan:
         """The layers of the blocks; none without a pre-decoder.
 
         Raises:
-            QecError: as ``load_predecoder``, or a model that is too short.
+            QecError: as ``load_predecoder``.
         """
         if self.predecoder is None:
             return []
         reach = self._predecoder.network.reach if self._has_network else 0
-        windows = block_windows(self._stages, self.layers, reach)
-        for window in windows:  # refused here, before any process is started
-            self.reference.place(window, self.layers)
-        return windows
+        return block_windows(self._stages, self.layers, reach)
+
+    def check(self) -> None:
+        """Makes windows and blocks once, so that no process dies of what does not go.
+
+        Raises:
+            QecError: as ``slots``, or the pre-decoder refuses the experiment.
+        """
+        _ = self.slots
+        self._blocks("cpu", "eager")  # whatever runs the network later: the refusals are the same
 
     def blocks(self) -> list[Block]:
         """What pre-decodes each of ``block_windows``.
 
         Raises:
-            QecError: the device is not there, or the model is too short.
+            QecError: as ``check``, or the device is not there.
         """
+        return self._blocks(self.device, self.backend)
+
+    def _blocks(self, device: str, backend: str) -> list[Block]:
         if not self._has_network:
             return [NullBlock() for _ in self.block_windows]
         from qec.predecoder.blocks import BlockCutter
 
-        cutter = BlockCutter(
-            self._predecoder, self._rule, self.reference, self.device, self.backend
-        )
+        cutter = BlockCutter(self._predecoder, self._rule, self.reference, device, backend)
         return [cutter.block(window, self.layers) for window in self.block_windows]
 
     @functools.cached_property

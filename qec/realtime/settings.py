@@ -17,8 +17,8 @@ from qec.dataset import load_dem, read_shots_and_flips
 from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
+from qec.matching import Unexplained, basis_split, matching_graph, unexplained
 from qec.noise import CircuitNoise
-from qec.pieces import Pieces
 from qec.pool import available_cores
 from qec.realtime.plan import NOTHING, Plan, model_rounds
 from qec.windows import WINDOW_DECODERS
@@ -104,7 +104,10 @@ class Settings:
         shots = shots[: self.shots]
         warn_of_disagreement(shots, self.recorded, self.config.circuit)
         events = np.unpackbits(shots, axis=1, count=detectors, bitorder="little")
-        _refuse_unexplained(Pieces.of(SpaceTimeLattice.from_dem(self.recorded)), events)
+        # A shot without a matching would end a process.
+        graph = matching_graph(basis_split(SpaceTimeLattice.from_dem(self.recorded)))
+        if (found := unexplained(graph, events)) is not None:
+            raise Unexplained(*found)
         return events, None if flips is None else flips[: self.shots]
 
     def source(self) -> str:
@@ -149,22 +152,4 @@ class Settings:
             device=self.device,
             backend=self.backend,
             **options,
-        )
-
-
-def _refuse_unexplained(pieces: Pieces, events: np.ndarray) -> None:
-    """QecError where events, uint8 (B, detectors), have no matching: it would end a process."""
-    part = pieces.parts()
-    # Part 0 reaches the boundary, which takes any number of events, and those of a detector that no
-    # error flips mean nothing.
-    apart = np.flatnonzero((part > 0) & (np.bincount(part)[part] > 1))
-    shot, place = np.nonzero(events[:, apart])
-    keys, count = np.unique(shot * len(part) + part[apart[place]], return_counts=True)
-    odd = np.stack(np.divmod(keys[count % 2 == 1], len(part)), axis=1)
-    if len(odd):
-        first = apart[place[(shot == odd[0, 0]) & (part[apart[place]] == odd[0, 1])][0]]
-        raise QecError(
-            f"{len(np.unique(odd[:, 0]))} of {len(events)} shots have events that no error of the "
-            f"circuit explains (the first: shot {odd[0, 0]}, at D{first}): give the circuit with "
-            "all its noise."
         )
