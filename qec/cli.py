@@ -148,7 +148,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status.
 
-    0; 2 for bad input; 75 when a signal has stopped a job (``Preempted``); 130 after Ctrl-C.
+    0; 2 for bad input; 75 when a signal has stopped a job (``Preempted``);
+    130 after Ctrl-C, 143 after SIGTERM.
     """
     warnings.showwarning = _one_line
     try:

@@ -214,7 +214,7 @@ class _Decoded(NamedTuple):
 
 # Collecting --------------------------------------------------------------------------------------
 
-_LONGEST, _SHORTEST = 60.0, 0.5
+_LONGEST, _SHORTEST = 30.0, 0.5
 """Seconds of an order: at most as much work of each worker is lost when a job is killed."""
 
 
@@ -254,7 +254,7 @@ class _Sampling:
         return done
 
 
-class _Progress:
+class _Unfinished:
     """A task that is being sampled: what it lacks, and who works on it.
 
     Attributes:
@@ -322,8 +322,8 @@ def collect(
 ) -> dict[str, sinter.TaskStats]:
     """Samples under a progress bar until each task has the shots that its options ask for.
 
-    Each row goes to the file as soon as it is there, so that whatever ends this early loses a
-    minute of work at most.
+    Each row goes to the file as soon as it is there, so that whatever ends this early loses half
+    a minute of work of each worker at most.
 
     Args:
         tasks: from ``sampler.tasks``.
@@ -339,7 +339,7 @@ def collect(
         QecError: as raised in a worker; a worker that died; a file that cannot be written.
     """
     check_metadata(known, tasks)
-    missing = [_Progress(task, known.get(task.strong_id())) for task in tasks]
+    missing = [_Unfinished(task, known.get(task.strong_id())) for task in tasks]
     missing = [progress for progress in missing if progress.open > 0]
     batches = sum(-(-progress.open // sampler.batch) for progress in missing)
     rows: list[sinter.TaskStats] = []
@@ -360,11 +360,12 @@ def collect(
 
 
 def _rows(
-    missing: Sequence[_Progress], workers: Workers[_Order, sinter.AnonTaskStats], seeds: Path | None
+    missing: Sequence[_Unfinished],
+    workers: Workers[_Order, sinter.AnonTaskStats],
+    seeds: Path | None,
 ) -> Iterator[sinter.TaskStats]:
     """Deals the work out; rows as they come.  A worker stays with a task as long as it can."""
-    doing: dict[int, tuple[_Progress, _Order]] = {}
-
+    doing: dict[int, tuple[_Unfinished, _Order]] = {}
     while True:
         for worker in sorted(workers.idle):
             with_work = [progress for progress in missing if progress.open > 0]

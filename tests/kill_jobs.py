@@ -140,7 +140,9 @@ class Session:
 
     def members(self) -> list[str]:
         """Those that run, as ps shows them."""
-        shown = subprocess.run(["ps", "-eo", "pid,sid,stat,args"], capture_output=True, text=True)
+        shown = subprocess.run(
+            ["ps", "-ww", "-eo", "pid,sid,stat,args"], capture_output=True, text=True
+        )
         rows = [line.split(maxsplit=3) for line in shown.stdout.splitlines()[1:]]
         return [" ".join(r) for r in rows if r[1] == str(self.process.pid) and r[2][0] != "Z"]
 

@@ -171,7 +171,8 @@ def test_a_child_ends_with_its_parent(tmp_path, started):
     script, path = tmp_path / "parent.py", tmp_path / "pid"
     script.write_text(_PARENT)
     job = Session([sys.executable, str(script), str(path)], tmp_path)
-    while not (path.exists() if started else len(job.members()) >= 2):
+    first_worker(job)
+    while started and not path.exists():
         time.sleep(0.02)
     job.process.kill()
     job.end()
@@ -244,11 +245,18 @@ LONG_SWEEP = [
 ]
 
 
+def first_worker(job: Session) -> int:
+    """Its number, as soon as there is one: it is still importing."""
+    deadline = time.monotonic() + 120
+    while not (workers := [row for row in job.members() if "spawn_main" in row]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(workers[0].split()[0])
+
+
 def test_a_sweep_whose_worker_is_killed_says_so(tmp_path):
     job = Session(LONG_SWEEP, tmp_path)
-    while not (workers := [row for row in job.members() if "spawn_main" in row]):
-        time.sleep(0.05)
-    os.kill(int(workers[0].split()[0]), signal.SIGKILL)
+    os.kill(first_worker(job), signal.SIGKILL)
     status, error = job.end()
     assert status == 2
     assert error.strip() == (
@@ -259,8 +267,7 @@ def test_a_sweep_whose_worker_is_killed_says_so(tmp_path):
 
 def test_ctrl_c_while_workers_start_is_one_line(tmp_path):
     job = Session(LONG_SWEEP, tmp_path)
-    while not any("spawn_main" in row for row in job.members()):
-        time.sleep(0.02)
+    first_worker(job)
     os.killpg(job.process.pid, signal.SIGINT)
     status, error = job.end()
     assert status == 130
