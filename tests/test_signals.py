@@ -74,6 +74,7 @@ def test_an_error_that_may_be_a_mistake_of_ours_is_not_hidden():
 
 _DEAF = """
 import signal, sys, time
+import qec.preemption
 from qec.errors import exit_status
 
 def run():
@@ -85,6 +86,7 @@ def run():
         time.sleep(60)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
+qec.preemption._PATIENCE = 60
 sys.exit(exit_status("qec", "go on", run))
 """
 
