@@ -78,8 +78,8 @@ import qec.preemption
 from qec.errors import exit_status
 
 def run():
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("first", flush=True)
