@@ -93,7 +93,7 @@ def recognise(coordinates: np.ndarray, fires: np.ndarray) -> list[Patch]:
     Raises:
         QecError: they fill no such pattern; the message names what they look like.
     """
-    known = ~np.isnan(coordinates).any(axis=1)
+    known = np.isfinite(coordinates).all(axis=1)
     if len(np.unique(coordinates[known, 2])) < 2:
         raise QecError(NOT_SURFACE_CODE.format("all detectors have the same time coordinate"))
     reasons = []  # each with how much it looks like the memory sector's checks are told rightly
@@ -105,6 +105,8 @@ def recognise(coordinates: np.ndarray, fires: np.ndarray) -> list[Patch]:
                 moved = dataclasses.replace(frame, shift=frame.shift + shift)
                 sector = np.where(candidates, (place.sum(axis=1) % 2 != parity), PADDING)
                 layers = _layers(place, sector.astype(np.int64), coordinates[:, 2], fires)
+                if not isinstance(layers, str) and (fires & (layers < 0)).any():
+                    layers = "some detectors are elsewhere"
                 if not isinstance(layers, str):
                     patches.append(_patch(rows, cols, parity, place, sector, layers, moved))
                     continue
@@ -138,6 +140,9 @@ def _patch(rows, cols, parity, place, sector, layers, frame) -> Patch:
 _AXES = (np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([[-1.0, 1.0], [1.0, 1.0]]))
 
 
+_FARTHEST = 1 << 20  # sites; larger numbers are no coordinates
+
+
 def _frames(coordinates: np.ndarray, used: np.ndarray) -> Iterator[tuple[Frame, np.ndarray]]:
     """Frames in which detectors have whole coordinates from 0 on, int64 (n, 2); -9: not used."""
     xy = coordinates[used, :2]
@@ -149,7 +154,7 @@ def _frames(coordinates: np.ndarray, used: np.ndarray) -> Iterator[tuple[Frame, 
                 continue
             least = grid.min(axis=0) / spacing[0]
             sites = grid / spacing[0] - least
-            if np.allclose(sites, np.rint(sites), atol=1e-6):
+            if sites.max() < _FARTHEST and np.allclose(sites, np.rint(sites), atol=1e-6):
                 whole = np.full((len(used), 2), -9)
                 whole[used] = np.rint(sites)
                 yield Frame(matrix / spacing[0], -least), whole
@@ -169,7 +174,8 @@ def _patterns(sites: np.ndarray) -> Iterator[tuple[int, int, np.ndarray, int]]:
     most = np.max(sites, axis=0)
     for shift in (0, 1):
         rows, cols = int(most[0]), int(most[1]) + 2 * shift
-        if min(rows, cols) < 3:
+        checks = (rows + 1) * (cols - 1) / 2 if shift else rows * cols - 1
+        if min(rows, cols) < 3 or abs(len(found) - checks) > 0.5:
             continue
         moved = {(r, c + shift) for r, c in found}
         for parity in (0, 1):
@@ -258,13 +264,12 @@ def _another_code(xy: np.ndarray) -> str:
         return f"{len(places)} checks in a line are no patch of distance 3 or more"
     spacing = _spacing(places[:, 0])
     sites = (places - places.min(axis=0)) / spacing
-    if not np.allclose(sites, np.rint(sites), atol=1e-6):
+    if not (sites.max() < _FARTHEST and np.allclose(sites, np.rint(sites), atol=1e-6)):
         return ""
     found = {(int(x), int(y)) for x, y in np.rint(sites)}
     wide, high = (int(n) + 1 for n in np.rint(sites).max(axis=0))
     # The checks of both types take every second site of a grid, those of one type a grid.
-    both = {(x, y) for x in range(wide) for y in range(high) if (x + y) % 2}
-    if found == both:
+    if len(found) == wide * high // 2 and all((x + y) % 2 for x, y in found):
         return f"it is an unrotated surface code, {shape_name((high + 1) // 2, (wide + 1) // 2)}"
     if len(found) == wide * high and abs(wide - high) == 1:
         return f"it is an unrotated surface code, d = {max(wide, high)}"

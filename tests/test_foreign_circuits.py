@@ -280,6 +280,19 @@ def test_padding_is_ignored(layers):
         np.testing.assert_array_equal(found, wanted, err_msg=name)
 
 
+@pytest.mark.parametrize("value", [1e7, -1e15, 1e300, np.inf, np.nan, 0.123])
+def test_a_detector_far_off_is_refused_at_once(value):
+    dem = detector_error_model(generated())
+    moved = stim.DetectorErrorModel()
+    for item in dem.flattened():
+        if item.type == "detector" and item.targets_copy()[0].val == 7:
+            moved.append("detector", [value, 2, 1], item.targets_copy())
+        else:
+            moved.append(item)
+    with pytest.raises(QecError, match=r"check positions|elsewhere|has the checks of|coordinates"):
+        SpaceTimeLattice.from_dem(moved)
+
+
 def test_padding_without_coordinates_or_off_the_grid():
     circuit = generated()
     padded = circuit + stim.Circuit("DETECTOR\nDETECTOR(77, -3, 1)")
