@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qec.agreement import warn_of_disagreement
 from qec.config import positive_integer, required_path
+from qec.dem import MOST_DETECTORS
 from qec.errors import QecError, first_line
 from qec.files import STANDARD, atomic_path, is_file, make_place
 from qec.lattice import detector_error_model
@@ -35,7 +36,6 @@ _LOOPS = (stim.CircuitRepeatBlock, stim.DemRepeatBlock)
 _DEEPEST = 20  # of loops within loops
 _YAML_DEPTH = 2  # a mapping of lists
 # Experiments that fit a large machine's memory stay below these.
-_MOST_DETECTORS = 10**7
 _MOST_QUBITS = 10**5
 _MOST_INSTRUCTIONS = 10**8
 
@@ -137,7 +137,7 @@ def _nesting(text: str) -> int:
 
 def _check_size(path: str | Path, model: stim.Circuit | stim.DetectorErrorModel) -> None:
     """QecError where no memory would hold the model; found without unrolling its loops."""
-    sizes = {"detectors": (model.num_detectors, _MOST_DETECTORS)}
+    sizes = {"detectors": (model.num_detectors, MOST_DETECTORS)}
     if isinstance(model, stim.Circuit):
         sizes["qubits"] = (model.num_qubits, _MOST_QUBITS)
     sizes["instructions with its loops unrolled"] = (_unrolled(model), _MOST_INSTRUCTIONS)

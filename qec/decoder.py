@@ -12,7 +12,7 @@ import numpy as np
 import stim
 
 from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
-from qec.dem import AtMostHalf, at_most_half
+from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
 from qec.ensemble import EnsembleMatcher
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched, WholeSyndromes
@@ -294,6 +294,11 @@ def _check_model(dem: stim.DetectorErrorModel) -> None:
         raise QecError("a circuit was given in place of its error model: use from_circuit.")
     if not isinstance(dem, stim.DetectorErrorModel):
         raise QecError(f"a stim.DetectorErrorModel is needed, not {type(dem).__name__}.")
+    if dem.num_detectors > MOST_DETECTORS:
+        raise QecError(
+            f"the detector error model has {dem.num_detectors} detectors, more than the "
+            f"{MOST_DETECTORS} that qec takes: is an index mistyped?"
+        )
     if dem.num_observables != 1:
         raise QecError(
             f"the detector error model has {dem.num_observables} observables; these decoders "

@@ -11,6 +11,9 @@ import stim
 
 from qec.errors import QecError
 
+MOST_DETECTORS = 10**7
+"""Models with more are taken for a slip: no memory would hold what is made of them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Mechanisms:

@@ -448,6 +448,12 @@ def test_a_circuit_in_place_of_its_model():
         Decoder.from_dem(str(detector_error_model(circuit)))
 
 
+def test_an_index_of_a_million_millions_is_a_slip():
+    dem = detector_error_model(generated()) + stim.DetectorErrorModel("error(0.1) D1000000000000")
+    with pytest.raises(QecError, match="is an index mistyped"):
+        Decoder.from_dem(dem)
+
+
 def test_no_warnings_where_all_is_well():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
