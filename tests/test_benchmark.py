@@ -78,6 +78,7 @@ def test_rates_are_measured():
     assert found.bytes > 1e7
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_plots(tmp_path, capsys):
     names = ["pymatching-css", "predecoder+pymatching"]
     overrides = ["distance=3", f"decoders={','.join(names)}", "seconds=0.1", "batch=16,32"]

@@ -58,6 +58,7 @@ def test_tiles_commit_the_same_bits(fast, our_circuit, distance, rounds):
 
 @pytest.mark.parametrize("basis", ["X", "Z"])
 @pytest.mark.parametrize(("block", "last"), [(1, 40), (3, 36), (8, 32), (8, 0), (17, 0)])
+@pytest.mark.slow
 def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(
     fast, our_circuit, basis, block, last
 ):
@@ -88,6 +89,7 @@ def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(
     ("correlated", "fallback", "commit", "buffer"),
     [(False, False, 4, 3), (True, False, 3, 9), (True, True, 4, 3), (True, True, 3, 9)],
 )
+@pytest.mark.slow
 def test_streams_and_windows_agree_with_a_pre_decoder_ahead(
     fast, our_circuit, correlated, fallback, commit, buffer
 ):

@@ -136,6 +136,7 @@ def test_words_and_plain_bytes_agree(lattice, seed):
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("basis", ["X", "Z"])
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.slow
 def test_trivial_cycles_are_trivial(orientation, basis, case):
     """No detection events, no logical flip; at d > 3 each alone reduces to the empty chain.
 

@@ -240,6 +240,7 @@ def record(trained, **changes) -> dict[str, str]:
         *({"record": text} for text in ("", "{", "[]", "7", "{}", '{"settings": 5}', "[" * 10**5)),
     ],
 )
+@pytest.mark.slow
 def test_a_state_that_says_nonsense_is_refused(trained, tmp_path, meta):
     with pytest.raises(QecError, match="cannot resume"):
         resume(trained, tmp_path, meta=meta)
@@ -340,6 +341,7 @@ def test_other_files_are_no_draws(tmp_path, content):
 SMALL = ["steps=1", "shots_per_step=100", "shots=[100]", "distances=[3]", "width=4", "workers=0"]
 
 
+@pytest.mark.slow
 def test_the_damaged_state_of_a_noise_network_is_refused(tmp_path, capsys):
     words, state = [*SMALL, f"out={tmp_path}"], tmp_path / "state.safetensors"
     assert train_network.main(words) == 0

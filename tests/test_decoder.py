@@ -533,6 +533,7 @@ def test_it_is_cheap_to_build_at_distance_21(stim_circuit, fast):
 @pytest.mark.parametrize(
     ("distance", "shots"), [(5, 8_000), pytest.param(9, 3_000, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_shipped_checkpoint_does_no_gross_harm(our_circuit, shipped, basis, noise, distance, shots):
     """At p = 0.006: half of the events gone, and not clearly more errors than PyMatching.
 

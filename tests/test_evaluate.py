@@ -65,6 +65,7 @@ def made_up(shots, f, c, **metadata):
 # End to end --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate_writes_its_files_and_resumes(tmp_path, capsys):
     out = tmp_path / "a" / "b"
     small = ("p=0.02", "noise=uniform,si1000", "rounds_per_distance=2", "precision=1e-6")

@@ -96,6 +96,7 @@ def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orient
         (3, 3, "X", {"active_only": True, "kernel": 5, "ends_only": True}),
     ],
 )
+@pytest.mark.slow
 def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, architecture):
     dem = dem_of(our_circuit(distance, rounds, basis))
     predecoder = eager(**architecture)
@@ -118,6 +119,7 @@ def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, ar
         np.testing.assert_array_equal(got.committed[sure], want.committed[: len(shots)][sure])
 
 
+@pytest.mark.slow
 def test_heads_of_ends_are_constants_of_the_graph(our_circuit):
     dem = dem_of(our_circuit(3, 2, "X"))
     counts = []
@@ -129,6 +131,7 @@ def test_heads_of_ends_are_constants_of_the_graph(our_circuit):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 def test_the_shipped_network_and_the_decoder_agree_with_the_graph(exported):
     dem, predecoder, bound, model = exported
     dets, flips = sample(dem, 2000, seed=3)
@@ -151,6 +154,7 @@ def test_the_check_finds_a_wrong_graph(exported):
     assert check.changed_shots >= check.not_rounding > 5
 
 
+@pytest.mark.slow
 def test_nothing_is_committed_at_threshold_one(our_circuit):
     dem = dem_of(our_circuit(3, 2, "Z"))
     null = Predecoder.null()
@@ -161,6 +165,7 @@ def test_nothing_is_committed_at_threshold_one(our_circuit):
     assert not committed.any()
 
 
+@pytest.mark.slow
 def test_uint8_stays_at_the_ends_of_the_graph(exported):
     """As TensorRT wants it; and the kernels are constants of their final shape."""
     *_, model = exported
@@ -216,6 +221,7 @@ def test_int8_needs_hidden_layers(our_circuit):
         quantise(model, sample(dem, 64, seed=6)[0])
 
 
+@pytest.mark.slow
 def test_float16_computes_in_float16(exported):
     dem, predecoder, bound, _ = exported
     rule = predecoder.rules.uncorrelated

@@ -169,6 +169,7 @@ def test_what_is_no_product_of_pauli_channels_is_refused(text, message):
         CircuitFaults.of(stim.Circuit(text))
 
 
+@pytest.mark.slow
 def test_the_classes_of_mechanisms_are_the_same_at_every_distance(our_circuit):
     found = {d: catalogue(ErrorStructure.of(our_circuit(d, d, "X"))) for d in (5, 7, 9)}
     for c in found.values():

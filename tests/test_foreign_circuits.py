@@ -327,6 +327,7 @@ class Rectangle(RotatedSurfaceCode):
 
 @pytest.mark.parametrize("basis", ["X", "Z"])
 @pytest.mark.parametrize("size", [(3, 5), (5, 3), (4, 4), (4, 6), (3, 4)])
+@pytest.mark.slow
 def test_rectangles_and_even_distances(basis, size):
     circuit = memory_circuit(Rectangle(*size), CircuitNoise.stim(0.004), 3, basis)
     lattice = SpaceTimeLattice.from_circuit(circuit)

@@ -157,6 +157,7 @@ def test_only_doubtful_shots_fall_back(our_circuit):
         np.testing.assert_array_equal(matched.flips[chosen], expected[chosen])
 
 
+@pytest.mark.slow
 def test_a_second_look_decides_doubtful_shots(our_circuit):
     """By what more cautious commits leave, and by the whole where that leaves doubt, too."""
     circuit = our_circuit(5, 5, "X", 0.01)
@@ -179,6 +180,7 @@ def test_a_second_look_decides_doubtful_shots(our_circuit):
     assert (first.flips != again.flips).any()
 
 
+@pytest.mark.slow
 def test_looks_that_differ_fall_back(our_circuit):
     circuit = our_circuit(5, 5, "X", 0.01)
     dets = circuit.compile_detector_sampler(seed=14).sample(4000).view(np.uint8)
@@ -225,6 +227,7 @@ def test_second_looks_begin_at_their_first_distance(our_circuit):
         assert rule.on(lattices[7], **options).second is None
 
 
+@pytest.mark.slow
 def test_what_looks_once_has_the_gap_for_that(our_circuit):
     circuit = our_circuit(5, 5, "X", 0.01)
     dem = circuit.detector_error_model(decompose_errors=True)

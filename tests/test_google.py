@@ -53,6 +53,7 @@ def test_the_folder_is_read_whole(folder):
     assert (experiment.predictions["tensor_network_contraction"] == experiment.flips).all()
 
 
+@pytest.mark.slow
 def test_learn_noise_reports_every_model_and_published_prediction(folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["learn-noise", f"google={folder}", f"out={out}"]) == 0

@@ -55,6 +55,7 @@ def skeleton(dem):
 
 
 @pytest.mark.parametrize("method", FITS)
+@pytest.mark.slow
 def test_the_graph_stays_and_the_rates_are_probabilities(guess, drawn, method):
     events = events_of(drawn[0], 2000)
     learned = learn_noise(guess, events, method=method)
@@ -69,6 +70,7 @@ def test_the_graph_stays_and_the_rates_are_probabilities(guess, drawn, method):
 
 @pytest.mark.parametrize("method", FITS)
 @pytest.mark.parametrize("shots", [1, 100, 1000])
+@pytest.mark.slow
 def test_few_shots_give_usable_weights(guess, drawn, method, shots):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,6 +93,7 @@ def test_channels_are_learned_within_their_standard_errors(guess, drawn):
     assert log_error(estimate, drawn[0]) < 0.04
 
 
+@pytest.mark.slow
 def test_what_differs_from_place_to_place_is_learned_from_enough_shots(guess, drawn):
     errors = {}
     for shots in (1000, 100_000):
@@ -103,6 +106,7 @@ def test_what_differs_from_place_to_place_is_learned_from_enough_shots(guess, dr
     assert errors["local", 1000] < 0.6 * errors["correlation", 1000]
 
 
+@pytest.mark.slow
 def test_auto_tells_from_the_data_whether_places_differ(guess, drawn):
     same = NoiseLearner(guess).update(events_of(drawn[0], 50_000)).estimate()
     assert same.method == "channels"
@@ -148,6 +152,7 @@ def test_learned_weights_decode_better_than_a_bad_guess():
     assert errors["learned"] < 1.05 * errors["true"] + 10
 
 
+@pytest.mark.slow
 def test_a_model_is_a_structure_too(guess, drawn):
     own = ErrorStructure.of(guess).model
     learner = NoiseLearner(own).update(events_of(drawn[0], 50_000))
@@ -160,6 +165,7 @@ def test_a_model_is_a_structure_too(guess, drawn):
     assert np.isfinite(learner.estimate().x).all()
 
 
+@pytest.mark.slow
 def test_an_estimate_or_a_model_serves_as_prior(guess, drawn):
     first = NoiseLearner(guess).update(events_of(drawn[0], 100_000)).estimate("channels")
     few = events_of(drawn[0], 200, seed=9)

@@ -133,6 +133,7 @@ def test_every_single_fault_is_corrected(our_circuit, basis, correlated, decompo
 
 @each_basis
 @pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.slow
 def test_the_split_decodes_at_least_as_well(stim_circuit, basis, correlated):
     """Paired on the same shots; 5 sigma of the discordant shots, false alarm below 1e-6."""
     circuit = stim_circuit(5, 5, basis, 0.008)

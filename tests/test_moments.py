@@ -31,6 +31,7 @@ detector_sets = st.sets(st.integers(0, 5), min_size=1, max_size=5)
         unique_by=lambda mechanism: tuple(sorted(mechanism[0])),
     )
 )
+@pytest.mark.slow
 def test_rates_follow_exactly_from_exact_parities(mechanisms):
     dem = stim.DetectorErrorModel("logical_observable L0\ndetector D5")
     for detectors, p in mechanisms:

@@ -46,6 +46,7 @@ def test_patches_hold_the_neighbours_of_the_inner_checks(basis):
         ).all()
 
 
+@pytest.mark.slow
 def test_bulk_statistics_do_not_depend_on_the_distance():
     torch.manual_seed(0)
     network = NoiseNetwork(25, 8).eval()

@@ -61,6 +61,7 @@ def test_pictures_exist_and_are_small():
     assert (ROOT / path).stat().st_size <= 200_000
 
 
+@pytest.mark.slow
 def test_commands_have_the_keys_they_are_given():
     found = [
         [(a or b, x or y) for a, x, b, y in COMMAND.findall(page) if (a or b) in COMMANDS]
@@ -73,6 +74,7 @@ def test_commands_have_the_keys_they_are_given():
         load_config(name, shlex.split(overrides))
 
 
+@pytest.mark.slow
 def test_batch_scripts_have_the_keys_they_are_given():
     text = (ROOT / "slurm/README.md").read_text()
     found = re.findall(r"slurm/(\w+)\.sbatch((?: [a-z_]+=[^ \n`)]+)*)", text)

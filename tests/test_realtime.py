@@ -28,6 +28,7 @@ SMALL = ["distance=3", "rounds=40", "shots=6", "p=0.004", "seed=3"]
 
 @pytest.mark.parametrize("correlated", [False, True])
 @pytest.mark.parametrize(("rounds", "commit", "buffer"), [(40, 3, 3), (41, 2, 4), (43, 5, 2)])
+@pytest.mark.slow
 def test_windows_cut_from_a_short_experiment_are_those_of_the_long_one(
     our_circuit, rounds, commit, buffer, correlated
 ):
@@ -224,6 +225,7 @@ def test_shared_arrays_are_seen_by_both_sides():
         ("circuit=missing.stim", "there is no file missing.stim"),
     ],
 )
+@pytest.mark.slow
 def test_bad_settings_are_refused(tmp_path, capsys, override, message):
     overrides = ["decoders=predecoder+pymatching", override]
     assert main(["realtime", *SMALL, *overrides, f"out={tmp_path}"]) == 2

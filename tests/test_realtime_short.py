@@ -61,17 +61,20 @@ def check(circuit, distance, rounds, name, shots=40):
 
 
 @pytest.mark.parametrize("rounds", range(1, 21))
+@pytest.mark.slow
 def test_every_short_experiment_is_decoded(our_circuit, rounds):
     check(our_circuit(3, rounds, "X", 0.008), 3, rounds, "predecoder+pymatching-nofallback")
 
 
 @pytest.mark.parametrize("name", ["pymatching-correlated-css", "predecoder+pymatching"])
 @pytest.mark.parametrize("rounds", [1, 6, 9, 16])
+@pytest.mark.slow
 def test_short_experiments_are_decoded_by_other_decoders(our_circuit, rounds, name):
     check(our_circuit(3, rounds, "X", 0.008), 3, rounds, name)
 
 
 @pytest.mark.parametrize(("distance", "rounds"), [*((5, r) for r in range(9, 14)), (7, 16)])
+@pytest.mark.slow
 def test_short_experiments_of_larger_codes_are_decoded(our_circuit, distance, rounds):
     name = "predecoder+pymatching-nofallback"
     check(our_circuit(distance, rounds, "Z", 0.006), distance, rounds, name, shots=20)

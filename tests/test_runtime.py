@@ -21,6 +21,7 @@ EIGHT_BIT = [name for name in BACKENDS if name.endswith("-int8")]
 @pytest.mark.parametrize(
     "backend", [pytest.param("compile", marks=pytest.mark.slow), "onnxruntime", "openvino"]
 )
+@pytest.mark.slow
 def test_backends_agree_with_torch(stim_circuit, backend):
     if backend == "openvino":
         pytest.importorskip("openvino")
@@ -65,6 +66,7 @@ def test_eight_bits_are_nearly_enough(stim_circuit, backend):
     torch.testing.assert_close(again.predecoder.logits(batch), got)  # calibrated on the same shots
 
 
+@pytest.mark.slow
 def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
     circuit = stim_circuit(3, 2, "X", 0.006)
     lattice = SpaceTimeLattice.from_circuit(circuit)
@@ -77,6 +79,7 @@ def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
     torch.testing.assert_close(got, want, rtol=0.02, atol=0.2)  # constants are in bfloat16
 
 
+@pytest.mark.slow
 def test_the_decoder_takes_a_backend(stim_circuit):
     circuit = stim_circuit(3, 3, "Z", 0.006)
     decoder = Decoder.from_circuit(circuit, predecoder="fast", backend="onnxruntime")
@@ -85,6 +88,7 @@ def test_the_decoder_takes_a_backend(stim_circuit):
     assert wrong < 0.5 * flips.mean()
 
 
+@pytest.mark.slow
 def test_the_benchmark_compares_on_the_same_shots(capsys):
     options = ["distance=3", "backends=[eager,onnxruntime]", "batch=32", "batches=2"]
     eager, other = benchmark(load_config("backend_benchmark", options))

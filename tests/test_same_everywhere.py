@@ -62,6 +62,7 @@ def test_a_cpu_computes_in_float32_whatever_it_could(experiment, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["swift", "fast", "balanced"])
+@pytest.mark.slow
 def test_rounding_decides_nothing(experiment, name, monkeypatch):
     """Errors far larger than those of float32: float64 decides wherever they could."""
     circuit, dets = experiment
@@ -77,6 +78,7 @@ def test_rounding_decides_nothing(experiment, name, monkeypatch):
     assert (everything(careless.predecode(dets)) != want).any()
 
 
+@pytest.mark.slow
 def test_rounding_moves_no_gap_across_a_limit(stim_circuit, monkeypatch):
     circuit = stim_circuit(3, 3, "X", 0.02)
     detectors = circuit.compile_detector_sampler(seed=1).sample(2000).view(np.uint8)
@@ -100,6 +102,7 @@ def test_rounding_moves_no_gap_across_a_limit(stim_circuit, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["swift", "fast", "balanced"])
+@pytest.mark.slow
 def test_batches_order_and_threads_change_nothing(experiment, name):
     circuit, dets = experiment
     dets = dets[:130] if name == "balanced" else dets
@@ -181,6 +184,7 @@ def test_a_decoder_leaves_torchs_threads_alone(experiment):
             Decoder.from_circuit(circuit, predecoder="swift", threads=wrong)
 
 
+@pytest.mark.slow
 def test_decode_takes_threads(experiment, tmp_path, capsys):
     circuit, dets = experiment
     circuit.to_file(tmp_path / "memory.stim")

@@ -87,6 +87,7 @@ def after_each_round(circuit, checks):
 @each_basis
 @pytest.mark.parametrize("rewrite", [lambda circuit: circuit, with_hadamards])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.slow
 def test_one_data_error_is_one_bit(our_circuit, basis, rewrite, orientation):
     """Each X and each Z error of a data qubit between two rounds, alone, at d = 3 and R = 3."""
     circuit = rewrite(our_circuit(3, 3, basis, 0.02, orientation)).flattened()
@@ -106,6 +107,7 @@ def test_one_data_error_is_one_bit(our_circuit, basis, rewrite, orientation):
 
 @each_basis
 @pytest.mark.parametrize("source", ["stim", "ours"])
+@pytest.mark.slow
 def test_statistics_are_those_of_stims_detector_sampler(stim_circuit, our_circuit, basis, source):
     """Rates of each detector, each pair of neighbours in time, and the observable.
 

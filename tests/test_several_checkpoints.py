@@ -110,6 +110,7 @@ def test_checkpoints_of_one_name_are_refused(checkpoints, tmp_path):
         list(tasks(settings(TWO, f"predecoder={checkpoints[0]},{twin}")))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_checkpoints(checkpoints, tmp_path, capsys):
     overrides = ["distance=3", "rounds=2", "basis=X", TWO, f"predecoder={','.join(checkpoints)}"]
     command = ["sweep", *overrides, "max_shots=600", "num_workers=1", f"out={tmp_path}"]

@@ -124,17 +124,20 @@ def blocked(_: int) -> list[int]:
     return sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
 
 
+@pytest.mark.slow
 def test_workers_do_their_jobs_and_hand_errors_on():
     assert sorted(results(double, range(5), 2)) == [(k, 2 * k) for k in range(5)]
     with pytest.raises(QecError, match="unlucky"):
         list(results(double, range(11, 20), 2))
 
 
+@pytest.mark.slow
 def test_workers_never_hear_the_signals_of_their_parent():
     wanted = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
     assert all(wanted <= set(found) for _, found in results(blocked, [0, 1], 2))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_noticed():
     with Workers(2, os._exit) as workers:
         workers.give(0, 1)
@@ -197,6 +200,7 @@ def task(circuit, **options) -> sinter.Task:
 SAMPLER = PairedSampler(("pymatching",), "fast", batch=100)
 
 
+@pytest.mark.slow
 def test_shots_are_exactly_those_asked_for(tmp_path, stim_circuit):
     """Several tasks on several workers, and errors that are enough."""
     circuits = [stim_circuit(3, rounds, "X", 0.01) for rounds in (2, 3, 4)]
@@ -235,6 +239,7 @@ def test_a_full_disk_is_one_line(tmp_path, stim_circuit):
 
 
 @pytest.mark.parametrize("name", ["sweep", "realtime", "train"])
+@pytest.mark.slow
 def test_a_killed_job_leaves_nothing_and_goes_on(tmp_path, capfd, name):
     job, rng = jobs(tmp_path)[name], random.Random(name)
     seen = campaign(name, job, tmp_path, [signal.SIGKILL], rng, seconds=6)
@@ -256,6 +261,7 @@ def first_worker(job: Session) -> int:
     return int(workers[0].split()[0])
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_worker_is_killed_says_so(tmp_path):
     job = Session(LONG_SWEEP, tmp_path)
     os.kill(first_worker(job), signal.SIGKILL)
@@ -267,6 +273,7 @@ def test_a_sweep_whose_worker_is_killed_says_so(tmp_path):
     job.check_gone()
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_workers_start_is_one_line(tmp_path):
     job = Session(LONG_SWEEP, tmp_path)
     first_worker(job)

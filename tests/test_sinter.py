@@ -102,6 +102,7 @@ def test_other_codes_are_refused():
 
 
 @pytest.mark.skipif("fast" not in shipped_checkpoints(), reason="no shipped checkpoint")
+@pytest.mark.slow
 def test_collect_with_two_workers(tmp_path):
     tasks = [
         sinter.Task(

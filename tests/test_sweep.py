@@ -465,6 +465,7 @@ def test_copied_files_are_not_counted_twice(tmp_path, capsys, copy, names, messa
     assert not (tmp_path / "stats.csv").exists()
 
 
+@pytest.mark.slow
 def test_recorded_seeds_are_those_of_the_shots(tmp_path):
     circuit = stim.Circuit.generated(
         "surface_code:rotated_memory_x", distance=3, rounds=3, after_clifford_depolarization=0.02

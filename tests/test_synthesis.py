@@ -146,6 +146,7 @@ def test_no_correction_weighs_less_than_the_likeliest_error(small, lightest) -> 
         np.testing.assert_allclose(model.weigh(held).total, found.total[logical, there[logical]])
 
 
+@pytest.mark.slow
 def test_the_ensemble_decides_like_the_likeliest_error(small, lightest) -> None:
     """Fixed seeds: a check of the code, not of statistics."""
     circuit, lattice, _ = small
@@ -159,6 +160,7 @@ def test_the_ensemble_decides_like_the_likeliest_error(small, lightest) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32), p=st.sampled_from([0.005, 0.01, 0.02]))
+@pytest.mark.slow
 def test_exchanges_keep_events_and_class_and_lower_the_weight(our_circuit, seed, p) -> None:
     circuit = our_circuit(5, 5, "X", p)
     model = EdgeModel(SpaceTimeLattice.from_circuit(circuit))
@@ -251,6 +253,7 @@ def test_ensemble_beats_correlated_matching(our_circuit) -> None:
     assert (ensemble.decode_batch(dets) != truth).sum() < 0.95 * correlated
 
 
+@pytest.mark.slow
 def test_members_are_asked_of_close_shots_only(our_circuit, monkeypatch) -> None:
     """Fixed seed: a check of the code, not of statistics."""
     circuit = our_circuit(5, 5, "X", 0.004)

@@ -340,6 +340,7 @@ BAD_SETTINGS = [
 
 
 @pytest.mark.parametrize(("override", "message"), BAD_SETTINGS)
+@pytest.mark.slow
 def test_bad_settings_exit_with_one_line(tmp_path, capsys, override, message) -> None:
     changed = override.split("|")
     assert main(["train", *overrides(tmp_path / "run", *changed)]) == 2
@@ -391,6 +392,7 @@ def test_every_circuit_is_built_once(tmp_path, monkeypatch) -> None:
     assert len(built) == len(set(built))
 
 
+@pytest.mark.slow
 def test_state_of_another_model_is_refused(tmp_path) -> None:
     train(tiny(tmp_path / "run"))
     with pytest.raises(QecError, match="cannot resume"):
@@ -407,6 +409,7 @@ def test_state_of_another_model_is_refused(tmp_path) -> None:
         *("adamw_lr=0.01", "labels=frames", "rounds=2", "orientations=[XV]", "warmup=1", "ema=0.9"),
     ],
 )
+@pytest.mark.slow
 def test_resuming_with_other_settings_is_refused(tmp_path, capsys, override) -> None:
     train(tiny(tmp_path / "run", "shots=64"))
     before = (tmp_path / "run/state.safetensors").read_bytes()
@@ -419,6 +422,7 @@ def test_resuming_with_other_settings_is_refused(tmp_path, capsys, override) -> 
     assert (tmp_path / "run/state.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_for_more_shots(tmp_path) -> None:
     train(tiny(tmp_path / "run", "shots=64"))
     done = load_predecoder(train(tiny(tmp_path / "run", "shots=192", "log_every=1", "workers=1")))

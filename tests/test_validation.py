@@ -191,6 +191,7 @@ def test_a_stopped_command_leaves_one_line(tmp_path, number, status, message) ->
     assert kept.read_text().endswith("\n")
 
 
+@pytest.mark.slow
 def test_rules_are_chosen_again_from_what_was_counted(tmp_path) -> None:
     command = [
         *(sys.executable, "-m", "qec.training.rules", "fast", f"out={tmp_path / 'mine'}"),

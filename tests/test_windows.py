@@ -124,6 +124,7 @@ def with_doubts(decoder, chance):
 
 
 @pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.slow
 def test_falling_back_everywhere_is_having_no_pre_decoder(our_circuit, parallel):
     circuit = our_circuit(3, 40, "X", 0.006)
     dem = detector_error_model(circuit)
@@ -134,6 +135,7 @@ def test_falling_back_everywhere_is_having_no_pre_decoder(our_circuit, parallel)
 
 
 @pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.slow
 def test_windows_fall_back_where_the_network_is_unsure(our_circuit, parallel):
     """One that is sure of nothing is as good as none."""
     circuit = our_circuit(3, 20, "X", 0.006)
@@ -164,6 +166,7 @@ def test_seams_between_windows_that_fall_back_and_windows_that_do_not(our_circui
     assert (found == table.flips_observable[::30]).all()
 
 
+@pytest.mark.slow
 def test_windows_that_fall_back_are_those_in_doubt(our_circuit):
     # d = 5, 15 rounds, paired on 2500 shots, seeded.  About 280 errors with uncorrelated matching,
     # of which the fallback mends some 40; 10 standard deviations of the difference are too many.
