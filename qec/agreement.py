@@ -35,7 +35,8 @@ class Agreement:
     Attributes:
         events, expected_events: mean of a shot's detection events.
         pairs, expected_pairs: covariances of all pairs of detectors that one mechanism flips,
-            summed.
+            summed with the signs that the model gives them: negative ones are of mechanisms that
+            happen more often than not.
         events_error, pairs_error: standard errors of ``events`` and ``pairs``.
     """
 
@@ -74,9 +75,9 @@ def agreement(shots: np.ndarray, mechanisms: Mechanisms) -> Agreement:
     bits = np.unpackbits(chosen, axis=1, count=n, bitorder="little").astype(np.float32)
     rate = mechanisms.detection_rates()
     covariance = _covariances(mechanisms, rate)
-    expected = rate.sum(), covariance.sum() / 2
+    expected = rate.sum(), abs(covariance).sum() / 2
 
-    together = (covariance != 0).astype(np.float32)
+    together = covariance.sign().astype(np.float32)
     away = bits - bits.mean(axis=0)
     pairs = np.einsum("ij,ji->i", away, together @ away.T, dtype=np.float64) / 2
     pairs *= count / max(count - 1, 1)  # the mean has been taken from the same shots
@@ -104,7 +105,7 @@ def _covariances(mechanisms: Mechanisms, rate: np.ndarray) -> scipy.sparse.csr_a
     """
     size = np.bincount(mechanisms.mechanism, minlength=len(mechanisms.probability))
     start = np.cumsum(size) - size
-    log = -2 * np.log1p(-2 * np.clip(mechanisms.probability, 0, 0.49))
+    log = -2 * np.log(np.maximum(np.abs(1 - 2 * mechanisms.probability), 0.02))
     ends, logs = [], []
     for a in range(_LARGEST):
         for b in range(a):

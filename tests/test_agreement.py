@@ -61,6 +61,20 @@ def test_its_own_events_agree(experiment):
     assert abs(found.pairs - found.expected_pairs) < 5.5 * found.pairs_error
 
 
+def test_what_happens_more_often_than_not_agrees():
+    """As above; every fifth mechanism has 1 - p in place of p, which turns its coincidences round."""
+    likely = stim.DetectorErrorModel()
+    for k, item in enumerate(detector_error_model(memory(3, 3, 0.006)).flattened()):
+        args = item.args_copy()
+        turned = item.type == "error" and k % 5 == 0
+        likely.append(item.type, [1 - args[0]] if turned else args, item.targets_copy())
+    dets, _, _ = likely.compile_sampler(seed=7).sample(2000, bit_packed=True)
+    found = agreement(dets, Mechanisms.from_dem(likely))
+    assert not found.events_differ
+    assert not found.unrelated
+    assert abs(found.pairs - found.expected_pairs) < 5.5 * found.pairs_error
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"p": 0.008}, {"p": 0.002}, {"readout": 5.0}, {"readout": 0.0}, {"basis": "z"}, {"p": 0.01}],
