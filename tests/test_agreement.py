@@ -62,7 +62,7 @@ def test_its_own_events_agree(experiment):
 
 
 def test_what_happens_more_often_than_not_agrees():
-    """As above; every fifth mechanism has 1 - p in place of p, which turns its coincidences round."""
+    """As above; every fifth mechanism has 1 - p for p, which turns its coincidences round."""
     likely = stim.DetectorErrorModel()
     for k, item in enumerate(detector_error_model(memory(3, 3, 0.006)).flattened()):
         args = item.args_copy()
