@@ -57,7 +57,7 @@ def exit_status(program: str, interrupted: str, run: Callable[[], object]) -> in
     except (QecError, MemoryError, OSError) as error:
         if (message := _explained(error)) is None:
             raise
-        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{program}: error: {one_line(message)}", file=sys.stderr)
         return 2
     return 0
 
@@ -71,6 +71,12 @@ def _explained(error: Exception) -> str | None:
     if error.errno in _NO_ROOM:
         return f"cannot write {error.filename or 'a file'}: {error.strerror}."
     return None
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks; of one that quotes a very long input, both ends."""
+    line = " ".join(message.split())
+    return line if len(line) <= 1500 else f"{line[:1000]} ... {line[-400:]}"
 
 
 def first_line(error: BaseException) -> str:

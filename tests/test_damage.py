@@ -306,6 +306,7 @@ def test_an_optimiser_of_another_step_is_refused(trained, tmp_path):
 # Learning noise ----------------------------------------------------------------------------------
 
 DRAW = benchmark.Record("channels", 3, 0, "linear", 100, 0.5, True, 1000, 30, 20, 10)
+DRAWS = [dataclasses.replace(DRAW, correlated=False), DRAW]
 
 
 @pytest.mark.parametrize(
@@ -320,13 +321,15 @@ DRAW = benchmark.Record("channels", 3, 0, "linear", 100, 0.5, True, 1000, 30, 20
         {"correlated": "maybe"},
         {"distance": "x"},
         {"learned_from": -1},
+        {"correlated": False},  # it stands there twice
+        {"draw": 1},  # the row of the other kind of matching is missing
     ],
 )
 def test_damaged_draws_are_refused(tmp_path, changes):
     path = tmp_path / "draws.csv"
-    benchmark._write(path, [DRAW])
-    assert benchmark.read_records(path) == [DRAW]
-    benchmark._write(path, [DRAW, dataclasses.replace(DRAW, **changes)])
+    benchmark._write(path, DRAWS)
+    assert benchmark.read_records(path) == DRAWS
+    benchmark._write(path, [DRAWS[0], dataclasses.replace(DRAW, **changes)])
     with pytest.raises(QecError, match=r"draws.csv is no file of this benchmark, or damaged"):
         benchmark.read_records(path)
 

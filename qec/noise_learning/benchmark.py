@@ -280,7 +280,9 @@ def read_records(path: Path) -> list[Record]:
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
         if header != [f.name for f in _FIELDS]:
             raise ValueError("it has other columns")
-        return [_record(row) for row in rows]
+        records = [_record(row) for row in rows]
+        _check_pairs(records)
+        return records
     except (ValueError, KeyError, OSError, csv.Error) as error:
         raise QecError(
             f"{path} is no file of this benchmark, or damaged ({first_line(error)}): delete it, or "
@@ -297,6 +299,17 @@ def _record(row: list[str]) -> Record:
     if not right or found.kind not in KINDS:
         raise ValueError(f"it has a row {','.join(row)}")
     return found
+
+
+def _check_pairs(records: list[Record]) -> None:
+    """ValueError unless each method has one row of either kind of matching for each draw."""
+    seen: dict[tuple, list[bool]] = {}
+    for r in records:
+        key = (r.kind, r.distance, r.draw, r.method, r.learned_from)
+        seen.setdefault(key, []).append(r.correlated)
+    for key, found in seen.items():
+        if sorted(found) != [False, True]:
+            raise ValueError(f"{','.join(map(str, key))} has not one row of either matching")
 
 
 def _write(path: Path, records: list[Record]) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from qec.code import RotatedSurfaceCode
-from qec.errors import QecError
+from qec.errors import QecError, first_line
 from qec.files import atomic_path, resource_dir
 from qec.lattice import SpaceTimeLattice
 from qec.noise_learning.structure import ErrorStructure
@@ -191,6 +191,12 @@ def save_network(path: Path, network: NoiseNetwork, names: tuple[str, ...], hist
         save_file(tensors, temporary, metadata={"qec": description})
 
 
+_DAMAGE = (
+    *(SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, IndexError),
+    RuntimeError,
+)
+
+
 @functools.lru_cache(maxsize=2)
 def load_network(path: Path) -> tuple[NoiseNetwork, tuple[str, ...]]:
     """The network and the names of its outputs.
@@ -205,10 +211,16 @@ def load_network(path: Path) -> tuple[NoiseNetwork, tuple[str, ...]]:
         if description.get("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT!r}, found {description.get('format')!r}")
         names = tuple(description["parameters"])
+        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise ValueError("its parameters are no list of different names")
+        if not all(tensor.is_floating_point() for tensor in weights.values()):
+            raise ValueError("its weights are integers")
         network = NoiseNetwork(len(names), weights["cnn.0.weight"].shape[0])
         network.load_state_dict(weights)
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise QecError(f"{path} is no checkpoint of a noise network: {error}") from error
+    except _DAMAGE as error:
+        raise QecError(
+            f"{path} is no checkpoint of a noise network: {first_line(error)}."
+        ) from error
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise QecError(f"{path} holds weights that are NaN or infinite: train it again.")
     return network.eval(), names

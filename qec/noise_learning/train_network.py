@@ -223,7 +223,11 @@ class _Run:
                 wanted |= {f"optimiser.{k}.{name}": p for name in ("exp_avg", "exp_avg_sq")}
                 wanted[f"optimiser.{k}.step"] = torch.tensor(0.0)
             missing = sorted(wanted.keys() ^ tensors.keys())
-            odd = [k for k, v in tensors.items() if v.shape != wanted.get(k, v).shape]
+            odd = [
+                k
+                for k, v in tensors.items()
+                if (v.shape, v.dtype) != ((like := wanted.get(k, v)).shape, like.dtype)
+            ]
             if missing or odd or step.dtype != torch.int64 or step.shape or step < 0:
                 raise ValueError(f"{(missing + odd + ['step'])[0]} is not as expected")
             if not all(tensor.isfinite().all() for tensor in tensors.values()):

@@ -84,7 +84,10 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     with _opened(path) as file:
         arguments, rules, history = _described(path, file.metadata() or {})
         network = _fitting_network(path, arguments, file)
-        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if not all(tensor.is_floating_point() for tensor in stored.values()):
+        raise QecError(f"checkpoint {path} is corrupt: its weights are integers.")
+    weights = {name: tensor.float() for name, tensor in stored.items()}
     if not all(torch.isfinite(tensor).all() for tensor in weights.values()):
         raise QecError(f"checkpoint {path} holds weights that are NaN or infinite: retrain it.")
     network.load_state_dict(weights)
