@@ -78,13 +78,17 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
+def end_with_parent(*, at_once: bool = True) -> None:
     """Call first in a process of ``multiprocessing``: it is killed when its parent ends.
 
     Linux does so by itself, even while other code holds Python's lock.  Elsewhere, and where the
     parent is gone already, a thread does.
+
+    Args:
+        at_once: False leaves it to the thread, which does not strike while a library holds Python's
+            lock.  Torch does where it has made shared memory and has not yet taken away its name.
     """
-    if sys.platform == "linux":
+    if at_once and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
