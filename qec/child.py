@@ -6,6 +6,7 @@ its work take seconds, in which its parent may be killed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import multiprocessing
@@ -14,6 +15,7 @@ import pickle
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -22,6 +24,7 @@ from qec.preemption import STOP_SIGNALS
 
 _SPAWN = multiprocessing.get_context("spawn")
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_started: weakref.WeakSet[BaseProcess] = weakref.WeakSet()
 
 
 def start(
@@ -40,9 +43,25 @@ def start(
     job = pickle.dumps((function, arguments))
     process = _SPAWN.Process(target=_run, args=(job, *shared), name=name or None, daemon=True)
     resource_tracker.ensure_running()  # its start would unblock the signals
-    with signals_blocked():
-        process.start()
+    try:
+        with signals_blocked():
+            process.start()
+            _started.add(process)
+    except BaseException:  # a signal that has come meanwhile: nobody else will know of the process
+        if process in _started:
+            process.kill()
+        raise
     return process
+
+
+@atexit.register
+def _kill_all() -> None:
+    """At exit ``multiprocessing`` would ask them to end, with a signal that they never hear."""
+    for process in _started:
+        process.kill()
+
+
+os.register_at_fork(after_in_child=_started.clear)  # they are not its own
 
 
 @contextlib.contextmanager
@@ -59,13 +78,17 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def end_with_parent() -> None:
+def end_with_parent(*, at_once: bool = True) -> None:
     """Call first in a process of ``multiprocessing``: it is killed when its parent ends.
 
     Linux does so by itself, even while other code holds Python's lock.  Elsewhere, and where the
     parent is gone already, a thread does.
+
+    Args:
+        at_once: False leaves it to the thread, which does not strike while a library holds Python's
+            lock.  Torch does where it has made shared memory and has not yet taken away its name.
     """
-    if sys.platform == "linux":
+    if at_once and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 

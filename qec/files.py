@@ -73,11 +73,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def make_folder(path: Path) -> None:
     """Creates a folder unless it exists, and makes sure that files can be written to it."""
-    probe = path / f".{os.getpid()}.probe"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=path).close()  # without a name, where the system can
     except OSError as error:
         raise QecError(f"cannot write to the folder {path}: {error.strerror or error}.") from error
 

@@ -26,9 +26,9 @@ Result = TypeVar("Result")
 LOCK = ".qec.lock"
 """The name of the lock's file: it is there as long as the folder has a writer."""
 
-# What atomic_path and make_folder name by their process.
+# What atomic_path names by its process.
 _LEFT_OVER = re.compile(
-    r"\.\d+\.(probe|.+\.(csv|seeds|jsonl?|safetensors|png|svg|md|txt|dem|onnx|stim|yaml))"
+    r"\.\d+\..+\.(csv|seeds|jsonl?|safetensors|png|svg|md|txt|dem|onnx|stim|yaml)"
 )
 _held: dict[tuple[int, int], int] = {}  # file descriptors by device and inode of the folder
 

@@ -35,6 +35,8 @@ import sinter
 import stim
 from safetensors.torch import load_file
 
+from qec.lock import LOCK
+
 PATIENCE = 5.0  # seconds in which all of a job has to be gone
 SHOTS = 300_000
 _CHAIN = 5  # kills before a job comes to its end
@@ -128,12 +130,13 @@ class Session:
     """A job in a session of its own, so that all its processes can be found."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
+        # Not a pipe, which would end with the last process only.
+        self._error = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self._error,
             cwd=folder,
             preexec_fn=_with_usual_signals,
         )
@@ -146,15 +149,20 @@ class Session:
         rows = [line.split(maxsplit=3) for line in shown.stdout.splitlines()[1:]]
         return [" ".join(r) for r in rows if r[1] == str(self.process.pid) and r[2][0] != "Z"]
 
-    def check_gone(self, shared: set[str] | None = None) -> None:
-        """AssertionError if its processes, or more than ``shared``, are left after ``PATIENCE``."""
-        deadline = time.monotonic() + PATIENCE
+    def check_gone(self, shared: set[str] | None = None) -> float:
+        """Seconds until its processes, and what is in /dev/shm beyond ``shared``, are gone.
+
+        Raises:
+            AssertionError: there is some left after ``PATIENCE``.
+        """
+        start = time.monotonic()
         while True:
             left = self.members()
             memory = set() if shared is None else set(os.listdir("/dev/shm")) - shared
+            seconds = time.monotonic() - start
             if not left and not memory:
-                return
-            if time.monotonic() > deadline:
+                return seconds
+            if seconds > PATIENCE:
                 for row in left:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(int(row.split()[0]), signal.SIGKILL)
@@ -162,9 +170,10 @@ class Session:
             time.sleep(0.05)
 
     def end(self) -> tuple[int, str]:
-        """Waits; exit status and standard error."""
-        error = self.process.communicate(timeout=600)[1]
-        return self.process.returncode, error
+        """Waits for the first process; its exit status, and standard error so far."""
+        status = self.process.wait(timeout=600)
+        self._error.seek(0)
+        return status, self._error.read()
 
 
 def _with_usual_signals() -> None:
@@ -229,34 +238,62 @@ def campaign(
 ) -> collections.Counter:
     """Kills a job with each of the signals, in chains of some in one folder; counts what it saw.
 
+    A chain ends after ``_CHAIN`` kills, or once the job has come to its end before it was killed.
+
     Args:
         seconds: within which it is killed; None: those that it takes without.
         memory: whether what is new in /dev/shm must be of the job.
     """
     seen: collections.Counter = collections.Counter()
     seconds = seconds or _finish(job, folder / f"{name}-whole")
+    chain = links = 0
     for k, number in enumerate(signals):
-        out = folder / f"{name}-{k // _CHAIN}"
-        before, shared = rows_so_far(out), set(os.listdir("/dev/shm"))
-        session = job.start(out)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            session.process.wait(rng.uniform(0.2, seconds))
-        session.process.send_signal(number)
-        status, error = session.end()
-        seen["ended before" if status == 0 else signal.Signals(number).name] += 1
+        out = folder / f"{name}-{chain}"
+        links += 1
         try:
-            session.check_gone(shared if memory else None)
-            check_signalled(number, status, error)
-            check_files(out, done=status == 0)
-            assert rows_so_far(out)[: len(before)] == before, "rows are lost"
-            if k % _CHAIN == _CHAIN - 1 or k == len(signals) - 1:
+            ended = _kill(job, out, number, rng.uniform(0.2, seconds), seen, memory)
+            if not ended and (links == _CHAIN or k == len(signals) - 1):
                 before = rows_so_far(out)
                 _finish(job, out)
                 assert rows_so_far(out)[: len(before)] == before, "rows are lost"
+                ended = True
         except AssertionError as problem:
             seen["PROBLEMS"] += 1
             print(f"{name}, kill {k} ({signal.Signals(number).name}): {problem}", flush=True)
+            ended = True
+        if ended:
+            chain, links = chain + 1, 0
     return seen
+
+
+def _kill(
+    job: Job, out: Path, number: int, seconds: float, seen: collections.Counter, memory: bool
+) -> bool:
+    """Starts a job, sends it a signal after some time, and looks; whether it had ended before."""
+    before, shared = rows_so_far(out), set(os.listdir("/dev/shm"))
+    session = job.start(out)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        session.process.wait(seconds)
+    holder = (out / LOCK).read_text() if (out / LOCK).exists() else ""
+    sent = time.monotonic()
+    session.process.send_signal(number)
+    session.process.wait(600)
+    answered = time.monotonic() - sent
+    gone = session.check_gone(shared if memory else None)
+    status, error = session.end()
+    if status == 0:
+        seen["ended before"] += 1
+    else:
+        at_work = holder.startswith(f"{session.process.pid} ")
+        seen[f"{signal.Signals(number).name} {'at work' if at_work else 'at its start'}"] += 1
+        for key, value in (("ms to answer", answered), ("ms until all was gone", gone)):
+            seen[f"at most {key}"] = max(seen[f"at most {key}"], round(1000 * value))
+    check_signalled(number, status, error)
+    check_files(out, done=status == 0)
+    assert rows_so_far(out)[: len(before)] == before, "rows are lost"
+    if status == 0:
+        job.check(out)
+    return status == 0
 
 
 def _finish(job: Job, out: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import pytest
 import sinter
 from kill_jobs import Session, campaign, jobs
 
+from qec import child
 from qec.collected import read_collected
 from qec.errors import QecError, exit_status
 from qec.journal import append_text
@@ -182,6 +184,47 @@ def test_a_child_ends_with_its_parent(tmp_path, started):
     job.process.kill()
     job.end()
     job.check_gone()
+
+
+class Interrupts:
+    """Asks this process to stop while it is handed to another one."""
+
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        return int, ()
+
+
+def wait(_: int, seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def test_a_signal_while_a_child_starts_leaves_none():
+    with pytest.raises(KeyboardInterrupt):
+        child.start(wait, (600.0,), (Interrupts(),))
+    for process in multiprocessing.active_children():
+        process.join(10)
+        assert not process.is_alive()
+
+
+_FORGETS = """
+import time
+from qec import child
+
+if __name__ == "__main__":
+    child.start(time.sleep, (600,))
+"""
+
+
+def test_a_child_that_was_forgotten_does_not_keep_its_parent(tmp_path):
+    """It never hears the SIGTERM with which Python ends children at exit."""
+    script = tmp_path / "parent.py"
+    script.write_text(_FORGETS)
+    job = Session([sys.executable, str(script)], tmp_path)
+    try:
+        assert job.process.wait(60) == 0
+    finally:
+        job.process.kill()
+        job.check_gone()
 
 
 # Sampling ----------------------------------------------------------------------------------------

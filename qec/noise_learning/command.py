@@ -23,10 +23,10 @@ from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_dem, load_structure, read_shots_and_flips
 from qec.decoder_names import check_decoder_name
 from qec.errors import QecError
-from qec.files import atomic_path, make_folder
+from qec.files import atomic_path
 from qec.google import GoogleExperiment
 from qec.lattice import SpaceTimeLattice
-from qec.lock import writes_out_alone
+from qec.lock import sole_writer, writes_out_alone
 from qec.noise_learning.crossfit import Score, Scored, cross_fit, score
 from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
@@ -129,8 +129,8 @@ def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: P
     for experiment in track(experiments, "experiments", console=console, transient=True):
         structure = ErrorStructure.of(experiment.circuit)
         estimate = NoiseLearner(structure).update(experiment.events).estimate(method)
-        make_folder(out / experiment.name)
-        write_estimate(estimate, out / experiment.name, None)
+        with sole_writer(out / experiment.name):
+            write_estimate(estimate, out / experiment.name, None)
         by_experiment[experiment.name] = google_scores(experiment, structure, method, decoders)
         with atomic_path(out / "ler.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)

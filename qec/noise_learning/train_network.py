@@ -112,7 +112,7 @@ class Examples(torch.utils.data.IterableDataset):
 
 
 def _start_worker(_: int) -> None:
-    end_with_parent()
+    end_with_parent(at_once=False)
 
 
 def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.Tensor:

@@ -174,7 +174,7 @@ def batches(
 
 
 def _start_worker(_: int) -> None:
-    end_with_parent()
+    end_with_parent(at_once=False)
     torch.set_num_threads(1)
     # Python reports an error of the thread that hands tensors over, when Ctrl-C ends its peer, to
     # this hook; an error in a batch does not come here.
