@@ -18,6 +18,7 @@ from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.matching import Unexplained
 from qec.noise import CircuitNoise
 from qec.patch import PADDING
+from qec.windows import WindowDecoder
 
 WITHOUT_NETWORK = [name for name in DECODER_NAMES if not has_predecoder(name)]
 CSS = [name for name in WITHOUT_NETWORK if "css" in name]
@@ -278,6 +279,22 @@ def test_padding_is_ignored(layers):
         decoder = named_decoder(name, detector_error_model(padded))
         found = decoder.decode_batch(np.concatenate([dets, silent], axis=1))
         np.testing.assert_array_equal(found, wanted, err_msg=name)
+
+
+def test_windows_pass_over_padding_and_refuse_likely_mechanisms():
+    circuit = generated(rounds=8)
+    padded = circuit + stim.Circuit("DETECTOR(2, 4, -7)\nDETECTOR(2, 4, 1)\nDETECTOR")
+    dets = circuit.compile_detector_sampler(seed=5).sample(300)
+    wider = np.concatenate([dets, np.zeros((300, 3), np.bool_)], axis=1)
+    for options in ({}, {"predecoder": "fast"}):
+        windows = [
+            WindowDecoder(detector_error_model(c), 3, 3, parallel=True, **options)
+            for c in (circuit, padded)
+        ]
+        np.testing.assert_array_equal(windows[1].decode_batch(wider), windows[0].decode_batch(dets))
+    likely = detector_error_model(circuit) + stim.DetectorErrorModel("error(0.7) D3 D9")
+    with pytest.raises(QecError, match="in half of the shots or more"):
+        WindowDecoder(likely, 3, 3)
 
 
 @pytest.mark.parametrize("value", [1e7, -1e15, 1e300, np.inf, np.nan, 0.123])
