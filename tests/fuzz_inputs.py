@@ -15,6 +15,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ import sinter
 import stim
 import torch
 import yaml
-from fuzz_mutations import mutated, mutated_packed, mutated_tensors, packed
+from fuzz_mutations import mutated, mutated_mildly, mutated_packed, mutated_tensors, packed
 from safetensors.torch import load as load_tensors
 from training_files import TINY
 
@@ -138,7 +139,9 @@ def _learn(path: Path) -> None:
     structure = ErrorStructure.of(load_structure(path))
     if structure.num_detectors != 32:
         raise QecError("these events are of another circuit.")
-    estimate = NoiseLearner(structure).update(_sampled()[0]).estimate("auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimate = NoiseLearner(structure).update(_sampled()[0]).estimate("auto")
     found = [instruction.args_copy() for instruction in estimate.dem if instruction.type == "error"]
     assert all(0 <= p <= 1 for (p,) in found)
 
@@ -534,10 +537,10 @@ READERS = {
     "circuit": Reader(_circuits, _read_circuit, name="input.stim"),
     "dem": Reader(_models, _read_model, name="input.dem"),
     "model": Reader(lambda: _circuits() + _models(), _read_model),
-    "decode": Reader(lambda: _circuits() + _models(), _decode),
-    "learn": Reader(lambda: _circuits() + _models(), _learn),
-    "stream": Reader(lambda: _circuits() + _models(), _stream),
-    "weights": Reader(_weights, _read_weights, name="learned.dem"),
+    "decode": Reader(lambda: _circuits() + _models(), _decode, mutated_mildly),
+    "learn": Reader(lambda: _circuits() + _models(), _learn, mutated_mildly),
+    "stream": Reader(lambda: _circuits() + _models(), _stream, mutated_mildly),
+    "weights": Reader(_weights, _read_weights, mutated_mildly, "learned.dem"),
     **{
         f"dets-{fmt}": Reader(
             functools.partial(_shots, fmt, False),

@@ -83,6 +83,7 @@ def test_whole_rows_are_added_up(tmp_path):
         ({"shots": 10**30}, "is no count"),
         ({"shots": "9" * 5000}, "line 3"),
         ({"discards": 2000}, "discards=2000"),
+        ({"discards": 971}, "errors + discards=1001 of 1000 shots"),
         ({"seconds": "nan"}, "seconds"),
         ({"seconds": "-1"}, "seconds"),
         ({"json_metadata": "{"}, "line 3"),
@@ -320,6 +321,7 @@ DRAWS = [dataclasses.replace(DRAW, correlated=False), DRAW]
         {"correlated": "maybe"},
         {"distance": "x"},
         {"learned_from": -1},
+        {"shots": 2**53},
         {"correlated": False},  # it stands there twice
         {"draw": 1},  # the row of the other kind of matching is missing
     ],
