@@ -222,7 +222,7 @@ def test_what_does_not_fit_leaves_no_half_row(tmp_path):
     append_text(path, "first row\n")
     resource.setrlimit(resource.RLIMIT_FSIZE, (15, limits[1]))
     try:
-        with pytest.raises(QecError, match="cannot write .*rows: File too large"):
+        with pytest.raises(QecError, match=r"cannot write .*rows: File too large"):
             append_text(path, "second row\n")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
