@@ -286,7 +286,11 @@ def test_damaged_tensors_are_refused(trained, tmp_path, part, damage):
 
 
 @pytest.mark.parametrize(
-    "name", ["network/more", "optimiser0/999.exp_avg", "optimiser0/x.exp_avg", "optimiser0/0.more"]
+    "name",
+    [
+        *("network/more", "optimiser0/999.exp_avg", "optimiser0/x.exp_avg", "optimiser0/0.more"),
+        *("optimiser9/0.exp_avg", "losses/more", "more"),
+    ],
 )
 def test_unknown_tensors_are_refused(trained, tmp_path, name):
     with pytest.raises(QecError, match="cannot resume"):
