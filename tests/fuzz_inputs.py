@@ -385,11 +385,9 @@ def _network_run(folder: Path) -> train_network._Run:
 def _network_states() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         run = _network_run(Path(folder))
-        features = torch.stack([run.network.features(torch.rand(3, 54)) for _ in range(2)])
-        run.network.observe(features.detach(), decay=0.5)
-        run.network.rates(features, torch.full((2,), 9.0), 3).sum().backward()
-        run.optimiser.step()
-        run.average.update_parameters(run.network)
+        for parameter in run.network.parameters():
+            moments = {name: torch.rand(parameter.shape) for name in ("exp_avg", "exp_avg_sq")}
+            run.optimiser.state[parameter] = {"step": torch.tensor(1.0), **moments}
         run.save(1)
         return [run._state().read_bytes()]
 
@@ -399,11 +397,11 @@ def _read_network_state(path: Path) -> None:
     step = run.resume()
     right = load_tensors(path.read_bytes())
     assert right.pop("step") == step
-    own = {name: tensor for name, tensor in right.items() if not name.startswith("optimiser.")}
-    _same_tensors(run._tensors(), own)
-    for parameter in run.network.parameters():
-        parameter.grad = parameter.detach().clone()
-    run.optimiser.step()  # it goes on
+    found = run._tensors()
+    for k, parameter in enumerate(run.network.parameters()):
+        for name, tensor in run.optimiser.state[parameter].items():
+            found[f"optimiser.{k}.{name}"] = tensor
+    _same_tensors(found, right)
 
 
 # Rows and lines that jobs go on from -------------------------------------------------------------
