@@ -105,13 +105,15 @@ def _row(cells: Mapping[str, str]) -> sinter.TaskStats:
         raise ValueError("custom_counts must be a JSON object")
     for name, value in custom.items():
         _count(name, value, shots if name.startswith(("errors:", "both:", "fallbacks:")) else None)
+    errors, discards = (_count(name, int(cells[name]), shots) for name in ("errors", "discards"))
+    _count("errors + discards", errors + discards, shots)
     row = sinter.TaskStats(
         strong_id=cells["strong_id"],
         decoder=cells["decoder"],
         json_metadata=metadata,
         shots=shots,
-        errors=_count("errors", int(cells["errors"]), shots),
-        discards=_count("discards", int(cells["discards"]), shots),
+        errors=errors,
+        discards=discards,
         seconds=seconds,
         custom_counts=collections.Counter(custom),
     )

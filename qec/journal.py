@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from qec.errors import QecError
@@ -12,11 +14,17 @@ def append_text(path: Path, text: str) -> None:
     """Adds whole lines at the end of a file.
 
     Raises:
-        QecError: there is no room for them, say; a part of them may be there.
+        QecError: there is no room for them, say; then none of them is there.
     """
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        whole = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, whole)
+            raise
     except OSError as error:
         raise QecError(
             f"cannot write {path}: {error.strerror or error}; what it holds stays."

@@ -35,6 +35,7 @@ SEVERAL: dict[str, frozenset[str]] = {
 }
 """Those of them that may hold several, with commas, by command."""
 
+_LARGEST = 2**63  # of integers
 _NOTHING = ("null", "None")
 _COMMAS = 20  # at most, in the name of a file of a list
 _WORDS = {"period_us": ("max",)}  # what stands for a number
@@ -97,6 +98,8 @@ def check_value(command: str, key: str, value: object, default: object) -> None:
     for item in items:
         if isinstance(item, list | dict) and (key in _CHECKS or isinstance(usual, int | float)):
             raise QecError(f"{key}={value} is nested: give one value, or a list of values.")
+        if isinstance(item, int) and abs(item) >= _LARGEST:
+            raise QecError(f"{key}={str(item)[:20]}... is not supported: use a number below 2**63.")
         is_flag = isinstance(item, bool)
         is_number = isinstance(item, numbers.Real) and not is_flag
         if isinstance(usual, bool):

@@ -346,8 +346,9 @@ def collect(
     if not collected.exists():
         append_text(collected, sinter.CSV_HEADER + "\n")
     columns = [TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    console = Console(stderr=True)
     with (
-        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar,
         Workers(min(num_workers, batches), _Sampling(sampler)) as workers,
     ):
         total = sum(task.collection_options.max_shots for task in tasks)

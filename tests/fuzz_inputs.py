@@ -15,6 +15,7 @@ import json
 import os
 import re
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ import sinter
 import stim
 import torch
 import yaml
-from fuzz_mutations import mutated, mutated_packed, mutated_tensors, packed
+from fuzz_mutations import mutated, mutated_mildly, mutated_packed, mutated_tensors, packed
 from safetensors.torch import load as load_tensors
 from training_files import TINY
 
@@ -138,7 +139,9 @@ def _learn(path: Path) -> None:
     structure = ErrorStructure.of(load_structure(path))
     if structure.num_detectors != 32:
         raise QecError("these events are of another circuit.")
-    estimate = NoiseLearner(structure).update(_sampled()[0]).estimate("auto")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimate = NoiseLearner(structure).update(_sampled()[0]).estimate("auto")
     found = [instruction.args_copy() for instruction in estimate.dem if instruction.type == "error"]
     assert all(0 <= p <= 1 for (p,) in found)
 
@@ -382,11 +385,9 @@ def _network_run(folder: Path) -> train_network._Run:
 def _network_states() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
         run = _network_run(Path(folder))
-        features = torch.stack([run.network.features(torch.rand(3, 54)) for _ in range(2)])
-        run.network.observe(features.detach(), decay=0.5)
-        run.network.rates(features, torch.full((2,), 9.0), 3).sum().backward()
-        run.optimiser.step()
-        run.average.update_parameters(run.network)
+        for parameter in run.network.parameters():
+            moments = {name: torch.rand(parameter.shape) for name in ("exp_avg", "exp_avg_sq")}
+            run.optimiser.state[parameter] = {"step": torch.tensor(1.0), **moments}
         run.save(1)
         return [run._state().read_bytes()]
 
@@ -396,11 +397,11 @@ def _read_network_state(path: Path) -> None:
     step = run.resume()
     right = load_tensors(path.read_bytes())
     assert right.pop("step") == step
-    own = {name: tensor for name, tensor in right.items() if not name.startswith("optimiser.")}
-    _same_tensors(run._tensors(), own)
-    for parameter in run.network.parameters():
-        parameter.grad = parameter.detach().clone()
-    run.optimiser.step()  # it goes on
+    found = run._tensors()
+    for k, parameter in enumerate(run.network.parameters()):
+        for name, tensor in run.optimiser.state[parameter].items():
+            found[f"optimiser.{k}.{name}"] = tensor
+    _same_tensors(found, right)
 
 
 # Rows and lines that jobs go on from -------------------------------------------------------------
@@ -534,10 +535,10 @@ READERS = {
     "circuit": Reader(_circuits, _read_circuit, name="input.stim"),
     "dem": Reader(_models, _read_model, name="input.dem"),
     "model": Reader(lambda: _circuits() + _models(), _read_model),
-    "decode": Reader(lambda: _circuits() + _models(), _decode),
-    "learn": Reader(lambda: _circuits() + _models(), _learn),
-    "stream": Reader(lambda: _circuits() + _models(), _stream),
-    "weights": Reader(_weights, _read_weights, name="learned.dem"),
+    "decode": Reader(lambda: _circuits() + _models(), _decode, mutated_mildly),
+    "learn": Reader(lambda: _circuits() + _models(), _learn, mutated_mildly),
+    "stream": Reader(lambda: _circuits() + _models(), _stream, mutated_mildly),
+    "weights": Reader(_weights, _read_weights, mutated_mildly, "learned.dem"),
     **{
         f"dets-{fmt}": Reader(
             functools.partial(_shots, fmt, False),

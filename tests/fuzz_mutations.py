@@ -103,6 +103,17 @@ _CHANGES = (
     *(_other_number, _other_number, _other_number),
 )
 
+
+def mutated_mildly(data: bytes, rng: np.random.Generator) -> bytes:
+    """One to three changes that often leave it sound: of numbers, words, and whole lines."""
+    for _ in range(rng.integers(1, 4)):
+        change = _MILD[rng.integers(len(_MILD))]
+        data = change(data, rng)
+    return data
+
+
+_MILD = (_number, _other_number, _other_number, _other_number, _word, _lines)
+
 # Files of safetensors ----------------------------------------------------------------------------
 
 

@@ -146,6 +146,9 @@ def test_every_key_of_paths_and_names_exists():
         ("train", "tf32=1", "tf32=1 is not supported: use true or false"),
         ("realtime", "period_us=min", "period_us='min' is not supported"),
         ("sweep", "out=${nowhere}", "cannot be configured"),
+        ("sweep", "p@x=0.1", "cannot be added, removed or moved"),
+        ("sweep", "p=" + "9" * 400, "use a number below 2"),
+        ("train", "muon_lr=" + "9" * 400, "use a number below 2"),
     ],
 )
 def test_values_that_no_command_could_use_are_refused(command, word, message):

@@ -83,6 +83,7 @@ def test_whole_rows_are_added_up(tmp_path):
         ({"shots": 10**30}, "is no count"),
         ({"shots": "9" * 5000}, "line 3"),
         ({"discards": 2000}, "discards=2000"),
+        ({"discards": 971}, "errors + discards=1001 of 1000 shots"),
         ({"seconds": "nan"}, "seconds"),
         ({"seconds": "-1"}, "seconds"),
         ({"json_metadata": "{"}, "line 3"),
@@ -286,7 +287,11 @@ def test_damaged_tensors_are_refused(trained, tmp_path, part, damage):
 
 
 @pytest.mark.parametrize(
-    "name", ["network/more", "optimiser0/999.exp_avg", "optimiser0/x.exp_avg", "optimiser0/0.more"]
+    "name",
+    [
+        *("network/more", "optimiser0/999.exp_avg", "optimiser0/x.exp_avg", "optimiser0/0.more"),
+        *("optimiser9/0.exp_avg", "losses/more", "more"),
+    ],
 )
 def test_unknown_tensors_are_refused(trained, tmp_path, name):
     with pytest.raises(QecError, match="cannot resume"):
@@ -321,6 +326,7 @@ DRAWS = [dataclasses.replace(DRAW, correlated=False), DRAW]
         {"correlated": "maybe"},
         {"distance": "x"},
         {"learned_from": -1},
+        {"shots": 2**53},
         {"correlated": False},  # it stands there twice
         {"draw": 1},  # the row of the other kind of matching is missing
     ],

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -261,6 +262,18 @@ def test_shots_are_exactly_those_asked_for(tmp_path, stim_circuit):
     ids = {line.split()[0] for line in seeds.read_text().splitlines()}
     assert ids == found.keys()
     assert collect(tasks, SAMPLER, path, again, num_workers=2) == again
+
+
+def test_what_does_not_fit_leaves_no_half_row(tmp_path):
+    path, limits = tmp_path / "rows", resource.getrlimit(resource.RLIMIT_FSIZE)
+    append_text(path, "first row\n")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15, limits[1]))
+    try:
+        with pytest.raises(QecError, match=r"cannot write .*rows: File too large"):
+            append_text(path, "second row\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "first row\n"
 
 
 def test_a_full_disk_is_one_line(tmp_path, stim_circuit):

@@ -295,6 +295,7 @@ def _record(row: list[str]) -> Record:
     found = Record(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True)))
     counts = (found.both, min(found.errors, found.true_errors), found.shots)
     right = 0 <= counts[0] <= counts[1] and max(found.errors, found.true_errors) <= counts[2]
+    right = right and found.shots < 2**53
     right = right and 0 <= found.seconds < math.inf and found.learned_from >= 0
     if not right or found.kind not in KINDS:
         raise ValueError(f"it has a row {','.join(row)}")

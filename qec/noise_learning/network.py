@@ -211,7 +211,8 @@ def load_network(path: Path) -> tuple[NoiseNetwork, tuple[str, ...]]:
         if description.get("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT!r}, found {description.get('format')!r}")
         names = tuple(description["parameters"])
-        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        text = all(isinstance(name, str) for name in names)
+        if not names or not text or len(set(names)) != len(names):
             raise ValueError("its parameters are no list of different names")
         if not all(tensor.is_floating_point() for tensor in weights.values()):
             raise ValueError("its weights are integers")

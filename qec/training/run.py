@@ -245,6 +245,14 @@ class Run:
 
     def _check(self, parts: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """ValueError or KeyError unless the parts of a state are those of this run."""
+        known = {
+            "network",
+            "ema",
+            "losses",
+            *(f"optimiser{k}" for k in range(len(self.optimisers))),
+        }
+        if not parts.keys() <= known or not parts.get("losses", {}).keys() <= {"recent"}:
+            raise ValueError("it holds more than a state")
         for part in ("network", "ema"):
             _check_like(parts[part], getattr(self, part).state_dict())
         if _recent(parts).ndim != 1:
