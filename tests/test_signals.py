@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -209,6 +210,23 @@ def test_a_signal_while_a_child_starts_leaves_none():
     for process in multiprocessing.active_children():
         process.join(10)
         assert not process.is_alive()
+
+
+def test_signals_wait_even_if_another_thread_gets_them():
+    thread, through = threading.Thread(target=time.sleep, args=(1,)), []
+    thread.start()
+
+    def start_something():
+        with child.signals_blocked():
+            signal.pthread_kill(thread.ident, signal.SIGINT)
+            time.sleep(0.2)
+            through.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start_something()
+    assert through
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    thread.join()
 
 
 _FORGETS = """
