@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
-from qec.preemption import STOP_SIGNALS
+from qec.preemption import STOP_SIGNALS, handled
 
 _SPAWN = multiprocessing.get_context("spawn")
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -71,11 +71,20 @@ def signals_blocked() -> Iterator[None]:
     A terminal and Slurm send these to all processes of a job; the one that started the others acts
     on them.  Here they come after the context.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *STOP_SIGNALS))
+    numbers = (signal.SIGINT, *STOP_SIGNALS)
+    came: list[int] = []
     try:
-        yield
+        # Another thread, that of a progress bar say, may get what this one blocks.
+        ours = [n for n in numbers if signal.getsignal(n) is not None]  # Python's
+        with handled(dict.fromkeys(ours, lambda number, _: came.append(number))):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+            try:
+                yield
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def end_with_parent(*, at_once: bool = True) -> None:

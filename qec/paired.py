@@ -270,17 +270,24 @@ class _Unfinished:
         self._given, self._done, self._seconds = 0, 0, 0.0
 
     @property
+    def unfinished(self) -> bool:
+        return self.shots_left > 0 and self._errors_left > 0
+
+    @property
     def open(self) -> int:
         """Shots that nobody is at work on."""
-        return self.shots_left - self._given if self._errors_left > 0 else 0
+        return self.shots_left - self._given if self.unfinished else 0
 
-    def order(self, worker: int, seeds: Path | None) -> _Order:
-        """A share of what is open, shorter the less is left, so that all end together."""
+    def order(self, worker: int, most: int, seeds: Path | None) -> _Order:
+        """A share of what is open, shorter the less is left, so that all end together.
+
+        ``most``: the workers that may come to share it.
+        """
         fresh, seed = worker not in self.workers, None
         if fresh and seeds is not None:
             seed = record_seed(seeds, self.task.strong_id())
         self.workers.add(worker)
-        share = len(self.workers)
+        share = max(len(self.workers), most)
         shots = min(self.open, -(-self.shots_left // share))
         self._given += shots
         expected = self._seconds / self._done * self.shots_left / share if self._done else 0.0
@@ -377,7 +384,8 @@ def _rows(
             for other in missing:
                 if other is not progress:
                     other.workers.discard(worker)
-            order = progress.order(worker, seeds)
+            unfinished = sum(other.unfinished for other in missing)
+            order = progress.order(worker, -(-workers.number // unfinished), seeds)
             workers.give(worker, order)
             doing[worker] = progress, order
         if not workers.busy:

@@ -37,19 +37,20 @@ class Workers(Generic[Job, Result]):
     They leave signals to the process that started them, and end with it.
 
     Attributes:
-        idle: numbers of the workers that have nothing to do.
+        number: how many there are.
+        idle: numbers of those that have nothing to do.
     """
 
     def __init__(self, number: int, function: Callable[[Job], Result]) -> None:
         """``function``: what each calls with its jobs; a copy of its own, if it has a state."""
-        self._number, self._function = number, function
+        self.number, self._function = number, function
         self._pipes: dict[connection.Connection, int] = {}
         self._processes: list[multiprocessing.process.BaseProcess] = []
         self.idle: set[int] = set()
 
     def __enter__(self) -> Workers[Job, Result]:
         try:
-            for number in range(self._number):
+            for number in range(self.number):
                 ours, theirs = multiprocessing.Pipe()
                 self._pipes[ours] = number
                 self._processes.append(child.start(_work, (self._function,), (theirs,)))
@@ -57,7 +58,7 @@ class Workers(Generic[Job, Result]):
         except BaseException:
             self.__exit__()
             raise
-        self.idle = set(range(self._number))
+        self.idle = set(range(self.number))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,7 +72,7 @@ class Workers(Generic[Job, Result]):
     @property
     def busy(self) -> bool:
         """Whether a job is under way."""
-        return len(self.idle) < self._number
+        return len(self.idle) < self.number
 
     def give(self, number: int, job: Job) -> None:
         """Hands a job to an idle worker."""
@@ -84,12 +85,11 @@ class Workers(Generic[Job, Result]):
         """The results that are there, with the numbers of their workers; waits for one.
 
         Raises:
-            QecError: a worker died.
+            QecError: a worker died, be it an idle one.
             Exception: what ``function`` raised.
         """
         done = []
-        pipes = [pipe for pipe, number in self._pipes.items() if number not in self.idle]
-        for pipe in connection.wait(pipes):
+        for pipe in connection.wait(self._pipes):  # of idle ones, too: they say nothing but die
             with _worker_alive():
                 error, result = pipe.recv()
             if error is not None:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _PATIENCE = 5.0  # seconds after which a signal that comes again is not the echo of the first
@@ -47,7 +47,7 @@ def stop_requests() -> Iterator[StopRequest]:
     Outside of the main thread, where Python allows no handlers, nothing changes.
     """
     request = StopRequest()
-    with _handled(dict.fromkeys(STOP_SIGNALS, request.note)):
+    with handled(dict.fromkeys(STOP_SIGNALS, request.note)):
         yield request
 
 
@@ -74,18 +74,17 @@ def ended_by_signals() -> Iterator[None]:
 
     usual = {signal.SIGINT: signal.default_int_handler}
     usual |= dict.fromkeys(STOP_SIGNALS, signal.SIG_DFL)
-    with _handled({n: answer for n, handler in usual.items() if signal.getsignal(n) == handler}):
+    with handled({n: answer for n, handler in usual.items() if signal.getsignal(n) == handler}):
         yield
 
 
 @contextlib.contextmanager
-def _handled(handlers: dict[int, object]) -> Iterator[None]:
+def handled(handlers: Mapping[int, object]) -> Iterator[None]:
+    """Signals have these handlers; outside of the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
+    with contextlib.ExitStack() as stack:  # all are put back, even if one of them raises meanwhile
+        for number, handler in handlers.items():
+            stack.callback(signal.signal, number, signal.signal(number, handler))
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -328,7 +328,6 @@ DRAWS = [dataclasses.replace(DRAW, correlated=False), DRAW]
         {"learned_from": -1},
         {"shots": 2**53},
         {"correlated": False},  # it stands there twice
-        {"draw": 1},  # the row of the other kind of matching is missing
     ],
 )
 def test_damaged_draws_are_refused(tmp_path, changes):
@@ -338,6 +337,12 @@ def test_damaged_draws_are_refused(tmp_path, changes):
     benchmark._write(path, [DRAWS[0], dataclasses.replace(DRAW, **changes)])
     with pytest.raises(QecError, match=r"draws.csv is no file of this benchmark, or damaged"):
         benchmark.read_records(path)
+
+
+def test_a_draw_without_its_row_of_the_other_matching_is_sampled_again(tmp_path):
+    path = tmp_path / "draws.csv"
+    benchmark._write(path, [*DRAWS, dataclasses.replace(DRAW, draw=1)])
+    assert benchmark.read_records(path) == DRAWS
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"kind,distance\n1,2\n", b'"'])

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from qec import child
 from qec.collected import read_collected
 from qec.errors import QecError, exit_status
 from qec.journal import append_text
-from qec.paired import PairedSampler, collect
+from qec.paired import PairedSampler, _rows, _Unfinished, collect
 from qec.pool import Workers, results
 from qec.preemption import Terminated
 from qec.training.log import TrainingLog
@@ -148,6 +149,14 @@ def test_a_worker_that_dies_is_noticed():
             workers.wait()
 
 
+def test_so_is_an_idle_one():
+    with Workers(2, sleep) as workers:
+        workers.give(0, 0)
+        workers._processes[1].kill()
+        with pytest.raises(QecError, match="a worker process died"):
+            workers.wait()
+
+
 def sleep(_: int) -> None:
     time.sleep(600)
 
@@ -205,6 +214,23 @@ def test_a_signal_while_a_child_starts_leaves_none():
     for process in multiprocessing.active_children():
         process.join(10)
         assert not process.is_alive()
+
+
+def test_signals_wait_even_if_another_thread_gets_them():
+    thread, through = threading.Thread(target=time.sleep, args=(1,)), []
+    thread.start()
+
+    def start_something():
+        with child.signals_blocked():
+            signal.pthread_kill(thread.ident, signal.SIGINT)
+            time.sleep(0.2)
+            through.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start_something()
+    assert through
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    thread.join()
 
 
 _FORGETS = """
@@ -274,6 +300,41 @@ def test_what_does_not_fit_leaves_no_half_row(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "first row\n"
+
+
+@pytest.mark.parametrize(("points", "samplers"), [(1, 3), (2, 5), (3, 3), (4, 6)])
+def test_all_workers_share_few_points(tmp_path, stim_circuit, points, samplers):
+    """Three of them: a point for each, and those that are left for all."""
+    tasks = [task(stim_circuit(3, 2 + k, "X", 0.01), max_shots=3000) for k in range(points)]
+    missing = [_Unfinished(one, None) for one in tasks]
+    workers, seeds = Inline(3), tmp_path / "seeds"
+    rows = list(_rows(missing, workers, seeds))
+    assert sum(row.shots for row in rows) == 3000 * points
+    assert workers.used == {0, 1, 2}
+    assert len(seeds.read_text().splitlines()) == samplers
+
+
+class Inline:
+    """Stands for ``Workers``: each does what it is asked for when all have been asked."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.idle, self.used = number, set(range(number)), set()
+        self.orders: dict[int, object] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.orders)
+
+    def give(self, number: int, order) -> None:
+        self.idle.remove(number)
+        self.used.add(number)
+        self.orders[number] = order
+
+    def wait(self) -> list:
+        done = [(k, sinter.AnonTaskStats(shots=o.shots, seconds=1)) for k, o in self.orders.items()]
+        self.idle |= self.orders.keys()
+        self.orders.clear()
+        return done
 
 
 def test_a_full_disk_is_one_line(tmp_path, stim_circuit):

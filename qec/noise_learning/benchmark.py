@@ -280,9 +280,7 @@ def read_records(path: Path) -> list[Record]:
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
         if header != [f.name for f in _FIELDS]:
             raise ValueError("it has other columns")
-        records = [_record(row) for row in rows]
-        _check_pairs(records)
-        return records
+        return _paired([_record(row) for row in rows])
     except (ValueError, KeyError, OSError, csv.Error) as error:
         raise QecError(
             f"{path} is no file of this benchmark, or damaged ({first_line(error)}): delete it, or "
@@ -302,15 +300,23 @@ def _record(row: list[str]) -> Record:
     return found
 
 
-def _check_pairs(records: list[Record]) -> None:
-    """ValueError unless each method has one row of either kind of matching for each draw."""
-    seen: dict[tuple, list[bool]] = {}
+def _paired(records: list[Record]) -> list[Record]:
+    """Those of which there is one for either kind of matching; others are sampled again.
+
+    Raises:
+        ValueError: a row that stands twice.
+    """
+    seen: dict[tuple, set[bool]] = {}
     for r in records:
-        key = (r.kind, r.distance, r.draw, r.method, r.learned_from)
-        seen.setdefault(key, []).append(r.correlated)
-    for key, found in seen.items():
-        if sorted(found) != [False, True]:
-            raise ValueError(f"{','.join(map(str, key))} has not one row of either matching")
+        found = seen.setdefault(_key(r), set())
+        if r.correlated in found:
+            raise ValueError(f"{','.join(map(str, _key(r)))} stands twice")
+        found.add(r.correlated)
+    return [r for r in records if len(seen[_key(r)]) == 2]
+
+
+def _key(r: Record) -> tuple:
+    return r.kind, r.distance, r.draw, r.method, r.learned_from
 
 
 def _write(path: Path, records: list[Record]) -> None:
