@@ -13,12 +13,13 @@ import sinter
 from omegaconf import DictConfig, OmegaConf
 
 from qec.accuracy import BASELINES, Accuracy, markdown, report
+from qec.collect import collect, print_run, shots_of
 from qec.collected import read_collected
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone
-from qec.paired import PairedSampler, collect, print_run, shots_of
+from qec.paired import PairedSampler
 from qec.plots import plot_factors, plot_reliability
 from qec.points import Grid
 from qec.pool import worker_count

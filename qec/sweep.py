@@ -14,6 +14,7 @@ import sinter
 import stim
 from omegaconf import DictConfig, OmegaConf
 
+from qec.collect import collect, print_run
 from qec.collected import added, check_metadata, read_collected
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit, load_dem
@@ -25,7 +26,7 @@ from qec.frontier import plot_frontier
 from qec.job_array import check_seeds, new_row_file, read_seeds, row_files, seed_file, share
 from qec.lattice import UNFAMILIAR, WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
 from qec.lock import sole_writer
-from qec.paired import PairedSampler, collect, print_run
+from qec.paired import PairedSampler
 from qec.plots import plot_ler
 from qec.points import Grid, Point
 from qec.pool import available_cores, worker_count

@@ -223,7 +223,16 @@ def test_the_sound_checkpoint_is_read(checkpoint, tmp_path):
 # Mutated inputs ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reader", sorted(fuzz_readers.READERS))
+_BUILD = ("noise-state", "state", "learn", "decode", "words", "stream", "weights")  # a second each
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        pytest.param(reader, marks=pytest.mark.slow) if reader in _BUILD else reader
+        for reader in sorted(fuzz_readers.READERS)
+    ],
+)
 def test_mutated_inputs(reader):
     """A few of those that ``python tests/fuzz_readers.py READER 3000`` reads."""
     count = 30

@@ -19,10 +19,11 @@ import sinter
 from kill_jobs import Session, campaign, jobs
 
 from qec import child
+from qec.collect import _rows, _Unfinished, collect
 from qec.collected import read_collected
 from qec.errors import QecError, exit_status
 from qec.journal import append_text
-from qec.paired import PairedSampler, _rows, _Unfinished, collect
+from qec.paired import PairedSampler
 from qec.pool import Workers, results
 from qec.preemption import Terminated
 from qec.training.log import TrainingLog

@@ -15,10 +15,11 @@ import sinter
 import stim
 
 from qec.cli import main
+from qec.collect import collect
 from qec.collected import read_collected
 from qec.config import load_config
 from qec.job_array import read_seeds
-from qec.paired import SAMPLER, PairedSampler, collect
+from qec.paired import SAMPLER, PairedSampler
 from qec.results import Row, print_tables
 from qec.sweep import Settings, tasks
 
