@@ -70,6 +70,9 @@ class SpaceTimeLattice:
         patch, support = _patch(dem, mechanisms)
         kinds = _edge_kinds(mechanisms, patch)
         row_sign, col_sign = _familiar_side(kinds)
+        unfamiliar = _why_unfamiliar(
+            patch, mechanisms, kinds, _foreign_part(kinds, row_sign, col_sign)
+        )
         patch = patch.mirrored(row_sign < 0, col_sign < 0)
         support = support[::row_sign, ::col_sign].copy()
         return cls(
@@ -84,7 +87,7 @@ class SpaceTimeLattice:
             detection_rate=mechanisms.detection_rates(),
             mechanisms=mechanisms,
             frame=patch.frame,
-            unfamiliar=_why_unfamiliar(patch, mechanisms),
+            unfamiliar=unfamiliar,
         )
 
     @classmethod
@@ -229,7 +232,7 @@ def _known_kinds() -> frozenset[tuple[int, ...]]:
     return frozenset(known)
 
 
-def _foreign_part(kinds: dict[tuple[int, ...], float], rows: int = 1, cols: int = 1) -> float:
+def _foreign_part(kinds: dict[tuple[int, ...], float], rows: int, cols: int) -> float:
     """The part of the probability that is on kinds of edges that no training circuit has.
 
     Args:
@@ -255,13 +258,14 @@ def _familiar_side(kinds: dict[tuple[int, ...], float]) -> tuple[int, int]:
     return next((s for s, part in zip(sides, parts, strict=True) if part <= _FOREIGN), sides[0])
 
 
-def _why_unfamiliar(patch: Patch, mechanisms: Mechanisms) -> str:
-    """As ``SpaceTimeLattice.unfamiliar``, of a patch on its familiar side."""
+def _why_unfamiliar(
+    patch: Patch, mechanisms: Mechanisms, kinds: dict[tuple[int, ...], float], foreign: float
+) -> str:
+    """As ``SpaceTimeLattice.unfamiliar``; ``foreign`` is the part of kinds on the best side."""
     shape = shape_name(patch.rows, patch.cols)
     if patch.rows != patch.cols or patch.rows % 2 == 0:
         return f"pre-decoders are trained on square patches of odd distance, not {shape}"
-    kinds = _edge_kinds(mechanisms, patch)
-    if (foreign := _foreign_part(kinds)) > _FOREIGN:
+    if foreign > _FOREIGN:
         return (
             f"{foreign:.0%} of its errors join detectors in ways that no training circuit has: "
             "its gates have another order than those of Stim's circuits"
