@@ -13,7 +13,8 @@ import stim
 
 from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
 from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
-from qec.ensemble import EnsembleMatcher
+from qec.cascade import ENSEMBLE_NATS, NATS, Cascade
+from qec.confidence import Confidence
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched, WholeSyndromes
 from qec.lattice import WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
@@ -58,7 +59,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | EnsembleMatcher | Fallback | WholeSyndromes,
+        matcher: Matcher | MemoryMatcher | Cascade | Fallback | WholeSyndromes,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -86,7 +87,8 @@ class Decoder:
         decomposition: str = "css",
         fallback: bool = True,
         memory_only: bool = False,
-        members: int = 1,
+        cascade: bool = False,
+        members: int = 0,
         device: str = "cpu",
         backend: str = "eager",
         precision: str = "auto",
@@ -109,8 +111,12 @@ class Decoder:
                 a warning.
             memory_only: without a pre-decoder, match the memory checks alone: the predictions of
                 uncorrelated "css" matching in half the time.
-            members: without a pre-decoder, from how many perturbed correlated matchings the
-                correction is put together (``qec.ensemble``).
+            cascade: without a pre-decoder, match the memory checks, and in doubt the whole
+                syndrome, correlated: the accuracy of correlated matching for less
+                (``qec.cascade``).
+            members: with ``cascade``, how many perturbed correlated matchings the correction of
+                doubtful shots is put together from (``qec.ensemble``); 31 are nearly as accurate
+                as finding the likeliest error.
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
                 with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
@@ -122,16 +128,19 @@ class Decoder:
         Raises:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
-                is not there; ``members`` or ``memory_only`` together with a pre-decoder; a
-                pre-decoder without fallback on a model that it does not know.
+                is not there; ``cascade``, ``members`` or ``memory_only`` together with what they
+                do not go with; a pre-decoder without fallback on a model that it does not know.
         """
         options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
         plain = predecoder is None and decomposition == "css"
-        if memory_only and not (plain and not correlated and members == 1):
-            raise QecError("memory_only needs css, and nothing but uncorrelated matching.")
-        if members > 1 and not (plain and correlated):
-            raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
+        alone = plain and not correlated
+        if (memory_only or cascade) and not (alone and memory_only + cascade == 1):
+            raise QecError(
+                "memory_only and cascade need css, and neither pre-decoder nor correlated."
+            )
+        if members < 0 or (members and not cascade):
+            raise QecError(f"members={members} needs cascade=True, and is not negative.")
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(likely.dem) if needs_lattice else None
@@ -151,8 +160,8 @@ class Decoder:
             matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
         elif memory_only:
             matcher = MemoryMatcher(lattice)
-        elif members > 1:
-            matcher = EnsembleMatcher(lattice, members)
+        elif cascade:
+            matcher = Cascade(lattice, members, ENSEMBLE_NATS if members else NATS)
         else:
             model = matching_model(likely.dem, lattice, decomposition)
             matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
@@ -200,22 +209,53 @@ class Decoder:
         limits = [limit for d in decoders if d.falls_back for limit in d._matcher.limits]
         return self.predecoder.apply(detectors, *(d._rule for d in decoders), limits=limits)
 
-    def match(self, detectors: np.ndarray, predecoded: Predecoded) -> Matched:
+    def match(
+        self, detectors: np.ndarray, predecoded: Predecoded, *, confidence: bool = False
+    ) -> Matched:
         """Matching's part.
 
         Args:
             detectors: uint8 (B, num_detectors), the whole syndrome.
             predecoded: what ``predecode`` made of it.
+            confidence: whether to tell how sure each prediction is (``qec.confidence``).
+
+        Raises:
+            QecError: in asking for confidence, a model that is no rotated surface code's.
         """
+        detectors = self._usual(detectors)
         if self.falls_back:
-            matched = self._matcher.match(self._usual(detectors), predecoded)
+            matched = self._matcher.match(detectors, predecoded)
         else:
             flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
             nobody = np.zeros(len(flips), dtype=np.bool_)
             matched = Matched(flips, nobody, nobody)
+        if confidence:
+            matched = matched._replace(confidence=self._sure(detectors, predecoded, matched))
         if self._likely is not None and self._likely.flip:
             matched = matched._replace(flips=matched.flips ^ 1)
         return matched
+
+    def _sure(self, detectors: np.ndarray, predecoded: Predecoded, matched: Matched) -> np.ndarray:
+        """float64 (B,), nats: how sure predictions are (``qec.confidence``)."""
+        if isinstance(self._matcher, Cascade):
+            return self._matcher.decode_with_confidence(detectors)[1]
+        confidence = self._confidence
+        if self.predecoder is None and not self.falls_back:
+            as_seen = confidence.correlated if self._matcher.correlated else confidence.uncorrelated
+            return as_seen(detectors, matched.flips)
+        nats = np.empty(len(detectors))
+        whole, rest = matched.fell_back, ~matched.fell_back
+        nats[whole] = confidence.correlated(detectors[whole], matched.flips[whole])
+        left = matched.flips[rest] ^ predecoded.committed[rest]
+        nats[rest] = confidence.uncorrelated(predecoded.residual[rest], left)
+        nats[rest] = np.minimum(nats[rest], predecoded.gap[rest])
+        return nats
+
+    @functools.cached_property
+    def _confidence(self) -> Confidence:
+        if self._made_of is None:
+            raise QecError("only decoders made by from_dem or from_circuit tell confidence.")
+        return Confidence(SpaceTimeLattice.from_dem(self._likely.dem))
 
     def _usual(self, detectors: np.ndarray) -> np.ndarray:
         """The events that are left of shots, uint8 (B, n), by what happens more often than not."""
@@ -223,9 +263,15 @@ class Decoder:
             return detectors
         return detectors ^ self._likely.events
 
-    def decode(self, shot: np.ndarray) -> np.ndarray:
-        """One shot, bool or uint8 (num_detectors,) -> uint8 (1,), the flip of observable 0."""
-        return self.decode_batch(np.asarray(shot)[None])[0]
+    def decode(
+        self, shot: np.ndarray, *, return_confidence: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, float]:
+        """One shot, bool or uint8 (num_detectors,) -> uint8 (1,), the flip of observable 0.
+
+        With ``return_confidence`` also how sure it is, in nats, as in ``decode_batch``.
+        """
+        found = self.decode_batch(np.asarray(shot)[None], return_confidence=return_confidence)
+        return (found[0][0], float(found[1][0])) if return_confidence else found[0]
 
     def decode_batch(
         self,
@@ -233,7 +279,8 @@ class Decoder:
         *,
         bit_packed_shots: bool = False,
         bit_packed_predictions: bool = False,
-    ) -> np.ndarray:
+        return_confidence: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Decodes a batch, with the arguments of ``pymatching.Matching.decode_batch``.
 
         Args:
@@ -241,22 +288,28 @@ class Decoder:
                 little-endian.
             bit_packed_shots: whether ``shots`` is bit-packed.
             bit_packed_predictions: whether to bit-pack the result.
+            return_confidence: whether to tell how sure each prediction is.  ``qec.confidence`` says
+                what that takes; predictions stay the same.
 
         Returns:
             uint8 (B, 1): the predicted flip of observable 0.  With one observable the bit-packed
-            result is the same array.
+            result is the same array.  With ``return_confidence`` a tuple of that and float64 (B,):
+            the complementary gap in nats, so that about one prediction in exp(gap) is wrong.
 
         Raises:
             QecError: ``shots`` has the wrong shape or dtype, or a shot has events that no set of
                 the model's mechanisms explains.  Events of detectors that no mechanism flips mean
-                nothing.
+                nothing.  Confidence needs a rotated surface code with coordinates.
         """
         del bit_packed_predictions  # one observable: one byte a shot either way
         detectors = unpacked(np.asarray(shots), self.num_detectors, bit_packed_shots)
         try:
-            return self.match(detectors, self.predecode(detectors)).flips[:, None]
+            predecoded = self.predecode(detectors)
+            matched = self.match(detectors, predecoded, confidence=return_confidence)
         except Unexplained as error:
             raise self._named(error, detectors) from error
+        predictions = matched.flips[:, None]
+        return (predictions, matched.confidence) if return_confidence else predictions
 
     def _named(self, error: Unexplained, detectors: np.ndarray) -> Unexplained:
         """The error with the first such shot and its detectors."""
@@ -267,25 +320,37 @@ class Decoder:
         return error if found is None else Unexplained(*found)
 
     def decode_recorded(
-        self, shots: np.ndarray, over: Callable[[Sequence[int]], Iterable[int]] = iter
-    ) -> np.ndarray:
+        self,
+        shots: np.ndarray,
+        over: Callable[[Sequence[int]], Iterable[int]] = iter,
+        *,
+        return_confidence: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Bit-packed shots of any number, some thousands at a time, so that memory does not grow.
 
         Args:
             shots: uint8 (B, ceil(num_detectors / 8)), little-endian.
             over: runs over the parts; may show how far it is.
+            return_confidence: as in ``decode_batch``.
 
         Returns:
-            uint8 (B, 1), as ``decode_batch``.
+            As ``decode_batch``.
         """
-        parts = [np.empty((0, 1), dtype=np.uint8)]
+        parts, nats = [np.empty((0, 1), dtype=np.uint8)], [np.empty(0)]
         for start in over(range(0, len(shots), _CHUNK)):
+            part = shots[start : start + _CHUNK]
             try:
-                part = self.decode_batch(shots[start : start + _CHUNK], bit_packed_shots=True)
+                found = self.decode_batch(
+                    part, bit_packed_shots=True, return_confidence=return_confidence
+                )
             except Unexplained as error:
                 raise error.after(start) from error
-            parts.append(part)
-        return np.concatenate(parts)
+            if return_confidence:
+                found, confidence = found
+                nats.append(confidence)
+            parts.append(found)
+        predictions = np.concatenate(parts)
+        return (predictions, np.concatenate(nats)) if return_confidence else predictions
 
 
 def _check_model(dem: stim.DetectorErrorModel) -> None:

@@ -2,74 +2,147 @@
 
 Each member matches on a model whose probabilities are perturbed at random (Shutty, Newman and
 Villalonga, arXiv:2401.12434), and so proposes another correction.  Correlated matching weighs X and
-Z errors one after the other; the proposals are weighed by what both cost together, and what is best
-in each is put together (``qec.synthesis``).  It costs a matching per member, so the shots of which
-uncorrelated matching is sure are left to that.
+Z errors one after the other; the proposals are weighed by what both cost together, what is best in
+each is put together, and what is left counts for its logical class (``qec.synthesis``).  It costs a
+matching per member, so few members are asked at first, and all of them only where these leave
+doubt.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from qec.corrections import EdgeModel
-from qec.gap import GapMatcher
+from qec.corrections import ClassMatcher, EdgeModel
 from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split
-from qec.synthesis import Synthesis
+from qec.synthesis import combine
 
-_SPREAD = 0.4  # standard deviation of the logarithm of the factor on each probability
+MEMBERS = 31
+# All figures were chosen on 12,000 shots at d = 5 and 2,500 at d = 7 (docs/experiments.md).
+_SPREAD = 1.0  # standard deviation of the logarithm of the factor on each probability
+_AT_FIRST = 7  # members, before which a shot is in doubt
+_NATS = 5.0  # the confidence from which those are believed
 _SEED = 0
-# Nats, the logical gap from which uncorrelated matching is believed: of 54,800 shots in which
-# members were asked all the same, 5 differed (data/experiments.md).
-_SURE = 6.0
-_EDGES_PER_PASS = 4_000_000  # bytes of one proposal for the shots that are decoded at a time
+_EDGES_PER_PASS = 1_000_000  # bytes of one proposal for the shots that are decoded at a time
 
 
-class EnsembleMatcher:
-    """The lightest correction that ``members`` correlated matchings make up.
+class Ensemble:
+    """The likelier logical class by what ``members`` correlated matchings propose.
+
+    The first member is correlated matching itself, on probabilities as they are.
 
     Args:
         lattice: of the error model.
-        members: how many; of a single one the correction is taken as it is.
-
-    Attributes:
-        unperturbed: correlated matching on the model itself.
+        members: how many others, perturbed ones.
 
     Raises:
-        QecError: as ``qec.matching.Matcher``; with several members, as ``qec.gap.GapMatcher``.
+        QecError: as ``qec.matching.Matcher``.
     """
 
-    def __init__(self, lattice: SpaceTimeLattice, members: int) -> None:
-        self.unperturbed = Matcher(basis_split(lattice), correlated=True, silent=lattice.silent)
-        self._members: list[Matcher] = []
-        if members > 1:
-            # Its graph has the edges and weights of uncorrelated matching's.
-            self._judge = GapMatcher(self.unperturbed.graph, lattice, nats=_SURE)
-            self._edges = EdgeModel(lattice)
-            rng = np.random.default_rng(_SEED)
-            self._members.append(self._edges.matcher())
-            while len(self._members) < members:
-                noise = rng.standard_normal(self._edges.num_mechanisms)
-                self._members.append(self._edges.matcher(np.exp(_SPREAD * noise)))
+    def __init__(self, lattice: SpaceTimeLattice, members: int = MEMBERS) -> None:
+        self._edges = EdgeModel(lattice)
+        rng = np.random.default_rng(_SEED)
+        self._members = [self._edges.matcher()]
+        for _ in range(members):
+            noise = rng.standard_normal(self._edges.num_mechanisms)
+            self._members.append(self._edges.matcher(np.exp(_SPREAD * noise)))
+
+    @functools.cached_property
+    def _classes(self) -> ClassMatcher:
+        return self._edges.matcher_of_classes()
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
-        if not self._members:
-            return self.unperturbed.decode_batch(detectors)
-        flips, gaps = self._judge.decode_batch(detectors)
-        close = gaps < _SURE
-        if close.any():
-            flips[close] = self._put_together(detectors[close])
-        return flips
+        return self._decode(detectors, with_confidence=False)[0]
 
-    def _put_together(self, detectors: np.ndarray) -> np.ndarray:
-        """As ``decode_batch``, of all members' proposals."""
-        flips = np.empty(len(detectors), dtype=np.uint8)
+    def decode_with_confidence(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions, and the logarithm of their odds.
+
+        It takes two further matchings, one of either logical class: members rarely propose both.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+
+        Returns:
+            uint8 (B,) as ``decode_batch``, float64 (B,), nats, not negative.
+
+        Raises:
+            QecError: as ``qec.gap.boundaries``.
+        """
+        return self._decode(detectors, with_confidence=True)
+
+    def _decode(
+        self, detectors: np.ndarray, with_confidence: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        flips, confidence = np.empty(len(detectors), np.uint8), np.empty(len(detectors))
         step = max(1, _EDGES_PER_PASS // len(self._edges.flips))
         for start in range(0, len(detectors), step):
-            part = detectors[start : start + step]
-            found = Synthesis(self._edges, len(part))
-            for member in self._members:
-                found.add(member.decode_all(part).view(np.bool_))
-            flips[start : start + step] = found.flips
-        return flips
+            part = slice(start, start + step)
+            flips[part], confidence[part] = self._decode_part(detectors[part], with_confidence)
+        return flips, confidence
+
+    def _decode_part(
+        self, detectors: np.ndarray, with_confidence: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        proposals = self._propose(self._members[: _AT_FIRST + 1], detectors)
+        found = combine(self._edges, proposals)
+        flips, confidence = found.flips, found.confidence
+        if with_confidence:
+            proposals = np.concatenate([proposals, self._of_both_classes(detectors)])
+            confidence = combine(self._edges, proposals).odds(flips)
+        close = np.flatnonzero(found.confidence < _NATS)
+        further = self._members[_AT_FIRST + 1 :]
+        if further and len(close):
+            more = self._propose(further, detectors[close])
+            own = proposals[:, close]
+            found = combine(self._edges, np.concatenate([own[: _AT_FIRST + 1], more]))
+            flips[close] = found.flips
+            if with_confidence:
+                found = combine(self._edges, np.concatenate([own, more]))
+                confidence[close] = found.odds(flips[close])
+        return flips, confidence
+
+    def _propose(self, members: list, detectors: np.ndarray) -> np.ndarray:
+        """bool (members, B, E)."""
+        return np.stack([member.decode_all(detectors) for member in members]).view(np.bool_)
+
+    def _of_both_classes(self, detectors: np.ndarray) -> np.ndarray:
+        """bool (2, B, E), correlated matching of either."""
+        found = [self._classes.decode_all(detectors, logical) for logical in (0, 1)]
+        return np.stack(found).view(np.bool_)
+
+
+class CorrelatedConfidence:
+    """How sure correlated matching can be of its predictions.
+
+    Args:
+        lattice: of the error model.
+
+    Raises:
+        QecError: as ``qec.gap.boundaries``.
+    """
+
+    def __init__(self, lattice: SpaceTimeLattice) -> None:
+        self._edges = EdgeModel(lattice)
+        self._plain, self._classes = self._edges.matcher(), self._edges.matcher_of_classes()
+
+    def of(self, detectors: np.ndarray, flips: np.ndarray) -> np.ndarray:
+        """The logarithm of the odds of predictions; three matchings a shot.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+            flips: uint8 (B,), of observable 0.
+
+        Returns:
+            float64 (B,), nats; 0 where the other class looks likelier.
+        """
+        odds = np.empty(len(detectors))
+        step = max(1, _EDGES_PER_PASS // len(self._edges.flips))
+        for start in range(0, len(detectors), step):
+            part = slice(start, start + step)
+            proposals = [self._plain.decode_all(detectors[part])]
+            proposals += [self._classes.decode_all(detectors[part], c) for c in (0, 1)]
+            found = combine(self._edges, np.stack(proposals).view(np.bool_))
+            odds[part] = found.odds(flips[part])
+        return odds

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qec.ensemble import EnsembleMatcher
+from qec.cascade import ENSEMBLE_NATS, Cascade
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
+from qec.matching import Matcher, basis_split, matching_graph
 from qec.predecoder.rule import CommitRule, Predecoded
 
 
@@ -19,11 +20,21 @@ class Matched(NamedTuple):
         flips: uint8 (B,), predicted flips of observable 0, committed corrections included.
         looked_again: bool (B,), shots that were decoded by other residuals, too.
         fell_back: bool (B,), shots that were matched as a whole.
+        confidence: float64 (B,), logarithm of the odds of the prediction, in nats, as the stage
+            that made it sees them; None if nobody asked.
     """
 
     flips: np.ndarray
     looked_again: np.ndarray
     fell_back: np.ndarray
+    confidence: np.ndarray | None = None
+
+
+def whole_matcher(lattice: SpaceTimeLattice, members: int) -> Matcher | Cascade:
+    """Correlated matching; of several members, the cascade with such an ensemble."""
+    if members > 1:
+        return Cascade(lattice, members, ENSEMBLE_NATS)
+    return Matcher(basis_split(lattice), correlated=True, silent=lattice.silent)
 
 
 class WholeSyndromes:
@@ -34,11 +45,11 @@ class WholeSyndromes:
         rule: whose ensemble decodes them.
 
     Raises:
-        QecError: as ``EnsembleMatcher``.
+        QecError: as ``Matcher`` or ``Cascade``.
     """
 
     def __init__(self, lattice: SpaceTimeLattice, rule: CommitRule) -> None:
-        self._full = EnsembleMatcher(lattice, rule.members)
+        self._full = whole_matcher(lattice, rule.members)
 
     def match(self, detectors: np.ndarray, _: Predecoded) -> Matched:
         """As ``Decoder.match``."""
@@ -66,9 +77,8 @@ class Fallback:
 
     def __init__(self, lattice: SpaceTimeLattice, rule: CommitRule) -> None:
         self._rule = rule
-        self._full = EnsembleMatcher(lattice, rule.members)
-        # Its graph has the edges and weights of uncorrelated matching's.
-        graph = self._full.unperturbed.graph
+        self._full = whole_matcher(lattice, rule.members)
+        graph = matching_graph(basis_split(lattice), silent=lattice.silent)
         self._residual = GapMatcher(graph, lattice, largest=max(rule.doubt, rule.gap))
 
     @property

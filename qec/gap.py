@@ -10,22 +10,18 @@ memory sector has.  So that boundary becomes a detector, which then chooses the 
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pymatching
 import scipy.sparse
 from scipy.sparse import csgraph
 
 from qec.errors import QecError
-from qec.gap_bound import GapBound
+from qec.gap_search import GapSearch
 from qec.lattice import SpaceTimeLattice
 from qec.matching import decode, graph_of, memory_edges, set_up
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
-# Bounds cost the square of a shot's events, a second matching a part of all n detectors: with more
-# than this times the root of n events the matching is cheaper (data/experiments.md).
-_FEW = 1.0
+_SEARCHED = 12.0  # nats: for larger gaps a second matching costs less than a search
 
 
 class GapMatcher:
@@ -36,6 +32,7 @@ class GapMatcher:
         lattice: its lattice.
         largest: gaps are found up to this fraction of ``logical_weight``; more takes more time.
         nats: and up to so many.
+        searched: whether to look for large gaps without a second matching, which takes a table.
 
     Attributes:
         logical_weight: of the lightest logical operator, in nats; the largest gap there is.
@@ -51,6 +48,7 @@ class GapMatcher:
         lattice: SpaceTimeLattice,
         largest: float = 1.0,
         nats: float = np.inf,
+        searched: bool = True,
     ) -> None:
         self._detectors = lattice.memory_detectors
         u, v, weight, flip = memory_edges(graph, lattice)
@@ -69,14 +67,31 @@ class GapMatcher:
         self.logical_weight = float(self._one.decode(ends, return_weight=True)[1])
         self.cap = max(min(largest * self.logical_weight, nats), 0.0)
         set_up(self._either)
-        self._bound = None
+        self._search = None
         if self.cap == 0:  # nobody asks for gaps: what follows takes seconds at d = 31
             return
-        if weight.min() >= 0:  # as bounds need it
-            self._bound = GapBound(n, u, v, weight, far, _corners(lattice, self._detectors))
+        if searched and weight.min() >= 0:  # as the search needs it
+            most = min(self.cap, _SEARCHED)
+            self._search = GapSearch(n, u, v, weight, far, self._side, most)
         # A way out that keeps PyMatching from searching farther than the cap.
         self._one.add_boundary_edge(n, weight=self.cap + _MARGIN)
         set_up(self._one)
+
+    def decide(self, detectors: np.ndarray, nats: float) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions, and which are sure, for little more than matching costs.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+            nats: no shot has a gap of more than ``logical_weight``.
+
+        Returns:
+            uint8 (B,) predicted flips of observable 0, bool (B,), whether the gap is ``nats`` for
+            certain.  Of those that are not, nearly all have a smaller one.
+        """
+        if self._search is None or nats > min(_SEARCHED, self.cap):
+            flips, gaps = self.decode_batch(detectors, nats)
+            return flips, gaps >= nats
+        return self._search.decode_batch(detectors.take(self._detectors, axis=1), nats)
 
     def decode_batch(
         self, detectors: np.ndarray, largest: float = np.inf
@@ -109,30 +124,18 @@ class GapMatcher:
 
     def _close(self, events: np.ndarray, weights: np.ndarray, cap: float) -> np.ndarray:
         """int64, the shots whose gap may be below a cap; the others need no second matching."""
-        if self._bound is None:
-            return np.arange(len(events))
         # The two corrections differ by a logical operator, so their weights add up to its weight
         # at least.
         close = np.flatnonzero(self.logical_weight - 2 * weights < cap)
-        few = events[close].sum(axis=1) <= _FEW * np.sqrt(events.shape[1])
-        # PyMatching tells who is matched with whom shot by shot only.
-        pairs = [self._either.decode_to_matched_dets_array(events[shot]) for shot in close[few]]
-        may_be_below = np.ones(len(close), dtype=np.bool_)
-        may_be_below[few] = self._bound.may_be_below(cap, pairs, weights[close[few]])
-        return close[may_be_below]
+        if self._search is None or cap > _SEARCHED:
+            return close
+        return close[~self._search.decode_batch(events[close], cap)[1]]
 
 
 _UNDEFINED = (
     "observable 0 is not the parity of the errors that end on one boundary of the memory sector: "
     "the logical gap, which fallback and ensembles need, is not defined. Decode without them."
 )
-
-
-def _corners(lattice: SpaceTimeLattice, detectors: np.ndarray) -> np.ndarray:
-    """int64 (8,), among ``detectors`` those in the corners of space-time."""
-    place = np.stack([lattice.layer, lattice.row, lattice.col])[:, detectors]
-    signs = np.array(list(itertools.product((-1, 1), repeat=3)))
-    return (signs @ place).argmin(axis=1)
 
 
 def boundaries(

@@ -199,6 +199,16 @@ def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -
         raise Unexplained from error
 
 
+def matched_pairs(graph: pymatching.Matching, events: np.ndarray) -> np.ndarray:
+    """``graph.decode_to_matched_dets_array``; raises Unexplained where there is no matching."""
+    try:
+        return graph.decode_to_matched_dets_array(events)
+    except ValueError as error:
+        if "perfect matching" not in str(error):
+            raise
+        raise Unexplained from error
+
+
 class Matcher:
     """PyMatching behind one call; ``correlated`` switches its two-pass correlated matching on.
 
@@ -258,6 +268,8 @@ class MemoryMatcher:
     Raises:
         QecError: PyMatching refuses the model.
     """
+
+    correlated = False
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
         both = matching_graph(basis_split(lattice), silent=lattice.silent)

@@ -13,7 +13,7 @@ import numpy as np
 import stim
 import torch
 
-from qec.ensemble import EnsembleMatcher
+from qec.fallback import whole_matcher
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split
@@ -128,7 +128,8 @@ class _AtWork:
         self._plain = Matcher(basis_split(lattice), correlated=False)
         self._decisive = lattice.memory_detectors  # whose events are counted
         self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.tried.gaps))
-        self._ensemble = EnsembleMatcher(lattice, trial.members)
+        self._correlated = Matcher(basis_split(lattice), correlated=True)
+        self._whole = whole_matcher(lattice, trial.members)
         rules = CommitRules.same(0.5)
         self._bound = Predecoder(trial.network, rules).bind(lattice, trial.device)
         self._cuts = [CommitRule(threshold).cut for threshold in trial.tried.thresholds]
@@ -156,7 +157,7 @@ class _AtWork:
         events = torch.from_numpy(detectors).to(self._trial.device)
         weight = detectors.take(self._decisive, axis=1).sum(axis=1, dtype=np.int64)
         uncorrelated = self._plain.decode_batch(detectors) != truth
-        correlated = self._ensemble.unperturbed.decode_batch(detectors) != truth
+        correlated = self._correlated.decode_batch(detectors) != truth
         logits = self._bound.logits(events)
         doubt = self._bound.gap(logits)
         cuts = list(dict.fromkeys([*self._cuts, *self._other_cuts]))
@@ -173,7 +174,7 @@ class _AtWork:
             whole = correlated.copy()
             least = np.min([found.gap for found in judged], axis=0)
             asked = np.flatnonzero(least < self._with_gap.cap)
-            whole[asked] = self._ensemble.decode_batch(detectors[asked]) != truth[asked]
+            whole[asked] = self._whole.decode_batch(detectors[asked]) != truth[asked]
         nats = [gap * self._with_gap.logical_weight for gap in self._trial.tried.gaps]
         if self._trial.tried.second:
             first, again = judged
