@@ -168,10 +168,10 @@ def test_a_sampler_knows_no_masks(stim_circuit):
 
 @pytest.mark.slow
 def test_collect_discards_and_counts_in_workers(stim_circuit, tmp_path):
-    """Of 4000 shots about 2 in 15 are below 3 nats, +- 0.5 %, and hold 4 errors in 5.
+    """Of 4000 shots, a quarter are below 3 nats, with 200 of the 250 errors.
 
-    The two rows have different shots: shares of discards differ by 5 standard deviations, 4 %, and
-    the discarding row errs more than the other in less than 1e-6 of the runs.
+    The two rows have different shots.  Their shares of doubtful ones differ by 1 % in the standard
+    deviation, by 6 % in 1e-9 of the runs.  50 +- 7 errors are kept of 250 +- 15.
     """
     names = ["pymatching-css:discard-below-3", "pymatching-css:by-confidence"]
     table = tmp_path / "stats.csv"
@@ -184,13 +184,14 @@ def test_collect_discards_and_counts_in_workers(stim_circuit, tmp_path):
         save_resume_filepath=table,
     )
     rows = {row.decoder: row for row in sinter.read_stats_from_csv_files(table)}
-    assert {row.decoder: row for row in stats} == rows
+    for row in stats:
+        assert row.custom_counts == rows[row.decoder].custom_counts
     discarding, counting = (rows[name] for name in names)
     curve = post_selection(counting.custom_counts)
     assert (curve.shots[0], curve.errors[0]) == (counting.shots, counting.errors)
     (three,) = np.flatnonzero(curve.nats == 3)
     discarded = 1 - curve.shots[three] / counting.shots
-    assert discarding.discards / discarding.shots == pytest.approx(discarded, abs=0.04)
+    assert discarding.discards / discarding.shots == pytest.approx(discarded, abs=0.06)
     assert discarding.errors < counting.errors
 
 
