@@ -43,7 +43,7 @@ def test_every_decoder_tells_how_sure_it_is(stim_circuit, name):
     predictions, nats = decoder.decode_recorded(packed, return_confidence=True)
     np.testing.assert_array_equal(predictions, want)
     assert (nats.shape, nats.dtype) == ((300,), np.float64)
-    # No code without a logical operator, so that the other class is never out of the question.
+    # The other class is one logical operator away, so no confidence is infinite.
     assert np.isfinite(nats).all()
     assert (nats >= 0).all()
     assert np.ptp(nats) > 3
@@ -325,7 +325,7 @@ def test_confidence_goes_into_pipes(experiment):
         (["confidence=m.stim/c.npy"], "cannot write to the folder m.stim"),
         (
             ["circuit=color.stim", "decoder=pymatching", "confidence=new/c.npy"],
-            "the detector error",
+            "leave confidence out, pymatching has none here: the detectors do not lie on",
         ),
     ],
 )
