@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import stim
 
-from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
-from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
 from qec.cascade import ENSEMBLE_NATS, NATS, Cascade
 from qec.confidence import Confidence
+from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
+from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched, WholeSyndromes
 from qec.lattice import WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
@@ -230,25 +230,25 @@ class Decoder:
             nobody = np.zeros(len(flips), dtype=np.bool_)
             matched = Matched(flips, nobody, nobody)
         if confidence:
-            matched = matched._replace(confidence=self._sure(detectors, predecoded, matched))
+            matched = matched._replace(confidence=self._sure(detectors, matched))
         if self._likely is not None and self._likely.flip:
             matched = matched._replace(flips=matched.flips ^ 1)
         return matched
 
-    def _sure(self, detectors: np.ndarray, predecoded: Predecoded, matched: Matched) -> np.ndarray:
+    def _sure(self, detectors: np.ndarray, matched: Matched) -> np.ndarray:
         """float64 (B,), nats: how sure predictions are (``qec.confidence``)."""
         if isinstance(self._matcher, Cascade):
             return self._matcher.decode_with_confidence(detectors)[1]
-        confidence = self._confidence
+        whole = matched.fell_back
         if self.predecoder is None and not self.falls_back:
-            as_seen = confidence.correlated if self._matcher.correlated else confidence.uncorrelated
-            return as_seen(detectors, matched.flips)
+            whole = np.full(len(detectors), self._matcher.correlated)
         nats = np.empty(len(detectors))
-        whole, rest = matched.fell_back, ~matched.fell_back
-        nats[whole] = confidence.correlated(detectors[whole], matched.flips[whole])
-        left = matched.flips[rest] ^ predecoded.committed[rest]
-        nats[rest] = confidence.uncorrelated(predecoded.residual[rest], left)
-        nats[rest] = np.minimum(nats[rest], predecoded.gap[rest])
+        # A wrong commit leaves no event that tells of it, so residuals do not count.
+        for which, as_seen in (
+            (whole, self._confidence.correlated),
+            (~whole, self._confidence.uncorrelated),
+        ):
+            nats[which] = as_seen(detectors[which], matched.flips[which])
         return nats
 
     @functools.cached_property
@@ -294,7 +294,7 @@ class Decoder:
         Returns:
             uint8 (B, 1): the predicted flip of observable 0.  With one observable the bit-packed
             result is the same array.  With ``return_confidence`` a tuple of that and float64 (B,):
-            the complementary gap in nats, so that about one prediction in exp(gap) is wrong.
+            the complementary gap in nats, of which ``qec.confidence`` says what it promises.
 
         Raises:
             QecError: ``shots`` has the wrong shape or dtype, or a shot has events that no set of
