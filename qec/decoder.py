@@ -25,6 +25,7 @@ from qec.matching import (
     matching_model,
     unexplained,
 )
+from qec.peers import Peer
 from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | EnsembleMatcher | Fallback | WholeSyndromes,
+        matcher: Matcher | MemoryMatcher | EnsembleMatcher | Fallback | WholeSyndromes | Peer,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -87,6 +88,7 @@ class Decoder:
         fallback: bool = True,
         memory_only: bool = False,
         members: int = 1,
+        peer: str | None = None,
         device: str = "cpu",
         backend: str = "eager",
         precision: str = "auto",
@@ -111,6 +113,7 @@ class Decoder:
                 uncorrelated "css" matching in half the time.
             members: without a pre-decoder, from how many perturbed correlated matchings the
                 correction is put together (``qec.ensemble``).
+            peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
                 with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
@@ -123,7 +126,8 @@ class Decoder:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
                 is not there; ``members`` or ``memory_only`` together with a pre-decoder; a
-                pre-decoder without fallback on a model that it does not know.
+                pre-decoder without fallback on a model that it does not know; a peer that is not
+                installed, or one together with options of this package's decoders.
         """
         options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
@@ -132,6 +136,10 @@ class Decoder:
             raise QecError("memory_only needs css, and nothing but uncorrelated matching.")
         if members > 1 and not (plain and correlated):
             raise QecError("members > 1 needs correlated=True, css and no pre-decoder.")
+        if peer is not None and (
+            predecoder is not None or correlated or memory_only or members > 1
+        ):
+            raise QecError(f"peer={peer!r} decodes by itself: leave the options of matching out.")
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(likely.dem) if needs_lattice else None
@@ -149,6 +157,8 @@ class Decoder:
                 )
         if rule is not None and rule.falls_back:
             matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
+        elif peer is not None:
+            matcher = Peer(peer, likely.dem, lattice)
         elif memory_only:
             matcher = MemoryMatcher(lattice)
         elif members > 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
-from qec.decoder_names import has_predecoder
+from qec.decoder_names import PEERS, has_predecoder
 from qec.plots import error_bars, save_figure
 from qec.results import Row, describe
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "oD^vP*X"
+_PEER_MARKERS = "oD^vshp<"
+_PEER_COLORS = ("k", "C4", "C0", "C2", "C3", "C6", "C5", "C9")
 
 
 def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]:
@@ -61,10 +63,11 @@ def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]
         axes.set_xlabel("decoding time, \N{MICRO SIGN}s per round")
     figure.suptitle("What accuracy costs" + (f": {lines[0]}" if len(lines) == 1 else ""))
     below = " (an arrow: no errors)" if any(not row.errors for row in rows) else ""
+    peers = " Hollow: decoders of other packages." if set(names) & PEERS.keys() else ""
     caption = (
         f"Lower left is better. Bars: 95 % intervals{below}. CPU time of one core ({machine}); the "
         "decoders of a panel took turns on the same shots. Grey: no other one is both faster and "
-        "more accurate."
+        f"more accurate.{peers}"
     )
     _legend(
         figure, names, columns=max(2, len(columns)), title=textwrap.fill(caption, int(14 * size[0]))
@@ -108,7 +111,7 @@ def _legend(figure: Figure, names: Sequence[str], columns: int, title: str) -> N
 
 
 def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
-    """Draws the decoders of one grid point; colour and marker are the place in ``names``."""
+    """Draws the decoders of one grid point; ``names`` are those of all, for their styles."""
     rows = [row for row in rows if microseconds_per_round(row) > 0]
     best, line = float("inf"), []
     for row in sorted(rows, key=microseconds_per_round):
@@ -119,7 +122,7 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         style = {"color": "0.8", "linewidth": 3, "zorder": 1, "drawstyle": "steps-post"}
         axes.plot(*zip(*line, strict=True), **style)
     for row in rows:
-        k, rate = names.index(row.decoder), row.per_round
+        rate = row.per_round
         if row.errors:
             where, bars = rate.value, error_bars([rate])
         else:  # all that is known is that it is below
@@ -129,8 +132,7 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
             [where],
             yerr=bars,
             uplims=not row.errors,
-            color=f"C{k % 10}",
-            marker="s" if has_predecoder(row.decoder) else _MARKERS[k % len(_MARKERS)],
+            **_style(row.decoder, names),
             markersize=6,
             linestyle="none",
             capsize=3,
@@ -142,3 +144,14 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
     axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
     axes.tick_params(which="minor", labelsize="x-small")
     axes.grid(True, which="both", linewidth=0.3)
+
+
+def _style(decoder: str, names: Sequence[str]) -> dict[str, object]:
+    """Colour and marker of a decoder, by its place among its like: hollow where it is a peer."""
+    if decoder in PEERS:
+        k = [name for name in names if name in PEERS].index(decoder)
+        marker = _PEER_MARKERS[k % len(_PEER_MARKERS)]
+        return {"color": _PEER_COLORS[k % len(_PEER_COLORS)], "marker": marker, "fillstyle": "none"}
+    k = [name for name in names if name not in PEERS].index(decoder)
+    marker = "s" if has_predecoder(decoder) else _MARKERS[k % len(_MARKERS)]
+    return {"color": f"C{k % 10}", "marker": marker}
