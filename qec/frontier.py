@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "oD^vP*X"
-_PEER_MARKERS = "oD^vshp<"
-_PEER_COLORS = ("k", "C4", "C0", "C2", "C3", "C6", "C5", "C9")
+_PEER_MARKERS = "oDs^v<>p"
+_PACKAGE_COLORS = ("black", "teal", "darkgoldenrod", "firebrick")
 
 
 def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]:
@@ -147,11 +147,14 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
 
 
 def _style(decoder: str, names: Sequence[str]) -> dict[str, object]:
-    """Colour and marker of a decoder, by its place among its like: hollow where it is a peer."""
+    """Colour and marker, by the place in ``names``; peers are hollow, of their package's colour."""
     if decoder in PEERS:
-        k = [name for name in names if name in PEERS].index(decoder)
-        marker = _PEER_MARKERS[k % len(_PEER_MARKERS)]
-        return {"color": _PEER_COLORS[k % len(_PEER_COLORS)], "marker": marker, "fillstyle": "none"}
+        packages = list(dict.fromkeys(PEERS.values()))
+        return {
+            "color": _PACKAGE_COLORS[packages.index(PEERS[decoder])],
+            "marker": _PEER_MARKERS[list(PEERS).index(decoder)],
+            "markerfacecolor": "white",
+        }
     k = [name for name in names if name not in PEERS].index(decoder)
     marker = "s" if has_predecoder(decoder) else _MARKERS[k % len(_MARKERS)]
     return {"color": f"C{k % 10}", "marker": marker}

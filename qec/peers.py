@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,9 @@ def belief_matching(lattice: SpaceTimeLattice) -> Decode:
     Belief propagation runs on the hyperedges, 20 iterations of product-sum as the package sets
     it, and matching on the parts that ``basis_split`` makes of them.
     """
-    decoder = importlib.import_module("beliefmatching").BeliefMatching(basis_split(lattice))
+    module = importlib.import_module("beliefmatching")
+    with warnings.catch_warnings(action="ignore"):  # it calls ldpc by names of its first version
+        decoder = module.BeliefMatching(basis_split(lattice))
     return lambda detectors: decoder.decode_batch(detectors)[:, 0]
 
 
@@ -174,10 +177,9 @@ def stabilizer_belief_matching(lattice: SpaceTimeLattice) -> Decode:
 
 
 def stabilizer_predecoder(lattice: SpaceTimeLattice) -> Decode:
-    """stabilizer-qec's pre-decoder with its shipped weights, and matching that they reweight.
+    """stabilizer-qec's pre-decoder with its shipped weights, and matching that it reweights.
 
-    The package trained it on circuits of its own with depolarising noise of p = 0.006, d = 9.  It
-    knows Stim's gate order in the canonical frame (``qec.patch``) turned by 180 degrees.
+    The package trained it on circuits of its own with depolarising noise of p = 0.006, d = 9.
 
     Raises:
         QecError: a circuit whose gate order it does not know.
@@ -186,11 +188,19 @@ def stabilizer_predecoder(lattice: SpaceTimeLattice) -> Decode:
         raise QecError(
             f"stabilizer-qec-predecoder does not know this experiment: {lattice.unfamiliar}."
         )
+    model = in_stabilizer_frame(lattice)
+    return _by_stabilizer(importlib.import_module("stabilizer_qec").PreDecoder.pretrained(model))
+
+
+def in_stabilizer_frame(lattice: SpaceTimeLattice) -> str:
+    """The basis-split model with detectors where stabilizer-qec's own circuits have them.
+
+    Its gate order is Stim's in the canonical frame (``qec.patch``) turned by 180 degrees.
+    """
     places = np.stack([-2 * lattice.col, -2 * lattice.row, lattice.layer], axis=1)
     places -= places.min(axis=0)
     lines = (f"detector({x}, {y}, {t}) D{k}" for k, (x, y, t) in enumerate(places.tolist()))
-    model = f"{basis_split(lattice)}\n" + "\n".join(lines)
-    return _by_stabilizer(importlib.import_module("stabilizer_qec").PreDecoder.pretrained(model))
+    return f"{basis_split(lattice)}\n" + "\n".join(lines)
 
 
 def _by_stabilizer(decoder: object, **options: bool) -> Decode:
