@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "oD^vP*X"
-_PEER_MARKERS = "oDs^v<>p"
+_PEER_MARKERS = "oDh^v<>p"
 _PACKAGE_COLORS = ("black", "teal", "darkgoldenrod", "firebrick")
 
 
@@ -140,7 +141,7 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
             label=row.decoder,
         )
     axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x < 1e4 else f"$10^{np.log10(x):.0f}$")
     axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
     axes.tick_params(which="minor", labelsize="x-small")
     axes.grid(True, which="both", linewidth=0.3)
