@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import stim
 
-from qec.cascade import ENSEMBLE_NATS, NATS, Cascade
+from qec.cascade import Cascade
 from qec.confidence import Confidence
 from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
 from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
@@ -26,6 +26,7 @@ from qec.matching import (
     matching_model,
     unexplained,
 )
+from qec.peers import Peer
 from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | Cascade | Fallback | WholeSyndromes,
+        matcher: Matcher | MemoryMatcher | Cascade | Fallback | WholeSyndromes | Peer,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -89,6 +90,7 @@ class Decoder:
         memory_only: bool = False,
         cascade: bool = False,
         members: int = 0,
+        peer: str | None = None,
         device: str = "cpu",
         backend: str = "eager",
         precision: str = "auto",
@@ -114,9 +116,9 @@ class Decoder:
             cascade: without a pre-decoder, match the memory checks, and in doubt the whole
                 syndrome, correlated: the accuracy of correlated matching for less
                 (``qec.cascade``).
-            members: with ``cascade``, how many perturbed correlated matchings the correction of
-                doubtful shots is put together from (``qec.ensemble``); 31 are nearly as accurate
-                as finding the likeliest error.
+            members: with ``cascade``, from how many perturbed correlated matchings doubtful shots
+                are decoded (``qec.ensemble``); 15 are as accurate as the likeliest error.
+            peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
                 with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
@@ -129,7 +131,8 @@ class Decoder:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
                 is not there; ``cascade``, ``members`` or ``memory_only`` together with what they
-                do not go with; a pre-decoder without fallback on a model that it does not know.
+                do not go with; a pre-decoder without fallback on a model that it does not know; a
+                peer that is not installed, or one together with options of this package's decoders.
         """
         options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
@@ -141,6 +144,8 @@ class Decoder:
             )
         if members < 0 or (members and not cascade):
             raise QecError(f"members={members} needs cascade=True, and is not negative.")
+        if peer is not None and (memory_only or cascade or not alone):
+            raise QecError(f"peer={peer!r} decodes by itself: leave the options of matching out.")
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(likely.dem) if needs_lattice else None
@@ -158,10 +163,12 @@ class Decoder:
                 )
         if rule is not None and rule.falls_back:
             matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
+        elif peer is not None:
+            matcher = Peer(peer, likely.dem, lattice)
         elif memory_only:
             matcher = MemoryMatcher(lattice)
         elif cascade:
-            matcher = Cascade(lattice, members, ENSEMBLE_NATS if members else NATS)
+            matcher = Cascade(lattice, members)
         else:
             model = matching_model(likely.dem, lattice, decomposition)
             matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
@@ -239,6 +246,8 @@ class Decoder:
         """float64 (B,), nats: how sure predictions are (``qec.confidence``)."""
         if isinstance(self._matcher, Cascade):
             return self._matcher.decode_with_confidence(detectors)[1]
+        if isinstance(self._matcher, Peer):
+            raise QecError("decoders of other packages tell no confidence.")
         whole = matched.fell_back
         if self.predecoder is None and not self.falls_back:
             whole = np.full(len(detectors), self._matcher.correlated)

@@ -285,7 +285,7 @@ def test_ensemble_beats_correlated_matching(our_circuit) -> None:
     lattice = SpaceTimeLattice.from_circuit(circuit)
     plain = Matcher(basis_split(lattice), correlated=True)
     correlated = (plain.decode_batch(dets) != truth).sum()
-    assert (Cascade(lattice, 15, 6.0).decode_batch(dets) != truth).sum() < 0.9 * correlated
+    assert (Cascade(lattice, 15).decode_batch(dets) != truth).sum() < 0.9 * correlated
 
 
 @pytest.mark.slow
@@ -294,7 +294,7 @@ def test_further_stages_are_asked_of_close_shots_only(our_circuit, monkeypatch) 
     circuit = our_circuit(5, 5, "X", 0.004)
     dets, _ = _sampled(circuit, 6000, seed=13)
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    cascade, asked = Cascade(lattice, 9, 6.0), []
+    cascade, asked = Cascade(lattice, 9), []
     ensemble = Ensemble(lattice, 9)
     monkeypatch.setattr(
         cascade._last, "decode_batch", lambda d: asked.append(len(d)) or ensemble.decode_batch(d)
