@@ -10,13 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from qec.confidence import Confidence
-from qec.ensemble import Ensemble
+from qec.ensemble import NATS, Ensemble
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
-
-NATS = 5.0
-"""The confidence from which a stage is believed."""
 
 
 class Cascade:

@@ -140,7 +140,7 @@ class Decoder:
         alone = plain and not correlated
         if (memory_only or cascade) and not (alone and memory_only + cascade == 1):
             raise QecError(
-                "memory_only and cascade need css, and neither pre-decoder nor correlated."
+                "memory_only needs css, and so does cascade; neither pre-decoder nor correlated."
             )
         if members < 0 or (members and not cascade):
             raise QecError(f"members={members} needs cascade=True, and is not negative.")

@@ -18,11 +18,13 @@ from qec.corrections import ClassMatcher, EdgeModel
 from qec.lattice import SpaceTimeLattice
 from qec.synthesis import combine
 
+NATS = 5.0
+"""The confidence from which a stage of a cascade, or an ensemble's first members, are believed."""
 MEMBERS = 15
+"""Enough to be as accurate as the likeliest error."""
 # Chosen on 12,000 shots at d = 5 and 8,000 at d = 7 (data/experiments.md).
 _SPREAD = 1.0  # standard deviation of the logarithm of the factor on each probability
 _AT_FIRST = 5  # members, before which a shot is in doubt
-_NATS = 5.0  # the confidence from which those are believed
 _SEED = 0
 _EDGES_PER_PASS = 1_000_000  # bytes of one proposal for the shots that are decoded at a time
 
@@ -91,7 +93,7 @@ class Ensemble:
         if with_confidence:
             proposals = np.concatenate([proposals, self._of_both_classes(detectors)])
             confidence = combine(self._edges, proposals).odds(flips)
-        close = np.flatnonzero(found.confidence < _NATS)
+        close = np.flatnonzero(found.confidence < NATS)
         further = self._members[_AT_FIRST + 1 :]
         if further and len(close):
             more = self._propose(further, detectors[close])

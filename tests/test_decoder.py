@@ -295,12 +295,19 @@ def test_unknown_decoder(our_circuit):
         named_decoder("mwpm", dem_of(our_circuit(3, 1, "X")))
 
 
-@pytest.mark.parametrize("fallback", [False, True])
-def test_an_ensemble_is_of_correlated_matchings(stim_circuit, fallback):
+def test_a_cascade_is_of_matchings(stim_circuit):
     dem = stim_circuit(3, 3, "X", 0.01).detector_error_model(decompose_errors=True)
-    for options in ({"correlated": False}, {"correlated": True, "predecoder": "fast"}):
-        with pytest.raises(QecError, match="members > 1 needs"):
-            Decoder.from_dem(dem, members=3, fallback=fallback, **options)
+    for members, cascade in ((3, False), (-1, True)):
+        with pytest.raises(QecError, match="members=.* needs cascade=True"):
+            Decoder.from_dem(dem, members=members, cascade=cascade)
+    for options in (
+        {"correlated": True},
+        {"predecoder": "fast"},
+        {"memory_only": True},
+        {"decomposition": "stim"},
+    ):
+        with pytest.raises(QecError, match="memory_only needs css, and so does cascade"):
+            Decoder.from_dem(dem, cascade=True, **options)
 
 
 @each_basis
