@@ -29,22 +29,27 @@ class Cascade:
         members: of the ensemble in doubt; 0: correlated matching.
         nats: the logical gap from which memory-check matching is believed.
 
+    Attributes:
+        nats: as given.
+        memory: the first stage.
+        last: the stage for the shots in doubt.
+
     Raises:
         QecError: as ``qec.matching.Matcher`` and ``qec.gap.GapMatcher``.
     """
 
     def __init__(self, lattice: SpaceTimeLattice, members: int = 0, nats: float = NATS) -> None:
-        self._nats, self._confidence = nats, Confidence(lattice)
+        self.nats, self._confidence = nats, Confidence(lattice)
         model = basis_split(lattice)
         graph = matching_graph(model, silent=lattice.silent)
-        self._memory = GapMatcher(graph, lattice, nats=nats)
-        self._last = Ensemble(lattice, members) if members else Matcher(model, True, lattice.silent)
+        self.memory = GapMatcher(graph, lattice, nats=nats)
+        self.last = Ensemble(lattice, members) if members else Matcher(model, True, lattice.silent)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
-        flips, sure = self._memory.decide(detectors, self._nats)
+        flips, sure = self.memory.decide(detectors, self.nats)
         if not sure.all():
-            flips[~sure] = self._last.decode_batch(detectors[~sure])
+            flips[~sure] = self.last.decode_batch(detectors[~sure])
         return flips
 
     def decode_with_confidence(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,13 +61,13 @@ class Cascade:
         Returns:
             uint8 (B,) as ``decode_batch``, float64 (B,), nats, not negative.
         """
-        flips, sure = self._memory.decide(detectors, self._nats)
+        flips, sure = self.memory.decide(detectors, self.nats)
         confidence = np.empty(len(flips))
         confidence[sure] = self._confidence.uncorrelated(detectors[sure], flips[sure])
         doubtful = detectors[~sure]
-        if isinstance(self._last, Ensemble):
-            flips[~sure], confidence[~sure] = self._last.decode_with_confidence(doubtful)
+        if isinstance(self.last, Ensemble):
+            flips[~sure], confidence[~sure] = self.last.decode_with_confidence(doubtful)
         else:
-            flips[~sure] = self._last.decode_batch(doubtful)
+            flips[~sure] = self.last.decode_batch(doubtful)
             confidence[~sure] = self._confidence.correlated(doubtful, flips[~sure])
         return flips, confidence
