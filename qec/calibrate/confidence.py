@@ -17,7 +17,7 @@ SHARES = (0.0, 0.01, 0.05, 0.2)
 """Shares of shots discarded that tables show."""
 LEAST_ERRORS = 5
 """Of the bins that tables and figures show: the intervals of others say little."""
-_CURVE = 40  # further points of a curve
+_CURVE = 30  # further points of a curve
 _MOST_DISCARDED = 0.5
 
 

@@ -105,9 +105,6 @@ def _draw_curve(axes: Axes, curve: Sequence[Selected], k: int, label: str) -> No
 
 def _points(curve: Sequence[Selected]) -> np.ndarray:
     """Per cent discarded, rate and the ends of its interval, as long as errors are enough."""
-    rows = [
-        (100 * point.discarded / curve[0].shots, point.rate.value, point.rate.low, point.rate.high)
-        for point in curve
-        if point.errors >= LEAST_ERRORS
-    ]
+    rates = {point.discarded: point.rate for point in curve if point.errors >= LEAST_ERRORS}
+    rows = [(100 * k / curve[0].shots, r.value, r.low, r.high) for k, r in rates.items()]
     return np.array(rows).reshape(-1, 4).T

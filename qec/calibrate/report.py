@@ -99,7 +99,7 @@ def print_confidence(found: Sequence[Calibration]) -> None:
         console.print(f"{one.decoder}: {one.errors} errors; {_slope(one.slope)}", style="bold")
         console.print(_reliability(one))
     console.print(
-        "Odds of an error with 95 % intervals. Second half: of the shots, predicted by gap times "
+        "Odds of an error with 95 % intervals. 2nd half: of the shots, predicted by gap times "
         f"slope.\nBins with fewer than {LEAST_ERRORS} errors are in calibration.json alone.\n"
     )
     console.print("Logical error rate of the shots kept, least sure discarded", style="bold")
@@ -117,7 +117,7 @@ def _slope(slope: Estimate) -> str:
 
 def _reliability(one: Calibration) -> Table:
     heads = ("shots", "errors", "predicted", "observed", "observed/\npredicted")
-    table = _table("nats", [*heads, "second half:\nerrors", "observed/\npredicted"])
+    table = _table("nats", [*heads, "2nd half:\nerrors", "observed/\npredicted"])
     corrected = {b.low: b for b in one.corrected}
     for b in one.raw:
         if b.errors < LEAST_ERRORS:
