@@ -145,7 +145,7 @@ COMMANDS = {
     "calibrate": Command(
         "which stages of the cascade pay, and how far decoders' confidence can be believed",
         ("qec calibrate distance=5 p=0.006",),
-        "no results were written: run the same command again",
+        "run the same command again",
         _calibrate,
     ),
     "export": Command(

@@ -82,7 +82,7 @@ def plot_post_selection(found: Sequence[Calibration], title: str, folder: Path) 
         _draw_curve(axes, one.selected, k, one.decoder)
         x, y, *_ = _points(one.reference)
         axes.plot(x, y, color=f"C{k % 10}", linestyle="--", linewidth=1)
-    axes.plot([], [], color="0.4", linestyle="--", label="by the gap of uncorrelated matching")
+    axes.plot([], [], color="0.4", linestyle="--", label="same predictions, by the gap of\nuncorrelated matching")
     axes.set(
         yscale="log",
         xlabel="shots discarded, least sure first, %",
@@ -90,10 +90,11 @@ def plot_post_selection(found: Sequence[Calibration], title: str, folder: Path) 
         title=title,
     )
     axes.set_xscale("symlog", linthresh=0.1, linscale=0.4)
+    axes.set_xticks([0, 0.1, 1, 5, 10, 20, 50], minor=False)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlim(left=0)
     axes.grid(True, linewidth=0.3)
-    axes.legend(fontsize="small", title="solid: by the decoder's own gap")
+    axes.legend(fontsize="small", title="by the decoder's own gap, 95 % intervals")
     return save_figure(figure, folder, "post_selection")
 
 

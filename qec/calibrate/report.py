@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -12,10 +13,10 @@ from rich.table import Table
 from qec.calibrate.confidence import LEAST_ERRORS, SHARES, Bin, Calibration, selected_at
 from qec.calibrate.kept import Kept
 from qec.calibrate.stages import Stage
-from qec.results import short
 from qec.stats import Estimate, error_rate
 
 WIDTH = 100
+_NARROWEST = 6  # of the first column: the bins "10-11"
 
 
 def _console() -> Console:
@@ -25,7 +26,7 @@ def _console() -> Console:
 def _table(first: str, others: Sequence[str]) -> Table:
     """Numbers are never cut short: a long name in the first column gives way."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first)
+    table.add_column(first, min_width=_NARROWEST)
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -122,7 +123,7 @@ def _reliability(one: Calibration) -> Table:
     for b in one.raw:
         if b.errors < LEAST_ERRORS:
             continue
-        cells = [str(b.shots), str(b.errors), f"{b.predicted:.1e}", _short(b.observed)]
+        cells = [str(b.shots), str(b.errors), _scientific(b.predicted), _short(b.observed)]
         cells.append(_ratio(b))
         if (other := corrected.get(b.low)) is not None:
             cells += [str(other.errors), _ratio(other)]
@@ -131,8 +132,8 @@ def _reliability(one: Calibration) -> Table:
 
 
 def _ratio(b: Bin) -> str:
-    value, low, high = b.ratio.value, b.ratio.low, b.ratio.high
-    return f"{short(value)} ({short(low)}-{short(high)})"
+    value, low, high = (f"{x:.2g}" if x < 100 else f"{x:.0f}" for x in dataclasses.astuple(b.ratio))
+    return f"{value} ({low}-{high})"
 
 
 def _post_selection(found: Sequence[Calibration]) -> Table:
@@ -149,6 +150,16 @@ def _short(x: Estimate) -> str:
         return f"0 (<{x.high:.1e})"
     if math.isinf(x.value):
         return f"inf (>{x.low:.1e})"
-    exponent = math.floor(math.log10(x.value))
+    exponent = _exponent(x.value)
     value, low, high = (y / 10**exponent for y in (x.value, x.low, x.high))
     return f"{value:.1f}e{exponent} ({low:.1f}-{high:.1f})"
+
+
+def _scientific(x: float) -> str:
+    """``4.4e-2``, without leading zeros of the exponent."""
+    exponent = _exponent(x)
+    return f"{x / 10**exponent:.1f}e{exponent}"
+
+
+def _exponent(x: float) -> int:
+    return math.floor(math.log10(x))
