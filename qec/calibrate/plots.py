@@ -82,7 +82,8 @@ def plot_post_selection(found: Sequence[Calibration], title: str, folder: Path) 
         _draw_curve(axes, one.selected, k, one.decoder)
         x, y, *_ = _points(one.reference)
         axes.plot(x, y, color=f"C{k % 10}", linestyle="--", linewidth=1)
-    axes.plot([], [], color="0.4", linestyle="--", label="same predictions, by the gap of\nuncorrelated matching")
+    label = "same predictions, by the gap of\nuncorrelated matching"
+    axes.plot([], [], color="0.4", linestyle="--", label=label)
     axes.set(
         yscale="log",
         xlabel="shots discarded, least sure first, %",
