@@ -13,6 +13,7 @@ from rich.table import Table
 from qec.calibrate.confidence import LEAST_ERRORS, SHARES, Bin, Calibration, selected_at
 from qec.calibrate.kept import Kept
 from qec.calibrate.stages import Stage
+from qec.results import short
 from qec.stats import Estimate, error_rate
 
 WIDTH = 100
@@ -25,8 +26,8 @@ def _console() -> Console:
 
 def _table(first: str, others: Sequence[str]) -> Table:
     """Numbers are never cut short: a long name in the first column gives way."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first, min_width=_NARROWEST)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column(first, min_width=_NARROWEST, overflow="fold")
     for name in others:
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -43,7 +44,7 @@ def print_stages(kept: Kept, title: str) -> None:
     columns = [_stage_cells(stage) for stage in stages]
     for name in columns[0]:
         table.add_row(name, *(column[name] for column in columns))
-    console.print(table)
+    console.print(table, "")
     for stage in stages:
         console.print(verdict(stage))
     if kept.known:
@@ -57,12 +58,12 @@ def _stage_cells(stage: Stage) -> dict[str, str]:
         "shots handed on": _percent(stage.share),
         "  of these it changes": _changed(stage.changed_handed_on, stage.checked_handed_on),
         "  of those kept it would change": _changed(stage.changed_kept, stage.checked_kept),
-        "CPU us per shot: memory-check matching": f"{stage.memory_us:.3g}",
-        "  next stage, shots handed on": f"{stage.handed_on_us:.3g}",
-        "  next stage, shots kept": f"{stage.kept_us:.3g}",
-        "  the cascade": f"{stage.cascade_us:.3g}",
-        "  next stage alone": f"{stage.alone_us:.3g}",
-        "time of the cascade over next stage alone": f"{stage.time_share:.2f}",
+        "CPU us per shot: memory-check matching": short(stage.memory_us),
+        "  next stage, shots handed on": short(stage.handed_on_us),
+        "  next stage, shots kept": short(stage.kept_us),
+        "  the cascade": short(stage.cascade_us),
+        "  next stage alone": short(stage.alone_us),
+        "  cascade over next stage alone": f"{stage.time_share:.2f}",
     }
 
 
@@ -98,13 +99,13 @@ def print_confidence(found: Sequence[Calibration]) -> None:
     console = _console()
     for one in found:
         console.print(f"{one.decoder}: {one.errors} errors; {_slope(one.slope)}", style="bold")
-        console.print(_reliability(one))
+        console.print(_reliability(one), "")
     console.print(
         "Odds of an error with 95 % intervals. 2nd half: of the shots, predicted by gap times "
         f"slope.\nBins with fewer than {LEAST_ERRORS} errors are in calibration.json alone.\n"
     )
     console.print("Logical error rate of the shots kept, least sure discarded", style="bold")
-    console.print(_post_selection(found))
+    console.print(_post_selection(found), "")
     console.print(
         "By the other gap: the same predictions, discarded by the gap of uncorrelated matching."
     )
