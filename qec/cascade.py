@@ -15,6 +15,8 @@ from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
 
+_LARGE = 12.0  # nats: shots that memory-check matching is so sure of, nobody discards
+
 
 class Cascade:
     """Memory-check matching, and in doubt a better decoder.
@@ -24,26 +26,34 @@ class Cascade:
         members: of the ensemble in doubt; 0: correlated matching.
         nats: the logical gap from which memory-check matching is believed.
 
+    Attributes:
+        nats: as given.
+        memory: the first stage.
+        last: the stage for the shots in doubt.
+
     Raises:
         QecError: as ``qec.matching.Matcher`` and ``qec.gap.GapMatcher``.
     """
 
     def __init__(self, lattice: SpaceTimeLattice, members: int = 0, nats: float = NATS) -> None:
-        self._nats, self._confidence = nats, Confidence(lattice)
+        self.nats, self._confidence = nats, Confidence(lattice)
         model = basis_split(lattice)
         graph = matching_graph(model, silent=lattice.silent)
-        self._memory = GapMatcher(graph, lattice, nats=nats)
-        self._last = Ensemble(lattice, members) if members else Matcher(model, True, lattice.silent)
+        self.memory = GapMatcher(graph, lattice, nats=nats)
+        self.last = Ensemble(lattice, members) if members else Matcher(model, True, lattice.silent)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
-        flips, sure = self._memory.decide(detectors, self._nats)
+        flips, sure = self.memory.decide(detectors, self.nats)
         if not sure.all():
-            flips[~sure] = self._last.decode_batch(detectors[~sure])
+            flips[~sure] = self.last.decode_batch(detectors[~sure])
         return flips
 
     def decode_with_confidence(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions, and the confidence of the stage that made each.
+        """Predictions, and how sure the last stage is of them, or would be.
+
+        The first stage's gaps are on another scale: where they are not large, shots that it decides
+        are judged by correlated matching, too, so that all can be put in one order.
 
         Args:
             detectors: uint8 (B, num_detectors).
@@ -51,13 +61,15 @@ class Cascade:
         Returns:
             uint8 (B,) as ``decode_batch``, float64 (B,), nats, not negative.
         """
-        flips, sure = self._memory.decide(detectors, self._nats)
+        flips, sure = self.memory.decide(detectors, self.nats)
         confidence = np.empty(len(flips))
         confidence[sure] = self._confidence.uncorrelated(detectors[sure], flips[sure])
-        doubtful = detectors[~sure]
-        if isinstance(self._last, Ensemble):
-            flips[~sure], confidence[~sure] = self._last.decode_with_confidence(doubtful)
+        judged = ~sure
+        if isinstance(self.last, Ensemble):
+            flips[~sure], confidence[~sure] = self.last.decode_with_confidence(detectors[~sure])
+            judged = np.zeros_like(sure)
         else:
-            flips[~sure] = self._last.decode_batch(doubtful)
-            confidence[~sure] = self._confidence.correlated(doubtful, flips[~sure])
+            flips[~sure] = self.last.decode_batch(detectors[~sure])
+        judged |= sure & (confidence < _LARGE)
+        confidence[judged] = self._confidence.correlated(detectors[judged], flips[judged])
         return flips, confidence

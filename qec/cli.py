@@ -58,6 +58,12 @@ def _decode(config: DictConfig, _: Sequence[str]) -> None:
     decode(config)
 
 
+def _calibrate(config: DictConfig, command: Sequence[str]) -> None:
+    from qec.calibrate.command import calibrate
+
+    calibrate(config, command)
+
+
 def _learn_noise(config: DictConfig, command: Sequence[str]) -> None:
     from qec.noise_learning.command import learn
 
@@ -135,6 +141,12 @@ COMMANDS = {
         ),
         "nothing was written: run the same command again",
         _decode,
+    ),
+    "calibrate": Command(
+        "which stages of the cascade pay, and how far decoders' confidence can be believed",
+        ("qec calibrate distance=5 p=0.006",),
+        "run the same command again",
+        _calibrate,
     ),
     "export": Command(
         "the pre-decoder as one ONNX graph, checked against torch",

@@ -232,11 +232,15 @@ class Decoder:
         detectors = self._usual(detectors)
         if self.falls_back:
             matched = self._matcher.match(detectors, predecoded)
+        elif confidence and isinstance(self._matcher, Cascade):
+            flips, nats = self._matcher.decode_with_confidence(detectors)
+            nobody = np.zeros(len(flips), dtype=np.bool_)
+            matched = Matched(flips, nobody, nobody, nats)
         else:
             flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
             nobody = np.zeros(len(flips), dtype=np.bool_)
             matched = Matched(flips, nobody, nobody)
-        if confidence:
+        if confidence and matched.confidence is None:
             matched = matched._replace(confidence=self._sure(detectors, matched))
         if self._likely is not None and self._likely.flip:
             matched = matched._replace(flips=matched.flips ^ 1)
@@ -244,8 +248,6 @@ class Decoder:
 
     def _sure(self, detectors: np.ndarray, matched: Matched) -> np.ndarray:
         """float64 (B,), nats: how sure predictions are (``qec.confidence``)."""
-        if isinstance(self._matcher, Cascade):
-            return self._matcher.decode_with_confidence(detectors)[1]
         if isinstance(self._matcher, Peer):
             raise QecError("decoders of other packages tell no confidence.")
         whole = matched.fell_back

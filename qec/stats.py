@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 from scipy.stats import binomtest, norm
@@ -26,6 +27,7 @@ class Estimate:
         return (self.high - self.low) / (2 * self.value)
 
 
+@functools.lru_cache(maxsize=10_000)  # scipy takes milliseconds, and tables and figures ask again
 def error_rate(errors: int, shots: int) -> Estimate:
     """Logical error rate per shot with its Clopper-Pearson ("exact") interval.
 

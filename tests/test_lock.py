@@ -60,6 +60,7 @@ COMMANDS = {
     "learn-noise": ["structure=memory.stim", "dets=events.b8"],
     "realtime": ["distance=3"],
     "benchmark": ["distance=3"],
+    "calibrate": ["distance=3"],
     "export": ["distance=3"],
 }
 

@@ -1,0 +1,1 @@
+"""`qec calibrate`: which stages of a cascade pay, and how far confidence can be believed."""
