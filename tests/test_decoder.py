@@ -298,7 +298,7 @@ def test_unknown_decoder(our_circuit):
 def test_a_cascade_is_of_matchings(stim_circuit):
     dem = stim_circuit(3, 3, "X", 0.01).detector_error_model(decompose_errors=True)
     for members, cascade in ((3, False), (-1, True)):
-        with pytest.raises(QecError, match="members=.* needs cascade=True"):
+        with pytest.raises(QecError, match=r"members=.* needs cascade=True"):
             Decoder.from_dem(dem, members=members, cascade=cascade)
     for options in (
         {"correlated": True},
