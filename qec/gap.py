@@ -21,7 +21,7 @@ from qec.lattice import SpaceTimeLattice
 from qec.matching import decode, graph_of, memory_edges, set_up
 
 _MARGIN = 1.0  # nats: PyMatching rounds weights, and a gap at the cap must not come out below it
-_SEARCHED = 12.0  # nats: for larger gaps a second matching costs less than a search
+_SEARCHED = 25.0  # nats: for larger gaps a second matching costs less than a table and a search
 
 
 class GapMatcher:

@@ -332,7 +332,7 @@ def test_gaps_follow_noise_and_distance(our_circuit):
 
 
 @pytest.mark.parametrize("spread", [0, 1])
-def test_bound_spares_second_matchings_and_changes_no_gap(our_circuit, spread, monkeypatch):
+def test_the_search_spares_second_matchings_and_changes_no_gap(our_circuit, spread):
     """On uniform weights, and on weights that vary by a factor of up to exp(spread)."""
     lattice = SpaceTimeLattice.from_circuit(our_circuit(7, 7, "X", 0.002))
     rng = np.random.default_rng(3)
@@ -346,14 +346,11 @@ def test_bound_spares_second_matchings_and_changes_no_gap(our_circuit, spread, m
     sampler = dem.compile_sampler(seed=4)
     events = sampler.sample(1000)[0].view(np.uint8) & (rng.random((1000, 1)) < 0.95)
     matcher = GapMatcher(graph, lattice, largest=0.4)
-    plain = GapMatcher(graph, lattice, largest=0.4)
-    plain._bound = None  # every shot is matched twice
+    plain = GapMatcher(graph, lattice, largest=0.4, searched=False)
     want_flips, want = plain.decode_batch(events)
-    for few in (0.5, 0, np.inf):  # events over the root of all detectors, of bounded shots
-        monkeypatch.setattr("qec.gap._FEW", few)
-        flips, gaps = matcher.decode_batch(events)
-        np.testing.assert_array_equal(flips, want_flips)
-        np.testing.assert_allclose(gaps, want, atol=1e-6)
+    flips, gaps = matcher.decode_batch(events)
+    np.testing.assert_array_equal(flips, want_flips)
+    np.testing.assert_allclose(gaps, want, atol=1e-6)
 
     memory = np.ascontiguousarray(events[:, matcher._detectors])
     weights = matcher._either.decode_batch(memory, return_weights=True)[1]
