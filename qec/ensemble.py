@@ -18,7 +18,7 @@ from qec.corrections import ClassMatcher, EdgeModel
 from qec.lattice import SpaceTimeLattice
 from qec.synthesis import combine
 
-NATS = 5.0
+NATS = 6.0
 """The confidence from which a stage of a cascade, or an ensemble's first members, are believed."""
 MEMBERS = 15
 """Enough to be as accurate as the likeliest error."""
