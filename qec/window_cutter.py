@@ -128,9 +128,7 @@ class WindowCutter:
             _Columns.of(model, place, self.reference),
             self._matcher(model, correlated=False),
             columns.typical(whole),
-            Doubt(
-                gap, limit.get("nats", gap.cap), self._matcher(whole, correlated=True), columns
-            ),
+            Doubt(gap, limit.get("nats", gap.cap), self._matcher(whole, correlated=True), columns),
         )
 
     def _closed(
