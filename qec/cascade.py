@@ -16,9 +16,7 @@ from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
 
 NATS = 5.0
-"""The logical gap from which memory-check matching is believed before correlated matching."""
-ENSEMBLE_NATS = 6.0
-"""The same before an ensemble, which errs less, so that more is lost by not asking it."""
+"""The confidence from which a stage is believed."""
 
 
 class Cascade:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import stim
 
+from qec.cascade import Cascade
+from qec.confidence import Confidence
 from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
 from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
-from qec.cascade import ENSEMBLE_NATS, NATS, Cascade
-from qec.confidence import Confidence
 from qec.errors import QecError
 from qec.fallback import Fallback, Matched, WholeSyndromes
 from qec.lattice import WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
@@ -26,6 +26,7 @@ from qec.matching import (
     matching_model,
     unexplained,
 )
+from qec.peers import Peer
 from qec.predecoder.rule import CommitRule, Predecoded
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | Cascade | Fallback | WholeSyndromes,
+        matcher: Matcher | MemoryMatcher | Cascade | Fallback | WholeSyndromes | Peer,
         predecoder: BoundPredecoder | None = None,
         rule: CommitRule | None = None,
     ) -> None:
@@ -89,6 +90,7 @@ class Decoder:
         memory_only: bool = False,
         cascade: bool = False,
         members: int = 0,
+        peer: str | None = None,
         device: str = "cpu",
         backend: str = "eager",
         precision: str = "auto",
@@ -114,9 +116,9 @@ class Decoder:
             cascade: without a pre-decoder, match the memory checks, and in doubt the whole
                 syndrome, correlated: the accuracy of correlated matching for less
                 (``qec.cascade``).
-            members: with ``cascade``, how many perturbed correlated matchings the correction of
-                doubtful shots is put together from (``qec.ensemble``); 31 are nearly as accurate
-                as finding the likeliest error.
+            members: with ``cascade``, from how many perturbed correlated matchings doubtful shots
+                are decoded (``qec.ensemble``); 15 are as accurate as the likeliest error.
+            peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
                 with "-int8" behind for 8-bit hidden layers (``qec.predecoder.runtime``).
@@ -129,7 +131,8 @@ class Decoder:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
                 is not there; ``cascade``, ``members`` or ``memory_only`` together with what they
-                do not go with; a pre-decoder without fallback on a model that it does not know.
+                do not go with; a pre-decoder without fallback on a model that it does not know; a
+                peer that is not installed, or one together with options of this package's decoders.
         """
         options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
@@ -141,6 +144,8 @@ class Decoder:
             )
         if members < 0 or (members and not cascade):
             raise QecError(f"members={members} needs cascade=True, and is not negative.")
+        if peer is not None and (memory_only or cascade or not alone):
+            raise QecError(f"peer={peer!r} decodes by itself: leave the options of matching out.")
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(likely.dem) if needs_lattice else None
@@ -158,10 +163,12 @@ class Decoder:
                 )
         if rule is not None and rule.falls_back:
             matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
+        elif peer is not None:
+            matcher = Peer(peer, likely.dem, lattice)
         elif memory_only:
             matcher = MemoryMatcher(lattice)
         elif cascade:
-            matcher = Cascade(lattice, members, ENSEMBLE_NATS if members else NATS)
+            matcher = Cascade(lattice, members)
         else:
             model = matching_model(likely.dem, lattice, decomposition)
             matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
@@ -230,25 +237,27 @@ class Decoder:
             nobody = np.zeros(len(flips), dtype=np.bool_)
             matched = Matched(flips, nobody, nobody)
         if confidence:
-            matched = matched._replace(confidence=self._sure(detectors, predecoded, matched))
+            matched = matched._replace(confidence=self._sure(detectors, matched))
         if self._likely is not None and self._likely.flip:
             matched = matched._replace(flips=matched.flips ^ 1)
         return matched
 
-    def _sure(self, detectors: np.ndarray, predecoded: Predecoded, matched: Matched) -> np.ndarray:
+    def _sure(self, detectors: np.ndarray, matched: Matched) -> np.ndarray:
         """float64 (B,), nats: how sure predictions are (``qec.confidence``)."""
         if isinstance(self._matcher, Cascade):
             return self._matcher.decode_with_confidence(detectors)[1]
-        confidence = self._confidence
+        if isinstance(self._matcher, Peer):
+            raise QecError("decoders of other packages tell no confidence.")
+        whole = matched.fell_back
         if self.predecoder is None and not self.falls_back:
-            as_seen = confidence.correlated if self._matcher.correlated else confidence.uncorrelated
-            return as_seen(detectors, matched.flips)
+            whole = np.full(len(detectors), self._matcher.correlated)
         nats = np.empty(len(detectors))
-        whole, rest = matched.fell_back, ~matched.fell_back
-        nats[whole] = confidence.correlated(detectors[whole], matched.flips[whole])
-        left = matched.flips[rest] ^ predecoded.committed[rest]
-        nats[rest] = confidence.uncorrelated(predecoded.residual[rest], left)
-        nats[rest] = np.minimum(nats[rest], predecoded.gap[rest])
+        # A wrong commit leaves no event that tells of it, so residuals do not count.
+        for which, as_seen in (
+            (whole, self._confidence.correlated),
+            (~whole, self._confidence.uncorrelated),
+        ):
+            nats[which] = as_seen(detectors[which], matched.flips[which])
         return nats
 
     @functools.cached_property
@@ -294,7 +303,7 @@ class Decoder:
         Returns:
             uint8 (B, 1): the predicted flip of observable 0.  With one observable the bit-packed
             result is the same array.  With ``return_confidence`` a tuple of that and float64 (B,):
-            the complementary gap in nats, so that about one prediction in exp(gap) is wrong.
+            the complementary gap in nats, of which ``qec.confidence`` says what it promises.
 
         Raises:
             QecError: ``shots`` has the wrong shape or dtype, or a shot has events that no set of

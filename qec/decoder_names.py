@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from qec.errors import QecError
 
 DECODERS: dict[str, dict[str, object]] = {
@@ -11,15 +13,39 @@ DECODERS: dict[str, dict[str, object]] = {
     "pymatching-memory-css": {"memory_only": True},
     "pymatching-correlated-css": {"correlated": True},
     "matching-cascade": {"cascade": True},
-    "matching-cascade-ensemble": {"cascade": True, "members": 31},
+    "matching-cascade-ensemble": {"cascade": True, "members": 15},
     "predecoder+pymatching": {},
     "predecoder+pymatching-correlated": {"correlated": True},
     "predecoder+pymatching-nofallback": {"fallback": False},
     "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
+    "beliefmatching": {"peer": "beliefmatching"},
+    "fusion-blossom": {"peer": "fusion-blossom"},
+    "stabilizer-qec": {"peer": "stabilizer-qec"},
+    "stabilizer-qec-beliefmatching": {"peer": "stabilizer-qec-beliefmatching"},
+    "stabilizer-qec-predecoder": {"peer": "stabilizer-qec-predecoder"},
+    "tesseract": {"peer": "tesseract", "decomposition": "stim"},
+    "tesseract-short-beam": {"peer": "tesseract-short-beam", "decomposition": "stim"},
+    "tesseract-short-beam-sparsify": {
+        "peer": "tesseract-short-beam-sparsify",
+        "decomposition": "stim",
+    },
 }
 """The options of ``qec.decoder.Decoder.from_dem`` that a name stands for."""
 
-DECODER_NAMES = tuple(DECODERS)
+DECODER_NAMES = tuple(name for name, options in DECODERS.items() if "peer" not in options)
+"""Those of this package."""
+
+PEERS = {
+    "beliefmatching": "beliefmatching",
+    "fusion-blossom": "fusion-blossom",
+    "stabilizer-qec": "stabilizer-qec",
+    "stabilizer-qec-beliefmatching": "stabilizer-qec",
+    "stabilizer-qec-predecoder": "stabilizer-qec",
+    "tesseract": "tesseract-decoder",
+    "tesseract-short-beam": "tesseract-decoder",
+    "tesseract-short-beam-sparsify": "tesseract-decoder",
+}
+"""Those of other packages (``qec.peers``), with the name of the package on PyPI."""
 
 
 def has_predecoder(name: str) -> bool:
@@ -28,9 +54,14 @@ def has_predecoder(name: str) -> bool:
 
 
 def check_decoder_name(name: str) -> None:
-    """QecError unless it is one of ``DECODER_NAMES``."""
-    if name not in DECODER_NAMES:
-        raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODER_NAMES)}.")
+    """QecError unless it is one of ``DECODERS``, and its package is installed."""
+    if name not in tuple(DECODERS):
+        raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODERS)}.")
+    package = PEERS.get(name)
+    if package is not None and importlib.util.find_spec(package.replace("-", "_")) is None:
+        raise QecError(
+            f"decoder {name!r} needs the package {package}: pip install 'qec-predecoder[peers]'"
+        )
 
 
 def needs_lattice(name: str) -> bool:

@@ -18,10 +18,10 @@ from qec.corrections import ClassMatcher, EdgeModel
 from qec.lattice import SpaceTimeLattice
 from qec.synthesis import combine
 
-MEMBERS = 31
-# All figures were chosen on 12,000 shots at d = 5 and 2,500 at d = 7 (docs/experiments.md).
+MEMBERS = 15
+# Chosen on 12,000 shots at d = 5 and 8,000 at d = 7 (data/experiments.md).
 _SPREAD = 1.0  # standard deviation of the logarithm of the factor on each probability
-_AT_FIRST = 7  # members, before which a shot is in doubt
+_AT_FIRST = 5  # members, before which a shot is in doubt
 _NATS = 5.0  # the confidence from which those are believed
 _SEED = 0
 _EDGES_PER_PASS = 1_000_000  # bytes of one proposal for the shots that are decoded at a time

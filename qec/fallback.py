@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qec.cascade import ENSEMBLE_NATS, Cascade
+from qec.cascade import Cascade
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
@@ -33,7 +33,7 @@ class Matched(NamedTuple):
 def whole_matcher(lattice: SpaceTimeLattice, members: int) -> Matcher | Cascade:
     """Correlated matching; of several members, the cascade with such an ensemble."""
     if members > 1:
-        return Cascade(lattice, members, ENSEMBLE_NATS)
+        return Cascade(lattice, members)
     return Matcher(basis_split(lattice), correlated=True, silent=lattice.silent)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
-from qec.decoder_names import has_predecoder
+from qec.decoder_names import PEERS, has_predecoder
 from qec.plots import error_bars, save_figure
 from qec.results import Row, describe
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "oD^vP*X"
+_PEER_MARKERS = "oDh^v<>p"
+_PACKAGE_COLORS = ("black", "teal", "darkgoldenrod", "firebrick")
 
 
 def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]:
@@ -61,10 +64,11 @@ def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]
         axes.set_xlabel("decoding time, \N{MICRO SIGN}s per round")
     figure.suptitle("What accuracy costs" + (f": {lines[0]}" if len(lines) == 1 else ""))
     below = " (an arrow: no errors)" if any(not row.errors for row in rows) else ""
+    peers = " Hollow: decoders of other packages." if set(names) & PEERS.keys() else ""
     caption = (
         f"Lower left is better. Bars: 95 % intervals{below}. CPU time of one core ({machine}); the "
         "decoders of a panel took turns on the same shots. Grey: no other one is both faster and "
-        "more accurate."
+        f"more accurate.{peers}"
     )
     _legend(
         figure, names, columns=max(2, len(columns)), title=textwrap.fill(caption, int(14 * size[0]))
@@ -108,7 +112,7 @@ def _legend(figure: Figure, names: Sequence[str], columns: int, title: str) -> N
 
 
 def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
-    """Draws the decoders of one grid point; colour and marker are the place in ``names``."""
+    """Draws the decoders of one grid point; ``names`` are those of all, for their styles."""
     rows = [row for row in rows if microseconds_per_round(row) > 0]
     best, line = float("inf"), []
     for row in sorted(rows, key=microseconds_per_round):
@@ -119,7 +123,7 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         style = {"color": "0.8", "linewidth": 3, "zorder": 1, "drawstyle": "steps-post"}
         axes.plot(*zip(*line, strict=True), **style)
     for row in rows:
-        k, rate = names.index(row.decoder), row.per_round
+        rate = row.per_round
         if row.errors:
             where, bars = rate.value, error_bars([rate])
         else:  # all that is known is that it is below
@@ -129,8 +133,7 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
             [where],
             yerr=bars,
             uplims=not row.errors,
-            color=f"C{k % 10}",
-            marker="s" if has_predecoder(row.decoder) else _MARKERS[k % len(_MARKERS)],
+            **_style(row.decoder, names),
             markersize=6,
             linestyle="none",
             capsize=3,
@@ -138,7 +141,21 @@ def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
             label=row.decoder,
         )
     axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x < 1e4 else f"$10^{np.log10(x):.0f}$")
     axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
     axes.tick_params(which="minor", labelsize="x-small")
     axes.grid(True, which="both", linewidth=0.3)
+
+
+def _style(decoder: str, names: Sequence[str]) -> dict[str, object]:
+    """Colour and marker, by the place in ``names``; peers are hollow, of their package's colour."""
+    if decoder in PEERS:
+        packages = list(dict.fromkeys(PEERS.values()))
+        return {
+            "color": _PACKAGE_COLORS[packages.index(PEERS[decoder])],
+            "marker": _PEER_MARKERS[list(PEERS).index(decoder)],
+            "markerfacecolor": "white",
+        }
+    k = [name for name in names if name not in PEERS].index(decoder)
+    marker = "s" if has_predecoder(decoder) else _MARKERS[k % len(_MARKERS)]
+    return {"color": f"C{k % 10}", "marker": marker}

@@ -19,7 +19,7 @@ from qec.noise import CircuitNoise
 TEXT_KEYS = frozenset(
     (
         *("circuit", "structure", "reference", "weights", "google", "noise", "noises"),
-        *("dets", "dets_format", "obs", "obs_format", "out", "out_format"),
+        *("dets", "dets_format", "obs", "obs_format", "out", "out_format", "confidence"),
         *("predecoder", "init_from", "graph"),
     )
 )

@@ -126,7 +126,7 @@ def _combine(
     proposals: np.ndarray, ends: np.ndarray, flips: np.ndarray, weights: Weights, label: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The fields of ``Combined``, shot by shot; ``label`` are random numbers of the edges."""
-    rows, shots, edges = proposals.shape
+    _, shots, edges = proposals.shape
     best = np.zeros((2, shots, edges), np.uint8)
     weight = np.full((2, shots), np.inf)
     log_likelihood = np.full((2, shots), -np.inf)
@@ -361,7 +361,7 @@ def _offer(
         space.place[found.edge[kept, k]] = k
     for k in range(len(parts.edge)):
         root = parts.root[k]
-        taken = root == first or root == second
+        taken = root in (first, second)
         taken |= not parts.crosses[root] and parts.heavier[root] < -_LIGHTER
         here = space.place[parts.edge[k]] >= 0
         if here != (parts.differs[k] and taken):

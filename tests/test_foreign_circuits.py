@@ -449,7 +449,9 @@ def test_any_value_but_zero_is_an_event(options):
 # Objects -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["pymatching", "pymatching-ensemble-css", "predecoder+pymatching"])
+@pytest.mark.parametrize(
+    "name", ["pymatching", "matching-cascade-ensemble", "predecoder+pymatching"]
+)
 def test_decoders_can_be_pickled_and_copied(name):
     circuit = generated()
     decoder = named_decoder(name, detector_error_model(circuit))
