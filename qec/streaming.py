@@ -36,8 +36,8 @@ class StreamingDecoder:
         commit: rounds that a window decides; ``push`` does so once per that many rounds.
         buffer: rounds that a window looks ahead.
         correlated, predecoder, fallback, cascade, device: as in ``qec.windows.WindowDecoder``.
-        confidence: whether to tell how sure each window is, for two more matchings of its memory
-            checks.  Predictions stay the same.
+        confidence: whether to tell how sure each window is, at a price as in
+            ``WindowDecoder.decode_batch``.  Predictions stay the same.
         batch: number of experiments.
 
     Attributes:

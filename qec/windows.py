@@ -218,8 +218,8 @@ class WindowDecoder:
         Args:
             shots: bool or uint8 (B, num_detectors), or bit-packed.
             bit_packed_shots: which of the two.
-            return_confidence: also tell how sure each window is, for two more matchings of its
-                memory checks.  Predictions stay the same.
+            return_confidence: also tell how sure each window is.  Predictions stay the same.  It
+                takes three matchings of the memory checks, and longer than correlated matching.
 
         Returns:
             uint8 (B, 1), predicted flips.  With ``return_confidence`` also float64 (B, windows),
