@@ -1,4 +1,4 @@
-"""Matching of windows cut from a reference, with or without a fallback on the whole syndrome."""
+"""Matching of windows cut from a reference: in doubt of the whole syndrome, and how sure it is."""
 
 from __future__ import annotations
 
