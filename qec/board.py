@@ -108,8 +108,21 @@ class Board:
 
     def decide(self, slots: list[Slot], k: int) -> None:
         """Decides window k: the windows that are earlier than it, and blocks, are there."""
+        syndrome, residual = self.layers(slots, k)
+        found = slots[k].matcher.decode(syndrome, residual, self.block_gap[:, k])
+        flips, self.defects[:, k], fell_back = found
+        self.fell_back[:, k] = fell_back
+        self.flip[:, k] = flips ^ (self.block_flip[:, k] & ~fell_back)
+
+    def layers(self, slots: list[Slot], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """What window k is decided by: the windows that are earlier than it, and blocks, are there.
+
+        Returns:
+            uint8 (B, layers, width), its syndrome; the same, what the blocks leave of it.
+            Artificial defects are included.
+        """
         slot = slots[k]
-        syndrome, residual = self._layers(slots, k)
+        syndrome, residual = self._without_seams(slots, k)
         if slot.before:
             carry, dropped = self._carry(k - 1, k - 1)
             seam = self.defects[:, k - 1, 1] ^ carry ^ dropped
@@ -120,17 +133,14 @@ class Board:
             seam = self.defects[:, k + 1, 0] ^ dropped
             residual[:, -1] ^= seam
             syndrome[:, -1] ^= seam ^ carry
-        found = slot.matcher.decode(syndrome, residual, self.block_gap[:, k])
-        flips, self.defects[:, k], fell_back = found
-        self.fell_back[:, k] = fell_back
-        self.flip[:, k] = flips ^ (self.block_flip[:, k] & ~fell_back)
+        return syndrome, residual
 
     def _carry(self, block: int, window: int) -> tuple[np.ndarray, np.ndarray]:
         """A block's carry, and what of it does not stand since that window fell back."""
         carry = self.carry[:, block]
         return carry, carry * self.fell_back[:, window, None]
 
-    def _layers(self, slots: list[Slot], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _without_seams(self, slots: list[Slot], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The layers of a window: the syndrome, and what the blocks leave if all of them stand."""
         slot = slots[k]
         window = slot.window

@@ -111,9 +111,10 @@ class SpaceTimeLattice:
     def __str__(self) -> str:
         return shape_name(*self.shape)
 
-    def cut(self, start: int, end: int) -> SpaceTimeLattice:
+    def cut(self, start: int, end: int, *, memory_only: bool = False) -> SpaceTimeLattice:
         """Layers [start, end) by themselves: their detectors, no mechanisms."""
-        kept = np.flatnonzero((self.layer >= start) & (self.layer < end))
+        kept = (self.layer >= start) & (self.layer < end)
+        kept = np.flatnonzero(kept & ((self.sector == MEMORY) | (not memory_only)))
         arrays = ("layer", "row", "col", "sector", "detection_rate")
         parts = {name: getattr(self, name)[kept] for name in arrays}
         parts["layer"] = parts["layer"] - start

@@ -17,7 +17,8 @@ class Pieces:
     """The edges that the mechanisms of a basis-split model consist of.
 
     Attributes:
-        layer: int64 (num_detectors,).
+        layer: int64 (num_detectors,); -1 for detectors that are left out.
+        sector: int64 (num_detectors,), as in ``qec.lattice.SpaceTimeLattice``.
         probability: float64 (mechanisms,).
         mechanism: int64 (pieces,), ascending.
         ends: int64 (pieces, 2), detectors; -1 where a piece ends on the boundary.
@@ -25,6 +26,7 @@ class Pieces:
     """
 
     layer: np.ndarray
+    sector: np.ndarray
     probability: np.ndarray
     mechanism: np.ndarray
     ends: np.ndarray
@@ -48,4 +50,20 @@ class Pieces:
         flips = np.zeros(len(first), dtype=bool)
         lead = np.unique(owner[memory], return_index=True)[1]
         flips[np.flatnonzero(memory)[lead]] = table.flips_observable[owner[memory][lead]]
-        return cls(lattice.layer, table.probability, owner, ends, flips)
+        return cls(lattice.layer, lattice.sector, table.probability, owner, ends, flips)
+
+    @property
+    def of_memory(self) -> np.ndarray:
+        """bool (pieces,), those among the memory checks."""
+        return self.sector[self.ends[:, 0]] == MEMORY
+
+    def memory_only(self) -> Pieces:
+        """Those among the memory checks, without the other detectors."""
+        kept = self.of_memory
+        return dataclasses.replace(
+            self,
+            layer=np.where(self.sector == MEMORY, self.layer, -1),
+            mechanism=self.mechanism[kept],
+            ends=self.ends[kept],
+            flips=self.flips[kept],
+        )

@@ -35,16 +35,23 @@ class StreamingDecoder:
             the shipped networks (twice their reach and 3); its bulk stands for that of the stream.
         commit: rounds that a window decides; ``push`` does so once per that many rounds.
         buffer: rounds that a window looks ahead.
-        correlated, predecoder, fallback, device: as in ``qec.windows.WindowDecoder``.
+        correlated, predecoder, fallback, cascade, device: as in ``qec.windows.WindowDecoder``.
+        confidence: whether to tell how sure each window is, at a price as in
+            ``WindowDecoder.decode_batch``.  Predictions stay the same.
         batch: number of experiments.
 
     Attributes:
         rounds_seen: layers that arrived.
         rounds_committed: layers that matching has decided.
+        confidence: float64 (batch,), nats, of the cores committed so far the least: infinite before
+            the first one.  A window's is what ``qec.windows.WindowDecoder.decode_batch`` returns.
+            After ``flush`` it is that of the whole experiments, until the next layer arrives.
+            None unless asked for.
+        core_confidence: the same for the core committed last.
 
     Raises:
         QecError: commit or buffer below 1, a model with too few rounds, whose rounds differ, or as
-            ``load_predecoder``.
+            ``WindowDecoder``.
 
     >>> import stim
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=20,
@@ -66,6 +73,8 @@ class StreamingDecoder:
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
         fallback: bool = True,
+        cascade: bool = False,
+        confidence: bool = False,
         device: str = "cpu",
         batch: int = 1,
     ) -> None:
@@ -73,8 +82,9 @@ class StreamingDecoder:
         self.buffer = positive_integer("buffer", buffer)
         self._reference = Reference(dem)
         self._windows, self._blocks = cutters(
-            self._reference, correlated, predecoder, fallback, device
+            self._reference, correlated, predecoder, fallback, device, cascade=cascade
         )
+        self._asked = confidence
         self._check_rounds()
         self.reset(positive_integer("batch", batch))
 
@@ -91,6 +101,8 @@ class StreamingDecoder:
             )
         for start in (0, self.commit):
             self._windows.window(self._window(start), None, before=True).warm_up()
+            if self._asked:
+                self._windows.gap(self._window(start), None, before=True)
         if self._blocks is not None:
             reach, block = self._blocks.reach, self.commit
             for core in range(0, reach + block + EDGE, block):
@@ -104,6 +116,7 @@ class StreamingDecoder:
         """Forgets the stream; the next layer is the first of ``batch`` new experiments."""
         self.rounds_seen = self.rounds_committed = 0
         self._frame = np.zeros(batch, dtype=np.uint8)
+        self._forget_confidence()
         self._waiting: list[np.ndarray] = []  # layers that are not committed, from the first on
         self._left: list[np.ndarray] = []  # the same after their blocks, as far as there are any
         self._predecoded: list[Predecoded] = []  # blocks of the layers that wait
@@ -113,6 +126,10 @@ class StreamingDecoder:
             from qec.predecoder.blocks import StreamingPredecoder
 
             self._ahead = StreamingPredecoder(self._blocks, self.commit)
+
+    def _forget_confidence(self) -> None:
+        unknown = np.full(len(self._frame), np.inf) if self._asked else None
+        self.confidence = self.core_confidence = unknown
 
     def split(self, shots: np.ndarray) -> list[np.ndarray]:
         """Shots of the model that the decoder was built from, layer by layer."""
@@ -135,6 +152,8 @@ class StreamingDecoder:
                 ``flush``.
         """
         layer = self._take(events, self._reference.detectors_of_layer(self.rounds_seen))
+        if self.rounds_seen == 0:  # it may still be that of the stream before
+            self._forget_confidence()
         self.rounds_seen += 1
         if self._ahead is not None and (block := self._ahead.push(layer)) is not None:
             self._enter(block)
@@ -166,8 +185,9 @@ class StreamingDecoder:
             self._decode(self._window(self.rounds_committed), layers)
         start = self.rounds_committed
         self._decode(Window(start, layers, start, layers), layers)
-        frame = self._frame
+        frame, confidence = self._frame, (self.confidence, self.core_confidence)
         self.reset(len(frame))
+        self.confidence, self.core_confidence = confidence
         return frame
 
     def _take(self, events: np.ndarray, detectors: int) -> np.ndarray:
@@ -206,6 +226,9 @@ class StreamingDecoder:
         gap = np.min([b.gap for b in committed], axis=0) if committed else np.inf
         matcher = self._windows.window(window, layers, before=True)
         found = matcher.decode(syndrome, residual, gap)
+        if self._asked:
+            self.core_confidence = self._windows.gap(window, layers, before=True).of(syndrome)
+            self.confidence = np.minimum(self.confidence, self.core_confidence)
         self._frame ^= found.flips
         self._seam = found.defects[:, 1].copy()
         stands = (~found.fell_back).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Matching of windows cut from a reference, with or without a fallback on the whole syndrome."""
+"""Matching of windows cut from a reference: in doubt of the whole syndrome, and how sure it is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import stim
 
+from qec.cascade import NATS
 from qec.errors import QecError
 from qec.gap import GapMatcher
-from qec.matching import Matcher
+from qec.matching import Matcher, matching_graph
 from qec.pieces import Pieces
 from qec.reference import Reference, Window
 from qec.window_model import WindowModel, window_model
@@ -44,6 +45,8 @@ class WindowCutter:
             corrected (to measure what everything else costs).
         gap: as in ``qec.predecoder.rule.CommitRule``.  Above 0 residuals are matched without
             correlations, and syndromes, with them, in the windows where that leaves doubt.
+        cascade: match the memory checks, and the whole syndrome, with correlations, in the windows
+            where that leaves a gap below ``qec.cascade.NATS``.
         itself: the windows are those of the reference itself; it may differ from round to round.
     """
 
@@ -53,12 +56,16 @@ class WindowCutter:
         correlated: bool | None,
         gap: float = 0.0,
         *,
+        cascade: bool = False,
         itself: bool = False,
     ) -> None:
         self.reference = reference
-        self._correlated, self._gap, self._itself = correlated, gap, itself
+        self._correlated, self._gap = correlated, gap
+        self._cascade, self._itself = cascade, itself
         self._pieces = Pieces.of(reference.lattice)
+        self._memory = self._pieces.memory_only()
         self._cut: dict[tuple[Window, bool, bool], WindowMatcher] = {}
+        self._gaps: dict[tuple[Window, bool, bool], WindowGap] = {}
         self._matchers: dict[tuple[str, bool], Matcher] = {}
 
     def window(
@@ -72,46 +79,74 @@ class WindowCutter:
         Raises:
             QecError: as ``Reference.place``, or matching refuses the model.
         """
-        place = window if self._itself else self.reference.place(window, layers)
-        key = (place, before, after)
+        key = (self._place(window, layers), before, after)
         if key not in self._cut:
-            self._cut[key] = self._make(place, before, after)
+            self._cut[key] = self._make(*key)
         return self._cut[key]
 
-    def _make(self, place: Window, before: bool, after: bool) -> WindowMatcher:
+    def gap(
+        self, window: Window, layers: int | None, before: bool = False, after: bool = False
+    ) -> WindowGap:
+        """What tells the confidence of a window; arguments and errors as of ``window``.
+
+        Raises:
+            QecError: as ``qec.gap.GapMatcher``, too.
+        """
+        place, *_ = key = (self._place(window, layers), before, after)
+        if key not in self._gaps:
+            done = self._done(*key)
+            model = window_model(self._memory, place, done, exits=True)
+            self._gaps[key] = WindowGap(
+                _Columns.of(model, place, self.reference),
+                self._matcher(model, correlated=False),
+                self._closed(self._memory, place, done, searched=False),
+            )
+        return self._gaps[key]
+
+    def _place(self, window: Window, layers: int | None) -> Window:
+        return window if self._itself else self.reference.place(window, layers)
+
+    def _done(self, place: Window, before: bool, after: bool) -> np.ndarray:
+        """bool (layers,), those that are committed."""
         layer = np.arange(self.reference.layers)
-        done = before & (layer < place.start) | after & (layer >= place.end)
-        if not self._gap:
+        return before & (layer < place.start) | after & (layer >= place.end)
+
+    def _make(self, place: Window, before: bool, after: bool) -> WindowMatcher:
+        done = self._done(place, before, after)
+        if not self._gap and not self._cascade:
             model = window_model(self._pieces, place, done)
+            columns = _Columns.of(model, place, self.reference)
             matcher = None if self._correlated is None else self._matcher(model, self._correlated)
-            return WindowMatcher(_Columns.of(model, place, self.reference), matcher, _shots(model))
-        model = window_model(self._pieces, place, done, exits=True)
-        columns = _Columns.of(model, place, self.reference)
-        whole = self._matcher(window_model(self._pieces, place, done), correlated=True)
-        inner = Window(place.start, place.end, place.start, place.end)
-        closed = self._matcher(
-            window_model(self._pieces, inner, done, closed=True), correlated=False
-        )
-        lattice = self.reference.lattice.cut(place.start, place.end)
+            return WindowMatcher(columns, matcher, columns.typical(model))
+        pieces = self._memory if self._cascade else self._pieces
+        model = window_model(pieces, place, done, exits=True)
+        whole = window_model(self._pieces, place, done, memory_seam=self._cascade)
+        limit = {"nats": NATS} if self._cascade else {"largest": self._gap}
+        gap = self._closed(pieces, place, done, **limit)
+        columns = _Columns.of(whole, place, self.reference)
         return WindowMatcher(
-            columns,
+            _Columns.of(model, place, self.reference),
             self._matcher(model, correlated=False),
-            _shots(model),
-            Doubt(GapMatcher(closed.graph, lattice, self._gap), columns.exits, whole),
+            columns.typical(whole),
+            Doubt(gap, limit.get("nats", gap.cap), self._matcher(whole, correlated=True), columns),
         )
+
+    def _closed(
+        self, pieces: Pieces, place: Window, done: np.ndarray, **options: object
+    ) -> GapMatcher:
+        """Of the window without the edges out of it; options as of ``GapMatcher``."""
+        inner = Window(place.start, place.end, place.start, place.end)
+        model = window_model(pieces, inner, done, closed=True)
+        lattice = self.reference.lattice.cut(
+            place.start, place.end, memory_only=pieces is self._memory
+        )
+        return GapMatcher(matching_graph(stim.DetectorErrorModel(model.text)), lattice, **options)
 
     def _matcher(self, model: WindowModel, correlated: bool) -> Matcher:
         key = (model.text, correlated)
         if key not in self._matchers:
             self._matchers[key] = Matcher(stim.DetectorErrorModel(model.text), correlated)
         return self._matchers[key]
-
-
-def _shots(model: WindowModel) -> np.ndarray:
-    """uint8 (B, detectors), events of its own mechanisms: any others need not have a matching."""
-    frequent = re.sub(r"error\([^)]*\)", f"error({_WARM_UP_RATE})", model.text)
-    sampler = stim.DetectorErrorModel(frequent).compile_sampler(seed=0)
-    return sampler.sample(_WARM_UP_SHOTS)[0].view(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,12 +157,14 @@ class _Columns:
         gather: int64, its detectors, in the flattened layers.
         scatter: int64, its seam, in the flattened defects (2, width).
         exits: int64, among its detectors.
+        layers: of the window.
         width: of a layer.
     """
 
     gather: np.ndarray
     scatter: np.ndarray
     exits: np.ndarray
+    layers: int
     width: int
 
     @classmethod
@@ -142,8 +179,32 @@ class _Columns:
             gather=gather + column[model.detectors],
             scatter=after * reference.width + column[model.seam],
             exits=np.searchsorted(model.detectors, model.exits),
+            layers=place.end - place.start,
             width=reference.width,
         )
+
+    def events(self, layers: np.ndarray) -> np.ndarray:
+        """Of its detectors: uint8 (B, layers, width) -> uint8 (B, detectors)."""
+        return layers.reshape(len(layers), -1).take(self.gather, axis=1)
+
+    def closed(self, events: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Events without those that matching explains by edges out of the window.
+
+        Args:
+            events: uint8 (B, detectors).
+            found: uint8 (B, observables), what matching of the model with exits returns.
+        """
+        closed = events.copy()
+        closed[:, self.exits] ^= found[:, 1 + len(self.scatter) :]
+        return closed
+
+    def typical(self, model: WindowModel) -> np.ndarray:
+        """uint8 (B, layers, width), events of its mechanisms: others need not have a matching."""
+        frequent = re.sub(r"error\([^)]*\)", f"error({_WARM_UP_RATE})", model.text)
+        sampler = stim.DetectorErrorModel(frequent).compile_sampler(seed=0)
+        layers = np.zeros((_WARM_UP_SHOTS, self.layers * self.width), dtype=np.uint8)
+        layers[:, self.gather] = sampler.sample(_WARM_UP_SHOTS)[0]
+        return layers.reshape(_WARM_UP_SHOTS, self.layers, self.width)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,27 +218,49 @@ class Doubt:
 
     Attributes:
         gap: on the closed window.
-        exits: int64, detectors of the window that edges out of it end on.
+        nats: below which a gap is doubt.
         whole: correlated matching of the syndrome.
+        columns: where its detectors stand.
     """
 
     gap: GapMatcher
-    exits: np.ndarray
+    nats: float
     whole: Matcher
+    columns: _Columns
 
-    def about(
-        self, events: np.ndarray, explained: np.ndarray, network: np.ndarray | float
-    ) -> np.ndarray:
+    def about(self, closed: np.ndarray, network: np.ndarray) -> np.ndarray:
         """bool (B,).
 
         Args:
-            events: uint8 (B, detectors).
-            explained: uint8 (B, exits), for the exits.
+            closed: uint8 (B, detectors), as ``_Columns.closed`` returns.
             network: (B,), the network's gaps in nats.
         """
-        closed = events.copy()
-        closed[:, self.exits] ^= explained
-        return np.minimum(self.gap.decode_batch(closed)[1], network) < self.gap.cap
+        return ~self.gap.decide(closed, self.nats)[1] | (network < self.nats)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowGap:
+    """How sure uncorrelated matching is of its correction of a window: the closed window's gap.
+
+    It is about the whole syndrome of the window with the ends in time that uncorrelated matching of
+    the memory checks chooses (see ``Doubt``), whatever decides the window in the end.
+
+    Attributes:
+        columns: where the memory checks of the window stand.
+        matcher: of its model with exits.
+        closed: of the window without the edges out of it.
+    """
+
+    columns: _Columns
+    matcher: Matcher
+    closed: GapMatcher
+
+    def of(self, syndrome: np.ndarray) -> np.ndarray:
+        """uint8 (B, layers, width), artificial defects included -> float64 (B,), nats."""
+        events = self.columns.events(syndrome)
+        return self.closed.decode_batch(
+            self.columns.closed(events, self.matcher.decode_all(events))
+        )[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,7 +270,7 @@ class WindowMatcher:
     Attributes:
         columns: where its detectors stand.
         matcher: of its model; None corrects nothing.
-        typical: uint8 (B, detectors), events to warm up with.
+        typical: uint8 (B, layers, width), events to warm up with.
         doubt: None never falls back.
     """
 
@@ -198,12 +281,8 @@ class WindowMatcher:
 
     def warm_up(self) -> None:
         """Matches something by every part: PyMatching builds its graphs at the first call."""
-        if self.matcher is None:
-            return
-        found = self.matcher.decode_all(self.typical)
-        if self.doubt is not None:
-            self.doubt.about(self.typical, found[:, 1 + len(self.columns.scatter) :], np.inf)
-            self.doubt.whole.decode_all(self.typical)
+        doubtful = np.full(len(self.typical), -np.inf, dtype=np.float32)
+        self.decode(self.typical, self.typical, doubtful)
 
     def decode(self, syndrome: np.ndarray, residual: np.ndarray, gap: np.ndarray) -> Decided:
         """Matches a batch.
@@ -218,13 +297,12 @@ class WindowMatcher:
         fell_back = np.zeros(batch, dtype=np.bool_)
         if self.matcher is None:
             return Decided(np.zeros(batch, dtype=np.uint8), defects, fell_back)
-        events = residual.reshape(batch, -1).take(self.columns.gather, axis=1)
+        events = self.columns.events(residual)
         found = self.matcher.decode_all(events)
         if self.doubt is not None:
-            fell_back = self.doubt.about(events, found[:, 1 + seam :], gap)
+            fell_back = self.doubt.about(self.columns.closed(events, found), gap)
             if fell_back.any():
-                whole = syndrome[fell_back].reshape(np.count_nonzero(fell_back), -1)
-                whole = self.doubt.whole.decode_all(whole.take(self.columns.gather, axis=1))
-                found[fell_back, : 1 + seam] = whole
+                whole = self.doubt.columns.events(syndrome[fell_back])
+                found[fell_back, : 1 + seam] = self.doubt.whole.decode_all(whole)
         defects.reshape(batch, -1)[:, self.columns.scatter] = found[:, 1 : 1 + seam]
         return Decided(found[:, 0], defects, fell_back)

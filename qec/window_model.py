@@ -34,7 +34,13 @@ class WindowModel:
 
 
 def window_model(
-    pieces: Pieces, window: Window, done: np.ndarray, *, exits: bool = False, closed: bool = False
+    pieces: Pieces,
+    window: Window,
+    done: np.ndarray,
+    *,
+    exits: bool = False,
+    closed: bool = False,
+    memory_seam: bool = False,
 ) -> WindowModel:
     """The model of a window.
 
@@ -43,15 +49,18 @@ def window_model(
         done: bool (layers,), what earlier stages have committed.
         exits: make observables of the edges out of the window.
         closed: leave those edges out.
+        memory_seam: commit corrections of the memory checks only.  The others, which never flip the
+            observable, end freely on either side, whatever was committed.
     """
     exists = pieces.ends >= 0
     layer = np.where(exists, pieces.layer[pieces.ends], -1)
     inside = exists & (layer >= window.start) & (layer < window.end)
     core = exists & (layer >= window.core_start) & (layer < window.core_end)
-    committed = core.any(axis=1)
+    seals = pieces.of_memory | (not memory_seam)
+    committed = core.any(axis=1) & seals
     leaves = (exists & ~inside).any(axis=1)
-    kept = inside.any(axis=1) & ~(exists & done[layer]).any(axis=1) & ~(closed & leaves)
-    kept = np.flatnonzero(kept)
+    taken = (exists & done[layer]).any(axis=1) & seals
+    kept = np.flatnonzero(inside.any(axis=1) & ~taken & ~(closed & leaves))
     detectors = np.flatnonzero(
         (pieces.layer >= window.start) & (pieces.layer < window.end) & ~done[pieces.layer]
     )

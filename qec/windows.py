@@ -12,6 +12,7 @@ fill the gaps.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,10 @@ import stim
 from qec.board import Board, Slot
 from qec.config import positive_integer
 from qec.decoder import unpacked
+from qec.decoder_names import DECODERS
+from qec.errors import QecError
 from qec.reference import Reference, Window
-from qec.window_cutter import WindowCutter
+from qec.window_cutter import WindowCutter, WindowGap
 
 if TYPE_CHECKING:
     from qec.predecoder.blocks import BlockCutter
@@ -33,12 +36,22 @@ if TYPE_CHECKING:
 WINDOW_DECODERS: dict[str, dict[str, bool]] = {
     "pymatching-css": {"correlated": False},
     "pymatching-correlated-css": {"correlated": True},
+    "matching-cascade": {"cascade": True},
     "predecoder+pymatching": {"correlated": False},
     "predecoder+pymatching-correlated": {"correlated": True},
     "predecoder+pymatching-nofallback": {"correlated": False, "fallback": False},
     "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
 }
 """The decoders of ``qec.decoder`` that run in windows, as arguments of ``WindowDecoder``."""
+
+
+def check_window_decoder(name: str, *others: str) -> None:
+    """QecError unless it is one of ``WINDOW_DECODERS``, or one of ``others``."""
+    if name in WINDOW_DECODERS or name in others:
+        return
+    why = ": an ensemble's proposals have no seam" if DECODERS.get(name, {}).get("members") else ""
+    known = ", ".join([*WINDOW_DECODERS, *others])
+    raise QecError(f"decoder {name!r} does not run in windows{why}. Use one of {known}.")
 
 
 def sliding_windows(layers: int, commit: int, buffer: int) -> list[list[Window]]:
@@ -120,15 +133,19 @@ def cutters(
     fallback: bool,
     device: str,
     *,
+    cascade: bool = False,
     itself: bool = False,
 ) -> tuple[WindowCutter, BlockCutter | None]:
     """What makes windows, and the blocks of a pre-decoder; arguments as in ``WindowDecoder``.
 
     Raises:
-        QecError: as ``load_predecoder`` and ``CommitRule.in_windows``.
+        QecError: as ``load_predecoder`` and ``CommitRule.in_windows``; a cascade that is
+            correlated or has a pre-decoder.
     """
+    if cascade and (correlated or predecoder is not None):
+        raise QecError("cascade needs neither pre-decoder nor correlated: leave these out.")
     if predecoder is None:
-        return WindowCutter(reference, correlated, itself=itself), None
+        return WindowCutter(reference, correlated, cascade=cascade, itself=itself), None
     from qec.predecoder.blocks import BlockCutter  # torch only where needed
     from qec.predecoder.checkpoint import as_predecoder
 
@@ -145,12 +162,13 @@ class WindowDecoder:
         dem: detector error model of a rotated surface-code memory experiment.
         commit, buffer: layers, see ``sliding_windows`` and ``parallel_windows``.
         parallel: which of the two.
-        correlated, predecoder, fallback, device: as in ``qec.Decoder.from_dem``.  A window falls
-            back by itself, without an ensemble; see ``qec.window_cutter.Doubt``.
+        correlated, predecoder, fallback, cascade, device: as in ``qec.Decoder.from_dem``.  A window
+            falls back, or goes to the cascade's second stage, by itself and without an ensemble;
+            see ``qec.window_cutter.Doubt``.
 
     Raises:
-        QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, or windows that make no
-            sense.
+        QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, windows that make no
+            sense, or a cascade that is correlated or has a pre-decoder.
 
     >>> import stim
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=30,
@@ -170,23 +188,47 @@ class WindowDecoder:
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
         fallback: bool = True,
+        cascade: bool = False,
         device: str = "cpu",
     ) -> None:
         self._reference = reference = Reference(dem)
         layers = reference.layers
         self.stages = (parallel_windows if parallel else sliding_windows)(layers, commit, buffer)
-        cutter, blocks = cutters(reference, correlated, predecoder, fallback, device, itself=True)
-        self._slots = slots(self.stages, layers, cutter)
+        self._cutter, blocks = cutters(
+            reference, correlated, predecoder, fallback, device, cascade=cascade, itself=True
+        )
+        self._slots = slots(self.stages, layers, self._cutter)
         self._blocks = []
         if blocks is not None:
             windows = block_windows(self.stages, layers, blocks.reach)
             self._blocks = [(window, blocks.block(window, layers)) for window in windows]
 
-    def decode_batch(self, shots: np.ndarray, *, bit_packed_shots: bool = False) -> np.ndarray:
-        """bool or uint8 (B, num_detectors), or bit-packed -> uint8 (B, 1), predicted flips.
+    @functools.cached_property
+    def _gaps(self) -> list[WindowGap]:
+        return [
+            self._cutter.gap(slot.window, self._reference.layers, slot.before, slot.after)
+            for slot in self._slots
+        ]
+
+    def decode_batch(
+        self, shots: np.ndarray, *, bit_packed_shots: bool = False, return_confidence: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Predicts flips, window by window.
+
+        Args:
+            shots: bool or uint8 (B, num_detectors), or bit-packed.
+            bit_packed_shots: which of the two.
+            return_confidence: also tell how sure each window is.  Predictions stay the same.  It
+                takes three matchings of the memory checks, and longer than correlated matching.
+
+        Returns:
+            uint8 (B, 1), predicted flips.  With ``return_confidence`` also float64 (B, windows),
+            nats, for the committed cores in the order of time: the logical gap of the closed window
+            (``qec.window_cutter.Doubt``) as uncorrelated matching sees it.  That holds where
+            correlated matching or a network decided, too: it does not say how sure these are.
 
         Raises:
-            QecError: ``shots`` has the wrong shape or dtype.
+            QecError: ``shots`` has the wrong shape or dtype; the logical gap is not defined.
         """
         detectors = self._reference.lattice.num_detectors
         events = unpacked(np.asarray(shots), detectors, bit_packed_shots)
@@ -198,6 +240,10 @@ class WindowDecoder:
         for k, (window, block) in enumerate(self._blocks):
             board.predecode(k, window, block)
         index = {slot.window: k for k, slot in enumerate(self._slots)}
-        for window in itertools.chain.from_iterable(self.stages):
-            board.decide(self._slots, index[window])
-        return np.bitwise_xor.reduce(board.flip, axis=1)[:, None]
+        confidence = np.empty(board.flip.shape)
+        for k in (index[window] for window in itertools.chain.from_iterable(self.stages)):
+            if return_confidence:
+                confidence[:, k] = self._gaps[k].of(board.layers(self._slots, k)[0])
+            board.decide(self._slots, k)
+        predictions = np.bitwise_xor.reduce(board.flip, axis=1)[:, None]
+        return (predictions, confidence) if return_confidence else predictions

@@ -214,6 +214,7 @@ def test_shared_arrays_are_seen_by_both_sides():
     ("override", "message"),
     [
         ("decoders=[pymatching]", "does not run in windows"),
+        ("decoders=[matching-cascade-ensemble]", "ensemble's proposals have no seam"),
         ("period_us=-1", "period_us=-1"),
         ("workers=0", "workers=0"),
         ("buffer=1", "buffer=1"),

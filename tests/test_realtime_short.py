@@ -1,6 +1,7 @@
 """`qec realtime` on experiments that are short, or of which the model does not explain all."""
 
 import functools
+import pickle
 from itertools import chain
 
 import numpy as np
@@ -48,6 +49,7 @@ def check(circuit, distance, rounds, name, shots=40):
     if name.startswith("predecoder"):
         options["predecoder"] = "fast"
     plan = Plan(str(dem), rounds, distance, distance, **options)
+    plan = pickle.loads(pickle.dumps(plan))  # as the processes get it
     events = circuit.compile_detector_sampler(seed=rounds).sample(shots).view(np.uint8)
     found = decided(plan, events)
     if len(plan.slots) == 1:
@@ -66,7 +68,9 @@ def test_every_short_experiment_is_decoded(our_circuit, rounds):
     check(our_circuit(3, rounds, "X", 0.008), 3, rounds, "predecoder+pymatching-nofallback")
 
 
-@pytest.mark.parametrize("name", ["pymatching-correlated-css", "predecoder+pymatching"])
+@pytest.mark.parametrize(
+    "name", ["pymatching-correlated-css", "matching-cascade", "predecoder+pymatching"]
+)
 @pytest.mark.parametrize("rounds", [1, 6, 9, 16])
 @pytest.mark.slow
 def test_short_experiments_are_decoded_by_other_decoders(our_circuit, rounds, name):

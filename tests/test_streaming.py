@@ -8,6 +8,7 @@ from qec.dem import Mechanisms
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.streaming import StreamingDecoder
+from qec.windows import WindowDecoder
 
 
 def layers_of(dem, shots):
@@ -51,6 +52,36 @@ def test_a_stream_decodes_as_well_as_the_whole_history(our_circuit, correlated):
     errors = np.count_nonzero(stream(decoder, dem, shots) != flips[:, 0])
     assert whole > 1000
     assert errors < 1.05 * whole
+
+
+@pytest.mark.parametrize("rounds", [14, 31])
+@pytest.mark.parametrize("options", [{}, {"cascade": True}])
+def test_a_stream_decides_and_doubts_as_sliding_windows_do(our_circuit, options, rounds):
+    # SI1000 noise: hardly any two corrections weigh the same.
+    circuit = our_circuit(3, rounds, "X", 0.006, noise="si1000")
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=rounds).sample(500)
+    windows = WindowDecoder(dem, 3, 3, **options)
+    want, nats = windows.decode_batch(shots, return_confidence=True)
+    reference = detector_error_model(our_circuit(3, 14, "X", 0.006, noise="si1000"))
+    decoder = StreamingDecoder(reference, 3, 3, confidence=True, batch=500, **options)
+    silent = StreamingDecoder(reference, 3, 3, **options)
+    assert silent.confidence is silent.core_confidence is None
+    for _ in range(2):  # a stream begins anew
+        *earlier, readout = layers_of(dem, shots)
+        for events in earlier:
+            decoder.push(events)
+            cores = decoder.rounds_committed // 3
+            least = nats[:, :cores].min(axis=1, initial=np.inf)
+            np.testing.assert_allclose(decoder.confidence, least, atol=0.02)
+            last = nats[:, cores - 1] if cores else np.full(500, np.inf)
+            np.testing.assert_allclose(decoder.core_confidence, last, atol=0.02)
+        found = decoder.flush(readout)
+        np.testing.assert_allclose(decoder.confidence, nats.min(axis=1), atol=0.02)
+        np.testing.assert_array_equal(found, want[:, 0])
+        np.testing.assert_array_equal(stream(silent, dem, shots), found)
+    decoder.push(earlier[0])
+    assert np.isinf(decoder.confidence).all()
 
 
 def test_memory_and_commits_over_a_long_stream(our_circuit):

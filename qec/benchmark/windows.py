@@ -20,13 +20,12 @@ from rich.table import Table
 from qec.config import distinct_values, module_main, positive_integer, required_path
 from qec.decoder import named_decoder
 from qec.decoder_names import has_predecoder
-from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone
 from qec.points import Grid
 from qec.pool import Workers, available_cores
 from qec.stats import Estimate, error_rate, paired_ratio
-from qec.windows import WINDOW_DECODERS, WindowDecoder
+from qec.windows import WINDOW_DECODERS, WindowDecoder, check_window_decoder
 
 MATCHING = ("pymatching-css", "pymatching-correlated-css")
 
@@ -57,7 +56,8 @@ class Row:
         errors, shots: logical errors in windows.
         whole: errors of the same decoder over the whole history, with the paired ratio.
         matching: the same for plain matching, uncorrelated or correlated as the decoder's name
-            says, its errors over those of the windows: above 1 the windows are better.
+            says and correlated for the cascade, its errors over those of the windows: above 1 the
+            windows are better.
     """
 
     metadata: dict
@@ -75,13 +75,12 @@ def benchmark(config: DictConfig) -> list[Row]:
     """Runs as configured by conf/window_benchmark.yaml; prints and writes a table.
 
     Raises:
-        QecError: a value that makes no sense, a checkpoint that cannot be loaded.
+        qec.errors.QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
     values = OmegaConf.to_container(config)
     decoders = distinct_values("decoders", values["decoders"])
     for name in decoders:
-        if name not in WINDOW_DECODERS:
-            raise QecError(f"decoder {name!r} does not run in windows.")
+        check_window_decoder(name)
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
     out = required_path(config, "out")
@@ -95,7 +94,7 @@ def benchmark(config: DictConfig) -> list[Row]:
             for name in decoders:
                 found = wrong(name, whole=False)
                 whole = plain[name] if name in plain else wrong(name, whole=True)
-                baseline = plain[MATCHING["correlated" in name]]
+                baseline = plain[MATCHING["correlated" in name or "cascade" in name]]
                 rows.append(
                     Row(
                         metadata,

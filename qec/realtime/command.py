@@ -29,6 +29,7 @@ from qec.realtime.report import PERCENTILES, Report
 from qec.realtime.run import run
 from qec.realtime.settings import LARGEST, Settings
 from qec.stats import error_rate, paired_ratio
+from qec.windows import WINDOW_DECODERS
 
 _WHOLE_HISTORY = 1000  # rounds up to which the same shots are also decoded whole, to compare
 
@@ -188,6 +189,10 @@ def write(
     plot_backlog(reports, out)
 
 
+def _may_fall_back(name: str) -> bool:
+    return has_predecoder(name) or "cascade" in WINDOW_DECODERS.get(name, {})
+
+
 def print_table(reports: Sequence[Report], settings: Settings) -> None:
     """A row per decoder and period."""
     title = (
@@ -213,7 +218,7 @@ def print_table(reports: Sequence[Report], settings: Settings) -> None:
             f"{r.match_us_per_round:.1f}",
             f"{r.predecode_us_per_round:.1f}",
             f"{r.decided} of {r.windows}",
-            f"{r.fell_back:.1%}" if has_predecoder(r.decoder) else "",
+            f"{r.fell_back:.1%}" if _may_fall_back(r.decoder) else "",
             "-" if r.period_us == 0 else ("yes" if r.stable else "NO"),
             "-" if r.period_us == 0 else f"{r.n_par:.2f}",
             *(" / ".join(f"{v:.0f}" for v in r.latency_us[layer]) for layer in "AB"),

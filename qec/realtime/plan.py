@@ -36,7 +36,7 @@ class Plan:
         commit, buffer: as in ``qec.windows.parallel_windows``.
         correlated: as in ``qec.Decoder.from_dem``; None is the matcher that does nothing.
         predecoder: name or path of a checkpoint, ``NOTHING``, or None for no pre-decoding.
-        fallback: as in ``qec.windows.WindowDecoder``.
+        fallback, cascade: as in ``qec.windows.WindowDecoder``.
         device, backend: as in ``qec.Decoder.from_dem``.
     """
 
@@ -44,11 +44,12 @@ class Plan:
     rounds: int
     commit: int
     buffer: int
-    correlated: bool | None
+    correlated: bool | None = False
     predecoder: str | None = None
     fallback: bool = True
     device: str = "cpu"
     backend: str = "eager"
+    cascade: bool = False
 
     def __reduce__(self) -> tuple:
         """Without what was built: matchings cannot be passed on, a process makes its own."""
@@ -71,7 +72,7 @@ class Plan:
             QecError: as ``parallel_windows``, a model that is too short, or as ``load_predecoder``.
         """
         gap = self._rule.gap if self._has_network else 0.0
-        cutter = WindowCutter(self.reference, self.correlated, gap)
+        cutter = WindowCutter(self.reference, self.correlated, gap, cascade=self.cascade)
         return slots(self._stages, self.layers, cutter)
 
     @functools.cached_property

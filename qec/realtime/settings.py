@@ -21,7 +21,7 @@ from qec.matching import Unexplained, basis_split, matching_graph, unexplained
 from qec.noise import CircuitNoise
 from qec.pool import available_cores
 from qec.realtime.plan import NOTHING, Plan, model_rounds
-from qec.windows import WINDOW_DECODERS
+from qec.windows import WINDOW_DECODERS, check_window_decoder
 
 LARGEST = "max"
 """Stands for the shortest period that is kept up with."""
@@ -55,8 +55,7 @@ class Settings:
         for key in ("period_us", "decoders"):
             values[key] = distinct_values(key, values[key])
         for name in values["decoders"]:
-            if name not in (known := (*WINDOW_DECODERS, NOTHING)):
-                raise QecError(f"decoder {name!r} does not run in windows: use {', '.join(known)}.")
+            check_window_decoder(name, NOTHING)
         for period in values["period_us"]:
             number = isinstance(period, int | float) and not isinstance(period, bool)
             if period != LARGEST and (not number or period < 0):
