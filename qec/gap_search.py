@@ -6,15 +6,16 @@ import numpy as np
 
 from qec.alternating_paths import certain_of_gap
 from qec.balls import balls_of, to_boundary
+from qec.compiled import compiled
 from qec.errors import QecError
 from qec.matching import graph_of, matched_pairs, set_up
 
 _ROUNDING = 0.02  # nats: PyMatching rounds weights, and so does float32
-_LARGEST = 1.25  # radius, in median edge weights: a larger one takes more time, a smaller one lacks
+_LARGEST = 1.05  # radius, in median edge weights: a larger one takes more time, a smaller one lacks
 _ROOM = 20.0  # nats that the pairs of a shot may lack, or it counts as doubtful
 # A call of PyMatching costs as much as matching some hundred detectors: so shots stand side by
 # side in one graph of about so many.
-_SIDE_BY_SIDE = 3000
+_SIDE_BY_SIDE = 1500
 
 
 class GapSearch:
@@ -88,12 +89,39 @@ class GapSearch:
         room = np.zeros((-(-shots // self._copies), self._copies * self._n), dtype=np.uint8)
         room.reshape(-1)[: events.size] = events.reshape(-1)
         found = [matched_pairs(self._graph, line) for line in room]
-        line = np.repeat(np.arange(len(room)), [len(pairs) for pairs in found])
+        size = np.array([len(pairs) for pairs in found], dtype=np.int64)
         pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *found])
+        return _by_shot(pairs, size, self._copies, self._n, shots)
+
+
+@compiled
+def _by_shot(
+    pairs: np.ndarray, size: np.ndarray, copies: int, n: int, shots: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Puts pairs of shots side by side in order, as ``GapSearch._pairs`` returns them.
+
+    Args:
+        pairs: int64 (pairs, 2), those of one graph after the other, numbered in the graph.
+        size: int64, how many of each.
+        copies, n: shots in a graph, detectors of each.
+        shots: in all.
+    """
+    start = np.zeros(shots + 1, np.int64)
+    shot = np.empty(len(pairs), np.int64)
+    k = 0
+    for line in range(len(size)):
+        for _ in range(size[line]):
+            shot[k] = line * copies + max(pairs[k, 0], pairs[k, 1]) // n
+            start[shot[k] + 1] += 1
+            k += 1
+    for b in range(shots):
+        start[b + 1] += start[b]
+    ends, filled = np.empty((len(pairs), 2), np.int64), start[:-1].copy()
+    for k in range(len(pairs)):
         # The larger one of a pair is a detector; the other may be the boundary, -1.
-        first, second = pairs.max(axis=1), pairs.min(axis=1)
-        shot = line * self._copies + first // self._n
-        order = np.argsort(shot, kind="stable")
-        inside = np.where(second < 0, -1, second % self._n)
-        ends = np.stack([first % self._n, inside], axis=1)[order]
-        return ends, np.searchsorted(shot[order], np.arange(shots + 1))
+        other = min(pairs[k, 0], pairs[k, 1])
+        place = filled[shot[k]]
+        ends[place, 0] = max(pairs[k, 0], pairs[k, 1]) % n
+        ends[place, 1] = other % n if other >= 0 else -1
+        filled[shot[k]] += 1
+    return ends, start
