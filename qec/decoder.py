@@ -144,7 +144,7 @@ class Decoder:
             )
         if members < 0 or (members and not cascade):
             raise QecError(f"members={members} needs cascade=True, and is not negative.")
-        if peer is not None and (memory_only or cascade or not alone):
+        if peer is not None and (predecoder or correlated or memory_only or cascade):
             raise QecError(f"peer={peer!r} decodes by itself: leave the options of matching out.")
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import stim
 
-from qec.cascade import ENSEMBLE_NATS, NATS, Cascade
+from qec.cascade import NATS, Cascade
 from qec.decoder_names import DECODERS
 from qec.dem import AtMostHalf, at_most_half
 from qec.errors import QecError
@@ -125,7 +125,7 @@ class Stages:
 def settings_of(name: str) -> dict[str, object]:
     """Members and nats of a decoder of ``CASCADES``."""
     members = DECODERS[name].get("members", 0)
-    return {"members": members, "nats": ENSEMBLE_NATS if members else NATS}
+    return {"members": members, "nats": NATS}
 
 
 def measure_stages(
