@@ -11,7 +11,7 @@ from qec.errors import QecError
 from qec.matching import graph_of, matched_pairs, set_up
 
 _ROUNDING = 0.02  # nats: PyMatching rounds weights, and so does float32
-_LARGEST = 1.05  # radius, in median edge weights: a larger one takes more time, a smaller one lacks
+_LARGEST = 1.2  # radius, in median edge weights: a larger one takes more time, a smaller one lacks
 _ROOM = 20.0  # nats that the pairs of a shot may lack, or it counts as doubtful
 # A call of PyMatching costs as much as matching some hundred detectors: so shots stand side by
 # side in one graph of about so many.
