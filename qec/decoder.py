@@ -117,7 +117,7 @@ class Decoder:
                 syndrome, correlated: the accuracy of correlated matching for less
                 (``qec.cascade``).
             members: with ``cascade``, from how many perturbed correlated matchings doubtful shots
-                are decoded (``qec.ensemble``); 15 are as accurate as the likeliest error.
+                are decoded (``qec.ensemble``): 15 are nearly as accurate as the likeliest error.
             peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two

@@ -122,6 +122,17 @@ def _read_model(path: Path) -> None:
         assert model == stim.DetectorErrorModel(_text(path))
 
 
+@functools.cache
+def _for_decoders() -> list[bytes]:
+    """Circuits and models.  Loops are compiled before any alarm is set."""
+    valid = _circuits() + _models()
+    model = stim.DetectorErrorModel(valid[-1].decode())
+    events = np.zeros((1, model.num_detectors), dtype=np.uint8)
+    named_decoder("matching-cascade-ensemble", model)._matcher.last.decode_batch(events)
+    named_decoder("matching-cascade", model).decode_batch(np.ones_like(events))
+    return valid
+
+
 def _decode(path: Path) -> None:
     """Decodes a few shots with one of the decoders."""
     name = DECODER_NAMES[zlib.crc32(path.read_bytes()) % len(DECODER_NAMES)]
@@ -541,7 +552,7 @@ READERS = {
     "circuit": Reader(_circuits, _read_circuit, name="input.stim"),
     "dem": Reader(_models, _read_model, name="input.dem"),
     "model": Reader(lambda: _circuits() + _models(), _read_model),
-    "decode": Reader(lambda: _circuits() + _models(), _decode, mutated_mildly),
+    "decode": Reader(_for_decoders, _decode, mutated_mildly),
     "learn": Reader(lambda: _circuits() + _models(), _learn, mutated_mildly),
     "stream": Reader(lambda: _circuits() + _models(), _stream, mutated_mildly),
     "weights": Reader(_weights, _read_weights, mutated_mildly, "learned.dem"),
