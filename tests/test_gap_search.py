@@ -91,7 +91,7 @@ def test_the_search_is_nearly_exact(our_circuit, distance, p, shots, more):
 
 @pytest.mark.slow
 def test_large_and_dense_codes(our_circuit):
-    for distance, p, shots in ((13, 0.006, 100), (21, 0.003, 30), (21, 0.006, 10)):
+    for distance, p, shots in ((13, 0.006, 100), (21, 0.003, 10), (21, 0.006, 10)):
         circuit = our_circuit(distance, distance, "Z", p)
         detectors = circuit.compile_detector_sampler(seed=4).sample(shots).view(np.uint8)
         _check(circuit, detectors, 5.0)
