@@ -28,6 +28,7 @@ class Cascade:
 
     Attributes:
         nats: as given.
+        graph: matching graph of the basis-split model.
         memory: the first stage.
         last: the stage for the shots in doubt.
 
@@ -38,9 +39,13 @@ class Cascade:
     def __init__(self, lattice: SpaceTimeLattice, members: int = 0, nats: float = NATS) -> None:
         self.nats, self._confidence = nats, Confidence(lattice)
         model = basis_split(lattice)
-        graph = matching_graph(model, silent=lattice.silent)
-        self.memory = GapMatcher(graph, lattice, nats=nats)
-        self.last = Ensemble(lattice, members) if members else Matcher(model, True, lattice.silent)
+        if members:
+            self.last = Ensemble(lattice, members)
+            self.graph = matching_graph(model, silent=lattice.silent)
+        else:
+            self.last = Matcher(model, correlated=True, silent=lattice.silent)
+            self.graph = self.last.graph  # edges and weights are those of uncorrelated matching
+        self.memory = GapMatcher(self.graph, lattice, nats=nats)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""

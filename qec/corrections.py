@@ -59,7 +59,6 @@ class EdgeModel:
     def __init__(self, lattice: SpaceTimeLattice) -> None:
         pieces = Pieces.of(lattice)
         self.num_detectors, self.num_mechanisms = lattice.num_detectors, len(pieces.probability)
-        self._silent = lattice.silent
         self.lattice = lattice
         self._probability, self._mechanism = pieces.probability, pieces.mechanism
         ends = np.where(pieces.ends < 0, self.num_detectors, pieces.ends)
@@ -122,7 +121,7 @@ class EdgeModel:
         """
         second = np.where(self.ends[:, 1] == self.num_detectors, -1, self.ends[:, 1])
         dem = stim.DetectorErrorModel(self._model(factor, second))
-        return Matcher(dem, correlated=True, silent=self._silent)
+        return Matcher(dem, correlated=True, silent=self.lattice.silent)
 
     def matcher_of_classes(self) -> ClassMatcher:
         """Correlated matching of either logical class.
@@ -167,6 +166,10 @@ class ClassMatcher:
         events[:, :n] = detectors
         events[:, n] = (detectors[:, self._side].sum(axis=1) & 1) ^ logical
         return self._matcher.decode_all(events)
+
+    def decode_both(self, detectors: np.ndarray) -> np.ndarray:
+        """uint8 (B, num_detectors) -> bool (2, B, E), the edges chosen for either class."""
+        return np.stack([self.decode_all(detectors, c) for c in (0, 1)]).view(np.bool_)
 
 
 def _log_odds(x: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ doubt.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,6 +28,12 @@ _SPREAD = 1.0  # standard deviation of the logarithm of the factor on each proba
 _AT_FIRST = 5  # members, before which a shot is in doubt
 _SEED = 0
 _EDGES_PER_PASS = 1_000_000  # bytes of one proposal for the shots that are decoded at a time
+
+
+def _passes(shots: int, edges: EdgeModel) -> Iterator[slice]:
+    """Parts of a batch that are decoded at a time, so that proposals do not fill the memory."""
+    step = max(1, _EDGES_PER_PASS // len(edges.flips))
+    return (slice(start, start + step) for start in range(0, shots, step))
 
 
 class Ensemble:
@@ -78,9 +85,7 @@ class Ensemble:
         self, detectors: np.ndarray, with_confidence: bool
     ) -> tuple[np.ndarray, np.ndarray]:
         flips, confidence = np.empty(len(detectors), np.uint8), np.empty(len(detectors))
-        step = max(1, _EDGES_PER_PASS // len(self._edges.flips))
-        for start in range(0, len(detectors), step):
-            part = slice(start, start + step)
+        for part in _passes(len(detectors), self._edges):
             flips[part], confidence[part] = self._decode_part(detectors[part], with_confidence)
         return flips, confidence
 
@@ -91,7 +96,7 @@ class Ensemble:
         found = combine(self._edges, proposals)
         flips, confidence = found.flips, found.confidence
         if with_confidence:
-            proposals = np.concatenate([proposals, self._of_both_classes(detectors)])
+            proposals = np.concatenate([proposals, self._classes.decode_both(detectors)])
             confidence = combine(self._edges, proposals).odds(flips)
         close = np.flatnonzero(found.confidence < NATS)
         further = self._members[_AT_FIRST + 1 :]
@@ -108,11 +113,6 @@ class Ensemble:
     def _propose(self, members: list, detectors: np.ndarray) -> np.ndarray:
         """bool (members, B, E)."""
         return np.stack([member.decode_all(detectors) for member in members]).view(np.bool_)
-
-    def _of_both_classes(self, detectors: np.ndarray) -> np.ndarray:
-        """bool (2, B, E), correlated matching of either."""
-        found = [self._classes.decode_all(detectors, logical) for logical in (0, 1)]
-        return np.stack(found).view(np.bool_)
 
 
 class CorrelatedConfidence:
@@ -140,11 +140,9 @@ class CorrelatedConfidence:
             float64 (B,), nats; 0 where the other class looks likelier.
         """
         odds = np.empty(len(detectors))
-        step = max(1, _EDGES_PER_PASS // len(self._edges.flips))
-        for start in range(0, len(detectors), step):
-            part = slice(start, start + step)
-            proposals = [self._plain.decode_all(detectors[part])]
-            proposals += [self._classes.decode_all(detectors[part], c) for c in (0, 1)]
-            found = combine(self._edges, np.stack(proposals).view(np.bool_))
+        for part in _passes(len(detectors), self._edges):
+            plain = self._plain.decode_all(detectors[part])[None].view(np.bool_)
+            both = self._classes.decode_both(detectors[part])
+            found = combine(self._edges, np.concatenate([plain, both]))
             odds[part] = found.odds(flips[part])
         return odds

@@ -9,7 +9,7 @@ import numpy as np
 from qec.cascade import Cascade
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
-from qec.matching import Matcher, basis_split, matching_graph
+from qec.matching import Matcher, basis_split
 from qec.predecoder.rule import CommitRule, Predecoded
 
 
@@ -78,8 +78,7 @@ class Fallback:
     def __init__(self, lattice: SpaceTimeLattice, rule: CommitRule) -> None:
         self._rule = rule
         self._full = whole_matcher(lattice, rule.members)
-        graph = matching_graph(basis_split(lattice), silent=lattice.silent)
-        self._residual = GapMatcher(graph, lattice, largest=max(rule.doubt, rule.gap))
+        self._residual = GapMatcher(self._full.graph, lattice, largest=max(rule.doubt, rule.gap))
 
     @property
     def limits(self) -> list[float]:

@@ -8,8 +8,9 @@ graphs; PyMatching decodes it better at no cost.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pymatching
@@ -189,24 +190,27 @@ def unexplained(
     return int(first), np.flatnonzero(part == which).tolist()
 
 
-def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -> np.ndarray:
-    """``graph.decode_batch``; raises Unexplained where a shot has no matching."""
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Raises Unexplained where PyMatching says that a shot has no matching."""
     try:
-        return graph.decode_batch(detectors, **options)
+        yield
     except ValueError as error:
         if "perfect matching" not in str(error):
             raise
         raise Unexplained from error
+
+
+def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -> np.ndarray:
+    """``graph.decode_batch``; raises Unexplained where a shot has no matching."""
+    with _explained():
+        return graph.decode_batch(detectors, **options)
 
 
 def matched_pairs(graph: pymatching.Matching, events: np.ndarray) -> np.ndarray:
     """``graph.decode_to_matched_dets_array``; raises Unexplained where there is no matching."""
-    try:
+    with _explained():
         return graph.decode_to_matched_dets_array(events)
-    except ValueError as error:
-        if "perfect matching" not in str(error):
-            raise
-        raise Unexplained from error
 
 
 class Matcher:

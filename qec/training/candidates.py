@@ -129,7 +129,9 @@ class _AtWork:
         self._decisive = lattice.memory_detectors  # whose events are counted
         self._with_gap = GapMatcher(self._plain.graph, lattice, largest=max(trial.tried.gaps))
         self._correlated = Matcher(basis_split(lattice), correlated=True)
-        self._whole = whole_matcher(lattice, trial.members)
+        self._whole = self._correlated
+        if trial.members > 1:
+            self._whole = whole_matcher(lattice, trial.members)
         rules = CommitRules.same(0.5)
         self._bound = Predecoder(trial.network, rules).bind(lattice, trial.device)
         self._cuts = [CommitRule(threshold).cut for threshold in trial.tried.thresholds]
