@@ -24,7 +24,6 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 
 from qec import (
     CircuitNoise,
@@ -34,9 +33,8 @@ from qec import (
     load_predecoder,
     memory_circuit,
 )
-from qec.chain import boundary
 from qec.decoder import named_decoder
-from qec.lattice import MEMORY, OTHER
+from qec.patch import MEMORY, OTHER
 from qec.stats import error_rate, paired_ratio
 
 plt.rcParams["figure.dpi"] = 80
@@ -76,39 +74,41 @@ _ = axis.scatter(col + 0.5, row + 0.5, marker="x", color="tab:red", s=50)
 # %% [markdown]
 # ## One shot, before and after the pre-decoder
 #
-# A chain of errors has *spacelike* bits $q_k$ (a data qubit flips in layer $k$) and *timelike* bits
-# $t_k$ (the outcome of a check is wrong in round $k$).  Its detection events are
+# An *edge* of the matching graph flips one or two detectors, and may flip the observable.  For each
+# edge among the memory checks the network tells the probability $q_e$ that it has fired, from the
+# events of both kinds of checks and the error model's own probabilities.  Edges with $q_e$ above
+# a threshold are committed.  What is left of the events is the residual:
 #
-# $$ d_k = H q_k + t_k + t_{k-1} $$
+# $$ d' = d + \partial c, $$
 #
-# with the parity map $H$ of the code.  The network estimates the probability of each bit, commits
-# those above its threshold, $(q', t')$, and hands on the residual
-# $d_k + H q'_k + t'_k + t'_{k-1}$ together with the parity of $q'$ on the logical operator.
+# where $c$ are the committed edges and $\partial$ maps an edge to its detectors.
 
 # %%
-predecoder = load_predecoder("fast")
+predecoder = load_predecoder("standard")
 decoder = Decoder.from_dem(dem, predecoder=predecoder)
 detectors, observables = circuit.compile_detector_sampler(seed=1).sample(
     4096, separate_observables=True
 )
 detectors = detectors.astype(np.uint8)
-residual, flips, *_ = decoder.predecode(detectors)
-threshold = predecoder.rules.uncorrelated.threshold
+residual, flips = decoder.predecode(detectors)
+memory = lattice.memory_detectors
+before, after = detectors[:, memory].sum(), residual[:, memory].sum()
 print(
-    f"threshold {threshold:.2f}: {detectors.mean():.2%} of the detectors fire before, "
-    f"{residual.mean():.3%} after the pre-decoder (1 / {detectors.sum() / residual.sum():.1f})"
+    f"threshold {predecoder.threshold:.2f}: {before / len(detectors):.1f} events of memory checks "
+    f"a shot before, {after / len(detectors):.2f} after the pre-decoder (1 / {before / after:.1f})"
 )
 
 # %% [markdown]
 # A shot for which something is left over.  Filled: the detection events.  Layer by layer, first row
-# the input, second row the committed corrections, third row the residual.
+# the input, second row the committed edges, third row the residual.
 
 # %%
-# What `predecode` does inside, for the sake of the picture: logits, threshold, chain.
-shot = int(np.argmax((detectors.sum(axis=1) > 40) & (residual.sum(axis=1) > 3)))
+# What `predecode` does inside, for the sake of the picture: log-odds, threshold, edges.
+shot = int(np.argmax((detectors.sum(axis=1) > 40) & (residual[:, memory].sum(axis=1) > 3)))
 bound = predecoder.bind(lattice)
-probability = torch.sigmoid(bound.logits(torch.from_numpy(detectors[shot : shot + 1])).float())
-committed = bound.grid.unpack_chain((probability > threshold).to(torch.uint8))
+log_odds = bound.log_odds(detectors[shot : shot + 1])[0]
+edges = bound.grid.edges
+committed = edges.ends[log_odds > bound.cut]
 LAYERS = range(2, 8)
 
 
@@ -118,14 +118,18 @@ def draw_events(axis, events, k):
         axis.scatter(lattice.col[here], lattice.row[here], s=110, marker="s", color=colour)
 
 
-def draw_corrections(axis, chain, k):
-    for sector, colour in ((MEMORY, MEMORY_COLOUR), (OTHER, OTHER_COLOUR)):
-        row, col = np.nonzero(chain.q[sector, k, :, :, 0].numpy())
-        axis.scatter(col + 0.5, row + 0.5, s=70, color=colour, zorder=3 - sector)
-        if k < ROUNDS:
-            wrong = (chain.t[k, :, :, 0].numpy() == 1) & lattice.check_sites[sector]
-            row, col = np.nonzero(wrong)
-            axis.scatter(col, row, s=110, marker="2", color=colour)
+def draw_edges(axis, ends, k):
+    """Lines; to a boundary they end in a circle, to the next layer in a cross."""
+    for first, second in ends[lattice.layer[ends[:, 0]] == k]:
+        row, col = lattice.row[first], lattice.col[first]
+        if second < 0:
+            axis.plot(col, row, marker="o", markersize=11, mfc="none", color=MEMORY_COLOUR)
+            continue
+        style = "-" if lattice.layer[second] == k else ":"
+        places = [col, lattice.col[second]], [row, lattice.row[second]]
+        axis.plot(*places, style, color=MEMORY_COLOUR, linewidth=3)
+        if lattice.layer[second] > k:
+            axis.plot(places[0][1], places[1][1], marker="x", color=MEMORY_COLOUR)
 
 
 fig, axes = plt.subplots(3, len(LAYERS), figsize=(2.3 * len(LAYERS), 7.2))
@@ -133,37 +137,40 @@ for column, k in zip(axes.T, LAYERS, strict=True):
     for axis, title in zip(column, (f"layer {k}", "", ""), strict=True):
         draw_lattice(axis, title)
     draw_events(column[0], detectors[shot], k)
-    draw_corrections(column[1], committed, k)
+    draw_edges(column[1], committed, k)
     draw_events(column[2], residual[shot], k)
 for axis, label in zip(axes[:, 0], ("input", "committed", "residual"), strict=True):
     axis.set_ylabel(label)
 fig.tight_layout()
 
 # %% [markdown]
-# Discs are spacelike bits; the three-pronged marks are timelike ones, between a layer and the next.
-# The identity holds bit by bit:
+# Lines are edges within a layer, dotted ones with a cross lead to the next layer, circles end on a
+# boundary.  Events of the other checks stay: they are input only.  The identity holds bit by bit:
 
 # %%
-explained = boundary(committed, lattice)[lattice.layer, lattice.row, lattice.col].numpy()[:, 0]
+explained = np.bincount(committed[committed >= 0], minlength=lattice.num_detectors) % 2
 assert np.array_equal(detectors[shot] ^ explained, residual[shot])
-counts = [int(events.sum()) for events in (detectors[shot], explained, residual[shot])]
-print("{} events, {} on the boundary of the committed chain, {} left".format(*counts))
+counts = [int(events[memory].sum()) for events in (detectors[shot], explained, residual[shot])]
+print("{} events, {} on the ends of the committed edges, {} left".format(*counts))
 
 # %% [markdown]
 # ## Logical error rates
 #
 # All decoders see the same shots, so that ratios are paired.  Intervals are 95 % confidence
-# intervals.  `pymatching` and `pymatching-correlated` use Stim's decomposition of the error model.
-# The pre-decoder goes with the split by check basis (`css`), which has a row of its own.
+# intervals.  `pymatching` uses Stim's decomposition of the error model, all others the split by
+# check basis (`css`).  A cascade hands on what it doubts: in the last row, to correlated matching.
 
 # %%
-NAMES = ["pymatching", "pymatching-css", "predecoder+pymatching", "pymatching-correlated"]
+NAMES = [
+    *("pymatching", "pymatching-css", "pymatching-correlated-css", "matching-cascade"),
+    *("predecoder+pymatching", "predecoder+matching-cascade"),
+]
 wrong = {
     name: named_decoder(name, dem).decode_batch(detectors)[:, 0] != observables[:, 0]
     for name in NAMES
 }
 reference = wrong["pymatching"]
-print(f"{'decoder':24} {'LER per shot':>12}  {'interval':>18}  LER(pymatching) / LER")
+print(f"{'decoder':28} {'LER per shot':>12}  {'interval':>18}  LER(pymatching) / LER")
 rates = []
 for name, errors in wrong.items():
     rate = error_rate(int(errors.sum()), len(errors))
@@ -171,13 +178,13 @@ for name, errors in wrong.items():
     ratio = paired_ratio(int(reference.sum()), int(errors.sum()), both)
     rates.append(rate)
     print(
-        f"{name:24} {rate.value:12.4f}  [{rate.low:.4f}, {rate.high:.4f}]  "
+        f"{name:28} {rate.value:12.4f}  [{rate.low:.4f}, {rate.high:.4f}]  "
         f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
     )
 
 # %%
 value, low, high = (np.array([getattr(r, end) for r in rates]) for end in ("value", "low", "high"))
-fig, axis = plt.subplots(figsize=(7, 2.2))
+fig, axis = plt.subplots(figsize=(7, 2.8))
 axis.errorbar(value, NAMES, xerr=[value - low, high - value], fmt="o", capsize=3)
 axis.set(
     xlabel=f"logical error rate per shot, d = {DISTANCE}, R = {ROUNDS}, p = {P}", xlim=(0, None)

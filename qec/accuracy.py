@@ -21,19 +21,15 @@ BASELINES = {
     "pymatching": "pymatching-css",
     "pymatching-correlated-css": "pymatching-css",
     "predecoder+pymatching": "pymatching-css",
-    "predecoder+pymatching-correlated": "pymatching-correlated-css",
-    "predecoder+pymatching-nofallback": "pymatching-css",
-    "predecoder+pymatching-correlated-nofallback": "pymatching-correlated-css",
+    "predecoder+matching-cascade": "pymatching-correlated-css",
 }
 """The decoders of an evaluation, each with the one that it is compared with."""
 
-FACTORS = {"F": "predecoder+pymatching", "C": "predecoder+pymatching-correlated"}
-"""The two factors, LER(baseline) / LER(decoder), by their decoder."""
+FACTORS = {"F": "predecoder+pymatching", "C": "predecoder+matching-cascade"}
+"""The two factors, LER(baseline) / LER(decoder), by their decoder.
 
-WITHOUT_FALLBACK = {f"{name}0": f"{decoder}-nofallback" for name, decoder in FACTORS.items()}
-"""The same for the pre-decoder that never falls back: what the network does by itself."""
-
-_DECODERS = FACTORS | WITHOUT_FALLBACK
+F is about what the network does by itself, C about the whole pipeline.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +57,8 @@ class Accuracy:
         return self.rows[FACTORS["F"]].shots
 
     def factor(self, name: str) -> Estimate:
-        """F, C, F0 or C0 with its paired 95 % interval; above 1 the pre-decoder helps."""
-        return self.rows[_DECODERS[name]].gain
+        """F or C with its paired 95 % interval; above 1 the pre-decoder helps."""
+        return self.rows[FACTORS[name]].gain
 
     @property
     def stim_penalty(self) -> Estimate:
@@ -70,20 +66,20 @@ class Accuracy:
         row = self.rows["pymatching"]
         return paired_ratio(row.errors, row.baseline_errors, row.both_errors)
 
-    @property
-    def density(self) -> float:
-        """Detection events sampled per event that F's matching gets, fallback included."""
-        row = self.rows[FACTORS["F"]]
+    def density(self, name: str) -> float:
+        """Detection events sampled per event that F's or C's matching gets."""
+        row = self.rows[FACTORS[name]]
         return _quotient(row.events, row.events_left)
 
-    def fallback(self, name: str) -> float:
-        """Fraction of shots that F's or C's decoder matches as a whole."""
-        row = self.rows[FACTORS[name]]
+    @property
+    def handed_on(self) -> float:
+        """Fraction of shots whose whole syndrome the pipeline hands on to correlated matching."""
+        row = self.rows[FACTORS["C"]]
         return row.fallbacks / row.shots
 
     def speedup(self, name: str) -> float:
-        """Matching time of the baseline over the decoder's, for F, C, F0 or C0."""
-        row = self.rows[_DECODERS[name]]
+        """Matching time of the baseline over the decoder's, for F or C."""
+        row = self.rows[FACTORS[name]]
         return _quotient(self.rows[row.baseline].match_ns, row.match_ns)
 
     @property
@@ -135,12 +131,12 @@ def _table(points: Sequence[Accuracy]) -> Table:
 def _cell(point: Accuracy) -> str:
     lines = [
         f"{name} {_with_interval(point.factor(name))}{' !' if point.harms(name) else ''}"
-        for name in _DECODERS
+        for name in FACTORS
     ]
     lines.append(f"S {_with_interval(point.stim_penalty)}")
-    lines.append(f"events /{short(point.density)}")
-    lines.append("whole " + " ".join(f"{100 * point.fallback(name):.2g}%" for name in FACTORS))
-    lines.append("matching " + " ".join(f"/{short(point.speedup(name))}" for name in _DECODERS))
+    lines.append("events " + " ".join(f"/{short(point.density(name))}" for name in FACTORS))
+    lines.append(f"handed on {100 * point.handed_on:.2g}%")
+    lines.append("matching " + " ".join(f"/{short(point.speedup(name))}" for name in FACTORS))
     return "\n".join([*lines, f"{point.shots} shots"])
 
 
@@ -159,8 +155,7 @@ def markdown(points: Sequence[Accuracy]) -> str:
     heads = (
         *("noise", "p", "d", "R", "basis", "shots"),
         *("errors: uncorrelated, F's decoder", "F", "errors: correlated, C's decoder", "C"),
-        *("F without fallback", "events", "whole, F and C"),
-        "matching time, F, C, F without fallback",
+        *("events, F and C", "handed on", "matching time, F and C"),
     )
     lines = []
     noises = list(dict.fromkeys(point.metadata["noise"] for point in points))
@@ -177,10 +172,9 @@ def markdown(points: Sequence[Accuracy]) -> str:
             row = point.rows[decoder]
             cells.append(f"{row.baseline_errors}, {row.errors}")
             cells.append(_rounded(point.factor(name)) + " !" * point.harms(name))
-        cells.append(_rounded(point.factor("F0")))
-        cells.append(f"{point.density:.1f}")
-        cells.append(", ".join(f"{100 * point.fallback(name):.1f}" for name in FACTORS) + " %")
-        cells.append(", ".join(f"{point.speedup(name):.1f}" for name in ("F", "C", "F0")))
+        cells.append(", ".join(f"{point.density(name):.1f}" for name in FACTORS))
+        cells.append(f"{100 * point.handed_on:.1f} %")
+        cells.append(", ".join(f"{point.speedup(name):.1f}" for name in FACTORS))
         lines.append(cells)
     return markdown_table(heads, lines)
 
@@ -193,12 +187,11 @@ def _rounded(ratio: Estimate) -> str:
 
 _LEGEND = (
     "F: LER(pymatching-css) / LER(predecoder+pymatching), with its paired 95 % interval",
-    "C: LER(pymatching-correlated-css) / LER(predecoder+pymatching-correlated), likewise",
-    "F0, C0: as F and C, without falling back on matching the whole syndrome",
+    "C: LER(pymatching-correlated-css) / LER(predecoder+matching-cascade), likewise",
     "S: LER(pymatching) / LER(pymatching-css); F S is the factor over Stim's own decomposition",
-    "events: detection events sampled / handed to F's matching, fallback included",
-    "whole: shots that fall back on correlated matching of the whole syndrome, for F and for C",
-    "matching: time of the baseline's matching / the decoder's, fallback included: F, C, F0, C0",
+    "events: detection events sampled / left to matching, of F's decoder and of C's",
+    "handed on: shots whose whole syndrome C's decoder matches, correlated",
+    "matching: time of the baseline's matching / the decoder's, for F and for C",
     "!: harm, the interval lies below 1",
 )
 

@@ -1,7 +1,7 @@
 """What is known of experiments while their windows are decided, and the rules at the seams.
 
 The pre-decoder's blocks are the cores of the windows, so a window that falls back on its syndrome
-drops what one block committed.  A block's timelike bits in the last layer of its core flip
+drops what one block committed.  A block's edges that begin in the last layer of its core may flip
 detectors on both sides of the seam.  They stand unless the window beside the seam that is decided
 first falls back: the other must take the seam as that one took it.
 """
@@ -24,13 +24,10 @@ class Explained(NamedTuple):
         events: uint8 (B, layers, width), those that its corrections explain: in its core and in the
             layer after.
         flips: uint8 (B,), the logical flips that it commits.
-        gap: float32 (B,), the network's logical gap in its core, in nats
-            (``qec.predecoder.network_gap``).
     """
 
     events: np.ndarray
     flips: np.ndarray
-    gap: np.ndarray
 
 
 class Block(Protocol):
@@ -69,7 +66,6 @@ class Board:
             pre-decoder.
         carry: (B, n, width), the events that a block explains in the layer after its core.
         block_flip: (B, n), logical flips that a block commits.
-        block_gap: float32 (B, n), the network's logical gap in a block, in nats.
         flip: (B, n), logical flips that a window commits.
         defects: (B, n, 2, width), the artificial defects that it makes before and after its core.
         fell_back: (B, n), whether it dropped what its block had committed.
@@ -79,7 +75,6 @@ class Board:
     left: np.ndarray | None
     carry: np.ndarray
     block_flip: np.ndarray
-    block_gap: np.ndarray
     flip: np.ndarray
     defects: np.ndarray
     fell_back: np.ndarray
@@ -93,7 +88,6 @@ class Board:
             left=np.zeros_like(events) if predecoder else None,
             carry=np.zeros((batch, windows, width), dtype=np.uint8),
             block_flip=np.zeros((batch, windows), dtype=np.uint8),
-            block_gap=np.full((batch, windows), np.inf, dtype=np.float32),
             flip=np.zeros((batch, windows), dtype=np.uint8),
             defects=np.zeros((batch, windows, 2, width), dtype=np.uint8),
             fell_back=np.zeros((batch, windows), dtype=np.uint8),
@@ -102,14 +96,14 @@ class Board:
     def predecode(self, k: int, window: Window, block: Block) -> None:
         """Enters block k; ``window`` has its layers."""
         events = self.events[:, window.start : window.end]
-        explained, self.block_flip[:, k], self.block_gap[:, k] = block.apply(events)
+        explained, self.block_flip[:, k] = block.apply(events)
         left, self.carry[:, k] = left_and_carry(window, events, explained)
         self.left[:, window.core_start : window.core_end] = left
 
     def decide(self, slots: list[Slot], k: int) -> None:
         """Decides window k: the windows that are earlier than it, and blocks, are there."""
         syndrome, residual = self.layers(slots, k)
-        found = slots[k].matcher.decode(syndrome, residual, self.block_gap[:, k])
+        found = slots[k].matcher.decode(syndrome, residual)
         flips, self.defects[:, k], fell_back = found
         self.fell_back[:, k] = fell_back
         self.flip[:, k] = flips ^ (self.block_flip[:, k] & ~fell_back)

@@ -1,8 +1,9 @@
 """A cascade of matchings: what one is sure of needs no better one.
 
-Memory-check matching decodes every shot.  Where its logical gap is small, and only there, the whole
-syndrome goes to correlated matching, or to an ensemble of matchings.  The gap is in nats, so one
-threshold holds for all distances, noise rates and error models (data/experiments.md).
+Memory-check matching decodes every shot, or what a pre-decoder leaves of it.  Where its logical gap
+is small, and only there, the whole syndrome goes to correlated matching, or to an ensemble of
+matchings.  The gap is in nats, so one threshold holds for all distances, noise rates and error
+models (data/experiments.md).
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from qec.ensemble import NATS, Ensemble
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
+from qec.predecoder.rule import Predecoded
 
+RESIDUAL_NATS = 8.0
+"""The logical gap of a residual from which it is believed, more than ``NATS``.
+
+What a network commits wrongly, the residual's gap cannot see (data/experiments.md).
+"""
 _LARGE = 12.0  # nats: shots that memory-check matching is so sure of, nobody discards
 
 
@@ -24,7 +31,8 @@ class Cascade:
     Args:
         lattice: of the error model.
         members: of the ensemble in doubt; 0: correlated matching.
-        nats: the logical gap from which memory-check matching is believed.
+        nats: the logical gap from which memory-check matching is believed; after a pre-decoder
+            ``RESIDUAL_NATS``.
 
     Attributes:
         nats: as given.
@@ -49,24 +57,46 @@ class Cascade:
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0."""
-        flips, sure = self.memory.decide(detectors, self.nats)
-        if not sure.all():
-            flips[~sure] = self.last.decode_batch(detectors[~sure])
-        return flips
+        return self.match(detectors)[0]
 
-    def decode_with_confidence(self, detectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Predictions, and how sure the last stage is of them, or would be.
-
-        The first stage's gaps are on another scale: where they are not large, shots that it decides
-        are judged by correlated matching, too, so that all can be put in one order.
+    def match(
+        self, detectors: np.ndarray, predecoded: Predecoded | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions, and which of them the last stage made.
 
         Args:
-            detectors: uint8 (B, num_detectors).
+            detectors: uint8 (B, num_detectors), the whole syndrome.
+            predecoded: what a pre-decoder made of it; None: there is none.
 
         Returns:
-            uint8 (B,) as ``decode_batch``, float64 (B,), nats, not negative.
+            uint8 (B,), bool (B,).
         """
-        flips, sure = self.memory.decide(detectors, self.nats)
+        flips, sure = self._first(detectors, predecoded)
+        if not sure.all():
+            flips[~sure] = self.last.decode_batch(detectors[~sure])
+        return flips, ~sure
+
+    def _first(
+        self, detectors: np.ndarray, predecoded: Predecoded | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if predecoded is None:
+            return self.memory.decide(detectors, self.nats)
+        flips, sure = self.memory.decide(predecoded.residual, self.nats)
+        return flips ^ predecoded.committed, sure
+
+    def match_with_confidence(
+        self, detectors: np.ndarray, predecoded: Predecoded | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As ``match``, and how sure the last stage is of predictions, or would be.
+
+        The first stage's gaps are on another scale: where they are not large, shots that it decides
+        are judged by correlated matching, too, so that all can be put in one order.  A wrong commit
+        of a pre-decoder leaves no event that tells of it: so it is the whole syndrome that judges.
+
+        Returns:
+            uint8 (B,) and bool (B,) as ``match``, float64 (B,), nats, not negative.
+        """
+        flips, sure = self._first(detectors, predecoded)
         confidence = np.empty(len(flips))
         confidence[sure] = self._confidence.uncorrelated(detectors[sure], flips[sure])
         judged = ~sure
@@ -77,4 +107,4 @@ class Cascade:
             flips[~sure] = self.last.decode_batch(detectors[~sure])
         judged |= sure & (confidence < _LARGE)
         confidence[judged] = self._confidence.correlated(detectors[judged], flips[judged])
-        return flips, confidence
+        return flips, ~sure, confidence

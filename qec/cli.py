@@ -91,7 +91,7 @@ def _export(config: DictConfig, _: Sequence[str]) -> None:
 COMMANDS = {
     "sweep": Command(
         "logical error rates of several decoders, paired on the same shots",
-        ("qec sweep distance=5,9 p=0.006 decoders=[pymatching,predecoder+pymatching]",),
+        ("qec sweep distance=5,9 p=0.006 decoders=[pymatching,predecoder+matching-cascade]",),
         "the shots so far are in collected.csv: run the same command again to resume",
         _sweep,
     ),
@@ -103,7 +103,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "accuracy table of a checkpoint: factors over matching alone, with intervals",
-        ("qec evaluate predecoder=fast distance=5,9 p=0.006 noise=uniform precision=0.1",),
+        ("qec evaluate predecoder=standard distance=5,9 p=0.006 noise=uniform precision=0.1",),
         "the shots so far are in collected.csv: run the same command again to resume",
         _evaluate,
     ),
@@ -150,7 +150,7 @@ COMMANDS = {
     ),
     "export": Command(
         "the pre-decoder as one ONNX graph, checked against torch",
-        ("qec export distance=9 p=0.006 basis=X predecoder=fast precision=int8 out=out/export",),
+        ("qec export distance=9 p=0.006 basis=X precision=int8 out=out/export",),
         "run the same command again",
         _export,
     ),

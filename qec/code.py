@@ -17,6 +17,11 @@ import numpy as np
 from qec.errors import QecError
 
 ORIENTATIONS = ("ZV", "ZH", "XV", "XH")
+ORDERS = ("across", "as-x", "as-z", "along")
+"""Orders of the CNOTs of a round: hooks across the logicals, as in Stim's circuits; all checks in
+the order that X, or Z checks have then; hooks along the logicals.  All but the first halve the
+distance for one basis or both, and yet compilers have them.
+"""
 
 # Step s of the CNOT schedule couples a check to its data neighbour at this (dx, dy).  The second
 # pair of steps is the hook: horizontal for one order, vertical for the other.
@@ -52,13 +57,15 @@ class RotatedSurfaceCode:
         orientation: first letter: the type of the check at (x, y) = (2, 2); second letter: the
             direction in which the logical X runs, V(ertical) or H(orizontal).  "ZV" is the
             layout of ``stim.Circuit.generated("surface_code:rotated_memory_*")``.
+        order: of the CNOTs, one of ``ORDERS``.
 
     Raises:
-        QecError: even or too small distance, unknown orientation.
+        QecError: even or too small distance, unknown orientation or order.
     """
 
     distance: int
     orientation: str = "ZV"
+    order: str = "across"
 
     def __post_init__(self) -> None:
         d = self.distance
@@ -70,6 +77,8 @@ class RotatedSurfaceCode:
             raise QecError(
                 f"orientation={self.orientation!r} is unknown: use {', '.join(ORIENTATIONS)}."
             )
+        if self.order not in ORDERS:
+            raise QecError(f"order={self.order!r} is unknown: use {', '.join(ORDERS)}.")
 
     @property
     def logical_x_vertical(self) -> bool:
@@ -103,8 +112,10 @@ class RotatedSurfaceCode:
     def schedule(self, basis: str) -> tuple[tuple[int, int], ...]:
         """The four (dx, dy) from a check of type ``basis`` to its data qubits, in CNOT order.
 
-        The last two form the hook: an ancilla fault between the pairs spreads to them.  They lie
-        across the logical of the same Pauli type, so that hooks do not halve the distance.
+        The last two form the hook: an ancilla fault between the pairs spreads to them.  With the
+        order "across" they lie across the logical of the same Pauli type, so that hooks do not
+        halve the distance.
         """
-        vertical_logical = self.logical_x_vertical == (basis == "X")
+        turned = {"across": basis, "as-x": "X", "as-z": "Z", "along": "Z" if basis == "X" else "X"}
+        vertical_logical = self.logical_x_vertical == (turned[self.order] == "X")
         return _HORIZONTAL_HOOK if vertical_logical else _VERTICAL_HOOK

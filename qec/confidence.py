@@ -12,10 +12,10 @@ Predictions do not change when confidence is asked for.  It costs:
 - uncorrelated matching, of both decompositions: a second matching of the memory checks, 3 to 8
   times the first one's time;
 - correlated matching: three more of it, that of edges and that of either class;
-- pre-decoders: the first of these, of the whole syndrome, or the second for shots that fell back.
-  Residuals do not count: a wrong commit leaves no event that tells of it;
-- cascades: the first, the second where that gives less than 12 nats, and for shots that the
-  ensemble decides two matchings more.
+- pre-decoders ahead of uncorrelated matching: the first of these, of the whole syndrome.  Residuals
+  do not count: a wrong commit leaves no event that tells of it;
+- cascades, with a pre-decoder or without: the first, the second where that gives less than 12 nats,
+  and for shots that the ensemble decides two matchings more.
 
 Gaps promise too much, since each class is weighed by its likeliest errors and not by all of them:
 the logarithm of the observed odds is about 0.8 of the gap after uncorrelated matching and 0.7 after

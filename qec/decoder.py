@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import stim
 
-from qec.cascade import Cascade
+from qec.cascade import NATS, RESIDUAL_NATS, Cascade
 from qec.confidence import Confidence
 from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
 from qec.dem import MOST_DETECTORS, AtMostHalf, at_most_half
 from qec.errors import QecError
-from qec.fallback import Fallback, Matched, WholeSyndromes
-from qec.lattice import WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
+from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.matching import (
     Matcher,
     MemoryMatcher,
@@ -27,14 +25,30 @@ from qec.matching import (
     unexplained,
 )
 from qec.peers import Peer
-from qec.predecoder.rule import CommitRule, Predecoded
+from qec.predecoder.rule import Predecoded
 
 if TYPE_CHECKING:
     from qec.predecoder.correction import BoundPredecoder, Predecoder
+    from qec.predecoder.weighted import WeightedMatcher
 
-DEFAULT_PREDECODER = "fast"
+DEFAULT_PREDECODER = "standard"
 
 _CHUNK = 4096  # recorded shots that are decoded at a time
+
+
+class Matched(NamedTuple):
+    """What matching makes of a batch.
+
+    Attributes:
+        flips: uint8 (B,), predicted flips of observable 0, committed corrections included.
+        handed_on: bool (B,), shots whose whole syndrome a cascade's last stage decoded.
+        confidence: float64 (B,), logarithm of the odds of the prediction, in nats, as the stage
+            that made it sees them; None if nobody asked.
+    """
+
+    flips: np.ndarray
+    handed_on: np.ndarray
+    confidence: np.ndarray | None = None
 
 
 class Decoder:
@@ -44,7 +58,6 @@ class Decoder:
     batch, with any number of threads and on any kind of CPU.  float32 sums differ there in their
     last bits; where these could decide, float64 does (``BoundPredecoder``).  It is not promised for
     ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
-    Measured from SSE2 to AVX2 on 20,000 shots: `swift` at d = 5, 9 and 13, `fast` at d = 5.
     Example:
 
     >>> import stim, qec
@@ -60,14 +73,12 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | Cascade | Fallback | WholeSyndromes | Peer,
+        matcher: Matcher | MemoryMatcher | Cascade | WeightedMatcher | Peer,
         predecoder: BoundPredecoder | None = None,
-        rule: CommitRule | None = None,
     ) -> None:
         self.num_detectors = num_detectors
         self._matcher = matcher
         self.predecoder = predecoder
-        self._rule = rule
         self._likely: AtMostHalf | None = None
         self._made_of: tuple[stim.DetectorErrorModel, dict[str, object]] | None = None
 
@@ -86,10 +97,10 @@ class Decoder:
         predecoder: Predecoder | str | Path | None = None,
         correlated: bool = False,
         decomposition: str = "css",
-        fallback: bool = True,
         memory_only: bool = False,
-        cascade: bool = False,
+        cascade: bool | None = None,
         members: int = 0,
+        weighted: bool = False,
         peer: str | None = None,
         device: str = "cpu",
         backend: str = "eager",
@@ -102,22 +113,19 @@ class Decoder:
             dem: model of a rotated surface-code memory experiment, with detector coordinates (they
                 are not needed for ``predecoder=None, decomposition="stim"``).
             predecoder: a loaded one, the name of a shipped checkpoint, a path, or None.
-            correlated: use PyMatching's correlated matching; with a pre-decoder that falls back,
-                aim at its accuracy.
+            correlated: use PyMatching's correlated matching, without a pre-decoder.
             decomposition: "css" splits every mechanism by check basis (the stronger one), "stim"
                 keeps the model's own ``^`` decomposition.
-            fallback: whether shots whose residual decides the observable narrowly are matched
-                anew, as a whole and correlated.  How narrowly is part of the checkpoint's commit
-                rule, one value for each of ``correlated``.  All of them are where the model is
-                unlike those that networks are trained on (``SpaceTimeLattice.unfamiliar``), with
-                a warning.
             memory_only: without a pre-decoder, match the memory checks alone: the predictions of
                 uncorrelated "css" matching in half the time.
-            cascade: without a pre-decoder, match the memory checks, and in doubt the whole
-                syndrome, correlated: the accuracy of correlated matching for less
-                (``qec.cascade``).
-            members: with ``cascade``, from how many perturbed correlated matchings doubtful shots
+            cascade: match the memory checks, or what the pre-decoder leaves of them, and in doubt
+                the whole syndrome, correlated: the accuracy of correlated matching for less
+                (``qec.cascade``).  None: with a pre-decoder.  Where the network does not fit the
+                model (``qec.predecoder.fit``), that goes on without it, with a warning.
+            members: with a cascade, from how many perturbed correlated matchings doubtful shots
                 are decoded (``qec.ensemble``): 15 are nearly as accurate as the likeliest error.
+            weighted: commit nothing, match every shot with the network's probabilities of edges
+                as weights: more accurate than correlated matching, and slow.
             peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
@@ -131,17 +139,23 @@ class Decoder:
             QecError: the model is no rotated surface code, is not decomposed, or has not exactly
                 one observable; the checkpoint cannot be loaded; the device, backend or precision
                 is not there; ``cascade``, ``members`` or ``memory_only`` together with what they
-                do not go with; a pre-decoder without fallback on a model that it does not know; a
+                do not go with; a pre-decoder without a cascade on a model that it does not fit; a
                 peer that is not installed, or one together with options of this package's decoders.
         """
         options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
-        plain = predecoder is None and decomposition == "css"
-        alone = plain and not correlated
-        if (memory_only or cascade) and not (alone and memory_only + cascade == 1):
+        if cascade is None:
+            cascade = predecoder is not None and not weighted
+        css = decomposition == "css" and not correlated
+        if memory_only + cascade + weighted > 1 or (
+            not css and (memory_only or predecoder is not None or cascade)
+        ):
             raise QecError(
-                "memory_only needs css, and so does cascade; neither pre-decoder nor correlated."
+                "memory_only, cascade and weighted exclude each other; they and pre-decoders need "
+                "decomposition='css' and correlated=False."
             )
+        if (memory_only and predecoder is not None) or (weighted and predecoder is None):
+            raise QecError("memory_only goes without a pre-decoder, weighted needs one.")
         if members < 0 or (members and not cascade):
             raise QecError(f"members={members} needs cascade=True, and is not negative.")
         if peer is not None and (predecoder or correlated or memory_only or cascade):
@@ -149,40 +163,40 @@ class Decoder:
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
         lattice = SpaceTimeLattice.from_dem(likely.dem) if needs_lattice else None
-        bound = rule = None
+        bound = None
         if predecoder is not None:
             from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
+            from qec.predecoder.fit import bind_where_it_fits
             from qec.predecoder.precision import resolve_device, resolve_precision
 
             predecoder = as_predecoder(predecoder)
             dtype = resolve_precision(precision, resolve_device(device))
-            rule = predecoder.rules.ahead_of(correlated).on(lattice, fallback)
-            if not (rule.falls_back and lattice.unfamiliar):
-                bound = predecoder.bind(
-                    lattice, device, dtype=dtype, backend=backend, threads=threads
-                )
-        if rule is not None and rule.falls_back:
-            matcher = Fallback(lattice, rule) if bound else WholeSyndromes(lattice, rule)
-        elif peer is not None:
+            bound = bind_where_it_fits(
+                predecoder,
+                lattice,
+                device,
+                needed=not cascade,
+                dtype=dtype,
+                backend=backend,
+                threads=threads,
+            )
+        if peer is not None:
             matcher = Peer(peer, likely.dem, lattice)
-        elif memory_only:
-            matcher = MemoryMatcher(lattice)
+        elif weighted:
+            from qec.predecoder.weighted import WeightedMatcher
+
+            matcher, bound = WeightedMatcher(bound), None
         elif cascade:
-            matcher = Cascade(lattice, members)
+            matcher = Cascade(lattice, members, NATS if bound is None else RESIDUAL_NATS)
+        elif memory_only or bound is not None:
+            matcher = MemoryMatcher(lattice)
         else:
             model = matching_model(likely.dem, lattice, decomposition)
             matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
-        if predecoder is not None and bound is None:
-            warnings.warn(f"{WITHOUT_NETWORK}: {lattice.unfamiliar}", stacklevel=2)
-        decoder = cls(dem.num_detectors, matcher, bound, rule)
+        decoder = cls(dem.num_detectors, matcher, bound)
         decoder._likely = likely
         decoder._made_of = dem, options
         return decoder
-
-    @property
-    def falls_back(self) -> bool:
-        """Whether doubtful shots are matched anew, as a whole."""
-        return isinstance(self._matcher, Fallback | WholeSyndromes)
 
     @classmethod
     def from_circuit(cls, circuit: stim.Circuit, **options: object) -> Decoder:
@@ -198,23 +212,10 @@ class Decoder:
         Raises:
             QecError: ``detectors`` has the wrong shape or dtype.
         """
-        return self.predecode_also_for([], detectors)[0]
-
-    def predecode_also_for(
-        self, others: Sequence[Decoder], detectors: np.ndarray
-    ) -> list[Predecoded]:
-        """``predecode`` by this decoder and by others of the same checkpoint and model.
-
-        They may differ in their commit rule; the network runs once.
-        """
         detectors = self._usual(unpacked(np.asarray(detectors), self.num_detectors, packed=False))
-        decoders = (self, *others)
         if self.predecoder is None:
-            return [
-                Predecoded.sure(detectors, np.zeros(len(detectors), np.uint8)) for _ in decoders
-            ]
-        limits = [limit for d in decoders if d.falls_back for limit in d._matcher.limits]
-        return self.predecoder.apply(detectors, *(d._rule for d in decoders), limits=limits)
+            return Predecoded(detectors, np.zeros(len(detectors), np.uint8))
+        return self.predecoder.apply(detectors)
 
     def match(
         self, detectors: np.ndarray, predecoded: Predecoded, *, confidence: bool = False
@@ -230,37 +231,26 @@ class Decoder:
             QecError: in asking for confidence, a model that is no rotated surface code's.
         """
         detectors = self._usual(detectors)
-        if self.falls_back:
-            matched = self._matcher.match(detectors, predecoded)
-        elif confidence and isinstance(self._matcher, Cascade):
-            flips, nats = self._matcher.decode_with_confidence(detectors)
-            nobody = np.zeros(len(flips), dtype=np.bool_)
-            matched = Matched(flips, nobody, nobody, nats)
+        if isinstance(self._matcher, Cascade):
+            match = self._matcher.match_with_confidence if confidence else self._matcher.match
+            matched = Matched(*match(detectors, predecoded))
         else:
             flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
-            nobody = np.zeros(len(flips), dtype=np.bool_)
-            matched = Matched(flips, nobody, nobody)
+            matched = Matched(flips, np.zeros(len(flips), dtype=np.bool_))
         if confidence and matched.confidence is None:
-            matched = matched._replace(confidence=self._sure(detectors, matched))
+            matched = matched._replace(confidence=self._sure(detectors, matched.flips))
         if self._likely is not None and self._likely.flip:
             matched = matched._replace(flips=matched.flips ^ 1)
         return matched
 
-    def _sure(self, detectors: np.ndarray, matched: Matched) -> np.ndarray:
+    def _sure(self, detectors: np.ndarray, flips: np.ndarray) -> np.ndarray:
         """float64 (B,), nats: how sure predictions are (``qec.confidence``)."""
         if isinstance(self._matcher, Peer):
             raise QecError("decoders of other packages tell no confidence.")
-        whole = matched.fell_back
-        if self.predecoder is None and not self.falls_back:
-            whole = np.full(len(detectors), self._matcher.correlated)
-        nats = np.empty(len(detectors))
         # A wrong commit leaves no event that tells of it, so residuals do not count.
-        for which, as_seen in (
-            (whole, self._confidence.correlated),
-            (~whole, self._confidence.uncorrelated),
-        ):
-            nats[which] = as_seen(detectors[which], matched.flips[which])
-        return nats
+        if self._matcher.correlated:
+            return self._confidence.correlated(detectors, flips)
+        return self._confidence.uncorrelated(detectors, flips)
 
     @functools.cached_property
     def _confidence(self) -> Confidence:
@@ -413,7 +403,7 @@ def named_decoder(
     """The decoder called ``name`` in sweeps and in sinter (``qec.decoder_names``).
 
     Args:
-        name: e.g. "predecoder+pymatching-correlated".
+        name: e.g. "predecoder+matching-cascade".
         dem: the detector error model.
         predecoder: checkpoint for the names that start with "predecoder+".
         options: further arguments of ``Decoder.from_dem``.
@@ -427,21 +417,19 @@ def named_decoder(
 
 
 def named_decoders(
-    names: Sequence[str], dem: stim.DetectorErrorModel, predecoder: str = DEFAULT_PREDECODER
+    names: Sequence[str],
+    dem: stim.DetectorErrorModel,
+    predecoder: str = DEFAULT_PREDECODER,
+    device: str = "cpu",
 ) -> dict[str, Decoder]:
-    """Several of them, for the same model; the checkpoint is loaded once.
-
-    Where it has one commit rule for both, its decoders that fall back are one object.
-    """
-    network, one_rule = predecoder, False
+    """Several of them, for the same model; the checkpoint is loaded and bound once."""
+    network = predecoder
     if any(has_predecoder(name) for name in names):
         from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
 
         network = as_predecoder(predecoder)
-        one_rule = network.rules.uncorrelated == network.rules.correlated
-    decoders: dict[str, Decoder] = {}
-    for name in names:
-        twin = decoders.get(name.replace("-correlated", ""))
-        shared = one_rule and twin is not None and twin.falls_back
-        decoders[name] = twin if shared else named_decoder(name, dem, network)
+    decoders = {name: named_decoder(name, dem, network, device=device) for name in names}
+    bound = [decoder for decoder in decoders.values() if decoder.predecoder is not None]
+    for decoder in bound:
+        decoder.predecoder = bound[0].predecoder
     return decoders

@@ -14,10 +14,10 @@ DECODERS: dict[str, dict[str, object]] = {
     "pymatching-correlated-css": {"correlated": True},
     "matching-cascade": {"cascade": True},
     "matching-cascade-ensemble": {"cascade": True, "members": 15},
-    "predecoder+pymatching": {},
-    "predecoder+pymatching-correlated": {"correlated": True},
-    "predecoder+pymatching-nofallback": {"fallback": False},
-    "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
+    "predecoder+pymatching": {"cascade": False},
+    "predecoder+matching-cascade": {"cascade": True},
+    "predecoder+matching-cascade-ensemble": {"cascade": True, "members": 15},
+    "predecoder+weighted-matching": {"weighted": True},
     "beliefmatching": {"peer": "beliefmatching"},
     "fusion-blossom": {"peer": "fusion-blossom"},
     "stabilizer-qec": {"peer": "stabilizer-qec"},
@@ -48,13 +48,27 @@ PEERS = {
 """Those of other packages (``qec.peers``), with the name of the package on PyPI."""
 
 
+_RENAMED = {
+    "predecoder+pymatching-correlated": "predecoder+matching-cascade",
+    "predecoder+pymatching-nofallback": "predecoder+pymatching",
+    "predecoder+pymatching-correlated-nofallback": "predecoder+weighted-matching",
+}
+
+
 def has_predecoder(name: str) -> bool:
     """Whether a decoder of that name runs the network before matching."""
     return name.startswith(("predecoder+", "predecoder["))
 
 
+def needs_network(name: str) -> bool:
+    """Whether it cannot do without: a cascade leaves a network out that does not fit the model."""
+    return has_predecoder(name) and not DECODERS[name].get("cascade")
+
+
 def check_decoder_name(name: str) -> None:
     """QecError unless it is one of ``DECODERS``, and its package is installed."""
+    if name in _RENAMED:
+        raise QecError(f"decoder {name!r} is gone: {_RENAMED[name]} takes its place.")
     if name not in tuple(DECODERS):
         raise QecError(f"decoder {name!r} is unknown: use one of {', '.join(DECODERS)}.")
     package = PEERS.get(name)

@@ -18,6 +18,7 @@ from qec.collected import read_collected
 from qec.config import positive_integer, required_path
 from qec.errors import QecError
 from qec.files import atomic_path
+from qec.lattice import SpaceTimeLattice
 from qec.lock import writes_out_alone
 from qec.paired import PairedSampler
 from qec.plots import plot_factors, plot_reliability
@@ -78,6 +79,7 @@ class Settings:
 
     grid: Grid
     predecoder: str
+    device: str
     precision: float
     min_shots: int
     max_shots: int
@@ -107,6 +109,7 @@ class Settings:
         return cls(
             grid=Grid.from_values(values),
             predecoder=str(values["predecoder"]),
+            device=str(values["device"]),
             precision=precision,
             num_workers=worker_count(values["num_workers"]),
             out=required_path(config, "out"),
@@ -115,7 +118,7 @@ class Settings:
 
     def sampler(self) -> PairedSampler:
         names, baselines = tuple(BASELINES), tuple(BASELINES.values())
-        return PairedSampler(names, self.predecoder, self.batch, baselines)
+        return PairedSampler(names, self.predecoder, self.batch, baselines, device=self.device)
 
 
 # The stopping rule -------------------------------------------------------------------------------
@@ -192,6 +195,8 @@ def diagrams(settings: Settings, points: Sequence[Accuracy]) -> dict[str, Reliab
     )
     predecoder = load_predecoder(settings.predecoder)
     return {
-        point_title(metadata): reliability(circuit, predecoder, settings.reliability_shots)
-        for circuit, _, metadata in one.points()
+        point_title(metadata): reliability(
+            SpaceTimeLattice.from_dem(dem), predecoder, settings.reliability_shots
+        )
+        for _, dem, metadata in one.points()
     }

@@ -144,7 +144,7 @@ class GapMatcher:
 
 _UNDEFINED = (
     "observable 0 is not the parity of the errors that end on one boundary of the memory sector: "
-    "the logical gap, which fallback and ensembles need, is not defined. Decode without them."
+    "the logical gap, which cascades and ensembles need, is not defined. Decode without them."
 )
 
 

@@ -20,7 +20,7 @@ TEXT_KEYS = frozenset(
     (
         *("circuit", "structure", "reference", "weights", "google", "noise", "noises"),
         *("dets", "dets_format", "obs", "obs_format", "out", "out_format", "confidence"),
-        *("predecoder", "init_from", "graph"),
+        *("predecoder", "init_from", "model_of", "graph"),
     )
 )
 """Keys of paths and names: they get the text as it was typed, not what Hydra would read in it."""
@@ -31,7 +31,7 @@ SEVERAL: dict[str, frozenset[str]] = {
     "benchmark": frozenset({"noise", "predecoder"}),
     "window_benchmark": frozenset({"noise"}),
     "learn-noise": frozenset({"google"}),
-    "train": frozenset({"noises"}),
+    "train": frozenset({"noises", "model_of"}),
 }
 """Those of them that may hold several, with commas, by command."""
 
@@ -134,9 +134,10 @@ def _check_orientation(orientation: object) -> None:
 
 
 _CHECKS: dict[str, Callable[[object], object]] = {
-    **dict.fromkeys(("distance", "distances", "validation_distances"), RotatedSurfaceCode),
+    **dict.fromkeys(("distance", "distances"), RotatedSurfaceCode),
     **dict.fromkeys(("orientation", "orientations"), _check_orientation),
-    **dict.fromkeys(("noise", "noises", "validation_noises"), _check_noise),
+    "noise": _check_noise,
+    "noises": lambda noise: noise == "random" or _check_noise(noise),  # of training
     **dict.fromkeys(("decoder", "decoders"), check_decoder_name),
     "basis": _check_basis,
     "rounds": _check_rounds,

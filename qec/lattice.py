@@ -10,20 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 
 import numpy as np
 import stim
 
-from qec.circuit import memory_circuit
-from qec.code import RotatedSurfaceCode, plaquette_sites
+from qec.code import plaquette_sites
 from qec.dem import Mechanisms
 from qec.errors import QecError, first_line
-from qec.noise import CircuitNoise
-from qec.patch import MEMORY, NOT_SURFACE_CODE, OTHER, PADDING, Frame, Patch, recognise, shape_name
-
-UNFAMILIAR = "pre-decoders do not know experiments like this one"
-WITHOUT_NETWORK = "every shot is matched as a whole, without the network"
+from qec.patch import MEMORY, NOT_SURFACE_CODE, Frame, Patch, recognise, shape_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +35,6 @@ class SpaceTimeLattice:
         detection_rate: float64 (num_detectors,), probability that each detector fires.
         mechanisms: the model's mechanisms as arrays.
         frame: maps circuit coordinates to canonical (row, col).
-        unfamiliar: why no pre-decoder knows experiments like this one; empty where they do.
     """
 
     shape: tuple[int, int]
@@ -55,7 +48,6 @@ class SpaceTimeLattice:
     detection_rate: np.ndarray
     mechanisms: Mechanisms
     frame: Frame
-    unfamiliar: str
 
     @classmethod
     def from_dem(cls, dem: stim.DetectorErrorModel) -> SpaceTimeLattice:
@@ -70,9 +62,6 @@ class SpaceTimeLattice:
         patch, support = _patch(dem, mechanisms)
         kinds = _edge_kinds(mechanisms, patch)
         row_sign, col_sign = _familiar_side(kinds)
-        unfamiliar = _why_unfamiliar(
-            patch, mechanisms, kinds, _foreign_part(kinds, row_sign, col_sign)
-        )
         patch = patch.mirrored(row_sign < 0, col_sign < 0)
         support = support[::row_sign, ::col_sign].copy()
         return cls(
@@ -87,7 +76,6 @@ class SpaceTimeLattice:
             detection_rate=mechanisms.detection_rates(),
             mechanisms=mechanisms,
             frame=patch.frame,
-            unfamiliar=unfamiliar,
         )
 
     @classmethod
@@ -141,18 +129,6 @@ class SpaceTimeLattice:
             ]
         )
 
-    @functools.cached_property
-    def data_exists(self) -> np.ndarray:
-        """bool (2, R+1): layers with spacelike bits that some detector can see, per sector."""
-        k = np.arange(self.rounds + 1)
-        return np.stack([k >= 0, (k >= 1) & (k < self.rounds)])
-
-    @functools.cached_property
-    def time_exists(self) -> np.ndarray:
-        """bool (R, rows+1, cols+1): timelike bits that some detector can see."""
-        sites = self.check_sites[MEMORY] | (self.check_sites[OTHER] & (self.rounds > 1))
-        return np.broadcast_to(sites, (self.rounds, *sites.shape))
-
 
 def detector_error_model(circuit: stim.Circuit) -> stim.DetectorErrorModel:
     """The decomposed detector error model of a circuit, made the way that sinter makes it.
@@ -182,12 +158,6 @@ def _coordinates(dem: stim.DetectorErrorModel, fires: np.ndarray) -> np.ndarray:
 
 
 # Which way the diagonals run ---------------------------------------------------------------------
-
-# What a model may differ in from those of training (tests/test_foreign_circuits.py measures harm).
-_FOREIGN = 0.01  # most of the probability on edges of kinds that training has not; other orders of
-# gates that Stim accepts have 3 % or more
-_SILENT = 0.1  # most of the detectors that never fire; d = R = 3 with a perfect end has 17 %
-_TIMELIKE = 0.1  # least of the memory sector's on edges of measurement errors; training: 0.29 on
 
 
 def _edge_kinds(mechanisms: Mechanisms, patch: Patch) -> dict[tuple[int, ...], float]:
@@ -221,63 +191,22 @@ def _kind(step: int, sector: int) -> tuple[int, int, int, int]:
     return sector, (step - row) // _WIDE, row, col
 
 
-@functools.cache
-def _known_kinds() -> frozenset[tuple[int, ...]]:
-    """The kinds of edges of the circuits that pre-decoders are trained on, in canonical frames."""
-    known: set[tuple[int, ...]] = set()
-    for basis in "XZ":
-        circuit = memory_circuit(RotatedSurfaceCode(5), CircuitNoise.stim(1e-3), 4, basis)
-        dem = detector_error_model(circuit)
-        mechanisms = Mechanisms.from_dem(dem)
-        known |= _edge_kinds(mechanisms, _patch(dem, mechanisms)[0]).keys()
-    return frozenset(known)
-
-
-def _foreign_part(kinds: dict[tuple[int, ...], float], rows: int, cols: int) -> float:
-    """The part of the probability that is on kinds of edges that no training circuit has.
-
-    Args:
-        rows, cols: -1 if the patch is mirrored so, else 1.
-    """
-    foreign = 0.0
-    for (sector, layer, row, col), weight in kinds.items():
-        step = (layer, rows * row, cols * col)
-        if step < (0, 0, 0):
-            step = (-layer, -rows * row, -cols * col)
-        foreign += weight * ((sector, *step) not in _known_kinds())
-    return foreign / max(sum(kinds.values()), 1e-300)
-
-
 def _familiar_side(kinds: dict[tuple[int, ...], float]) -> tuple[int, int]:
-    """How to mirror the patch (rows, cols), so that its diagonals run as in training.
+    """How to mirror the patch (rows, cols), so that its diagonals run one way.
 
     Two-qubit errors between the gates of a round join checks diagonally in space and time, in the
-    direction that the order of the gates gives.  Networks know one direction.
+    direction that the order of the gates gives.  Networks then learn one direction, nearly: from
+    an event to a later one, rows and columns get smaller more often than larger.
     """
-    sides = list(itertools.product((1, -1), repeat=2))
-    parts = [_foreign_part(kinds, *side) for side in sides]
-    return next((s for s, part in zip(sides, parts, strict=True) if part <= _FOREIGN), sides[0])
+    total = sum(kinds.values())
+    signs = []
+    for axis in (2, 3):
+        upwards = sum(weight * kind[axis] for kind, weight in kinds.items() if kind[1] > 0)
+        signs.append(-1 if upwards > _SKEWED * total else 1)
+    return signs[0], signs[1]
 
 
-def _why_unfamiliar(
-    patch: Patch, mechanisms: Mechanisms, kinds: dict[tuple[int, ...], float], foreign: float
-) -> str:
-    """As ``SpaceTimeLattice.unfamiliar``; ``foreign`` is the part of kinds on the best side."""
-    shape = shape_name(patch.rows, patch.cols)
-    if patch.rows != patch.cols or patch.rows % 2 == 0:
-        return f"pre-decoders are trained on square patches of odd distance, not {shape}"
-    if foreign > _FOREIGN:
-        return (
-            f"{foreign:.0%} of its errors join detectors in ways that no training circuit has: "
-            "its gates have another order than those of Stim's circuits"
-        )
-    there = patch.sector != PADDING
-    if (silent := 1 - mechanisms.fires[there].mean()) > _SILENT:
-        return f"{silent:.0%} of its detectors never fire, as in no training circuit"
-    memory = sum(weight for kind, weight in kinds.items() if kind[0] == MEMORY)
-    if kinds.get((MEMORY, 1, 0, 0), 0.0) < _TIMELIKE * memory:
-        return "its checks are measured nearly without errors, as in no training circuit"
-    return ""
+_SKEWED = 1e-3  # of the probability of all edges: less is a matter of rounding
 
 
 def _patch(dem: stim.DetectorErrorModel, mechanisms: Mechanisms) -> tuple[Patch, np.ndarray]:

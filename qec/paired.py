@@ -17,10 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import sinter
 
-from qec.decoder import Decoder, named_decoders
+from qec.decoder import Decoder, Matched, named_decoders
 from qec.decoder_names import PEERS, has_predecoder
 from qec.errors import QecError
-from qec.fallback import Matched
 from qec.points import Point
 
 SAMPLER = "paired"
@@ -38,6 +37,7 @@ class PairedSampler(sinter.Sampler):
         batch: shots at a time.
         baselines: for each row the one that it is compared with, shot by shot; empty: the first.
         seed: of the shots; None: Stim's choice.
+        device: where networks run, "cpu", "cuda" or "cuda:N".
     """
 
     decoders: tuple[str, ...]
@@ -45,12 +45,13 @@ class PairedSampler(sinter.Sampler):
     batch: int
     baselines: tuple[str, ...] = ()
     seed: int | None = None
+    device: str = "cpu"
 
     def rows(self) -> dict[str, tuple[str, str | None]]:
         """For the name of each row of results its decoder, and the checkpoint where it has one.
 
         The name is the decoder's; of several checkpoints it says which one, by the file's stem:
-        ``predecoder[swift]+pymatching``.
+        ``predecoder[small]+pymatching``.
 
         Raises:
             QecError: two checkpoints of one name.
@@ -112,8 +113,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
     events: detection events sampled, of the checks that decide where a pre-decoder takes part;
     errors:NAME: shots that NAME predicts wrongly;
     both:NAME: shots that NAME and its baseline predict wrongly;
-    events_left:NAME: those that NAME hands to matching, of the residuals and of the shots that it
-    falls back on matching as a whole;
+    events_left:NAME: those that NAME hands to matching, of the residuals and of the shots whose
+    whole syndrome a cascade's last stage decodes;
     fallbacks:NAME: the number of those shots;
     predecode_ns:NAME, match_ns:NAME: nanoseconds of CPU time, which other work on the machine does
     not count into.  Decoders that share a checkpoint run its network once and each report its time.
@@ -125,7 +126,9 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         rows, self.groups, made = sampler.rows(), [], {}
         for checkpoint in dict.fromkeys(path for _, path in rows.values()):
             group = {row: name for row, (name, path) in rows.items() if path == checkpoint}
-            network = {} if checkpoint is None else {"predecoder": checkpoint}
+            network = {}
+            if checkpoint is not None:
+                network = {"predecoder": checkpoint, "device": sampler.device}
             with warnings.catch_warnings(action="ignore"):  # whoever made the tasks has said it
                 found = named_decoders(tuple(group.values()), task.detector_error_model, **network)
             made |= {row: found[name] for row, name in group.items()}
@@ -167,7 +170,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
                 found = done[self.decoders[name]]
                 counts[f"match_ns:{name}"] = found.match_ns
                 counts[f"predecode_ns:{name}"] = found.predecode_ns
-                whole = dets[found.matched.fell_back]
+                whole = dets[found.matched.handed_on]
                 counts[f"fallbacks:{name}"] = len(whole)
                 counts[f"events_left:{name}"] = found.events + self._events(whole)
                 wrong[name] = found.matched.flips != truth
@@ -182,20 +185,18 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         )
 
     def _decode(self, dets: np.ndarray, decoders: Sequence[Decoder]) -> dict[Decoder, _Decoded]:
-        """Decodes with each of them, once where it is there several times."""
-        first, *others = dict.fromkeys(decoders)
-        start = time.process_time_ns()
-        predecoded = first.predecode_also_for(others, dets)
-        predecode_ns = time.process_time_ns() - start
-        done = {}
-        for decoder, part in zip((first, *others), predecoded, strict=True):
+        """Decodes with each of them; a network that several have runs once."""
+        done, networks = {}, {}
+        for decoder in decoders:
+            if decoder.predecoder not in networks:
+                start = time.process_time_ns()
+                predecoded = decoder.predecode(dets)
+                networks[decoder.predecoder] = predecoded, time.process_time_ns() - start
+            predecoded, predecode_ns = networks[decoder.predecoder]
             start = time.process_time_ns()
-            matched = decoder.match(dets, part)
+            matched = decoder.match(dets, predecoded)
             match_ns = time.process_time_ns() - start
-            events = self._events(part.residual)
-            if matched.looked_again.any():
-                again = matched.looked_again
-                events += sum(self._events(other.residual[again]) for other in part.others)
+            events = self._events(predecoded.residual)
             done[decoder] = _Decoded(matched, events, predecode_ns, match_ns)
         return done
 
@@ -207,6 +208,6 @@ class _Decoded(NamedTuple):
     """What one decoder made of a batch."""
 
     matched: Matched
-    events: int  # left by the pre-decoder, at all looks
+    events: int  # left by the pre-decoder
     predecode_ns: int
     match_ns: int

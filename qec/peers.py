@@ -180,14 +180,7 @@ def stabilizer_predecoder(lattice: SpaceTimeLattice) -> Decode:
     """stabilizer-qec's pre-decoder with its shipped weights, and matching that it reweights.
 
     The package trained it on circuits of its own with depolarising noise of p = 0.006, d = 9.
-
-    Raises:
-        QecError: a circuit whose gate order it does not know.
     """
-    if lattice.unfamiliar:
-        raise QecError(
-            f"stabilizer-qec-predecoder does not know this experiment: {lattice.unfamiliar}."
-        )
     model = in_stabilizer_frame(lattice)
     return _by_stabilizer(importlib.import_module("stabilizer_qec").PreDecoder.pretrained(model))
 

@@ -198,11 +198,9 @@ def plot_reliability(
         axes_k.set_title(title, fontsize="small")
     axes[0].set_ylabel("observed frequency")
     caption = (
-        f"Probabilities that the network of {predecoder} predicts for the bits of the error chain, "
-        "against the frequency with which the sampled error, in canonical form, has the bit. The "
-        "error is the true one, not the correction of the matching teacher that a network may have "
-        "been trained to imitate. Bars: 95 % intervals as if bits were independent. Bins without "
-        "an observed error, or with nothing else, are left out."
+        f"Probabilities that the network of {predecoder} predicts for the edges of the matching "
+        "graph, against the frequency with which they fire. Bars: 95 % intervals as if edges were "
+        "independent. Bins where none has fired, or all have, are left out."
     )
     lines = textwrap.fill(caption, 75 * len(diagrams))
     figure.supxlabel(lines, fontsize="small", ha="left", x=0.01)
@@ -210,9 +208,9 @@ def plot_reliability(
 
 
 def _draw_reliability(axes: Axes, diagram: Reliability) -> None:
-    shown = (diagram.observed > 0) & (diagram.observed < diagram.bits)
-    predicted = diagram.predicted[shown] / diagram.bits[shown]
-    counts = zip(diagram.observed[shown].tolist(), diagram.bits[shown].tolist(), strict=True)
+    shown = (diagram.observed > 0) & (diagram.observed < diagram.edges)
+    predicted = diagram.predicted[shown] / diagram.edges[shown]
+    counts = zip(diagram.observed[shown].tolist(), diagram.edges[shown].tolist(), strict=True)
     rates = [error_rate(observed, bits) for observed, bits in counts]
     ends = np.array([1e-5, 1 - 1e-5])
     axes.plot(*2 * [1 / (1 + np.exp(-np.linspace(-12, 12, 99)))], color="black", linewidth=0.8)

@@ -1,7 +1,7 @@
 """The decoders of this package as sinter decoders.
 
 sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decoders" \\
-    --decoders predecoder+pymatching --circuits circuit.stim ...
+    --decoders predecoder+matching-cascade --circuits circuit.stim ...
 
 sinter calls that function without arguments.  What takes arguments needs a module of one's own, in
 a folder of PYTHONPATH.  With this one in mine.py, ``"mine:decoders"`` also has decoders that
@@ -157,8 +157,8 @@ def sinter_decoders(
         QecError: a checkpoint cannot be loaded; nats that are negative or not finite.
 
     sinter identifies rows by decoder name, not by checkpoint.  So each shipped checkpoint also has
-    names that carry its digest, e.g. ``predecoder[fast@1a2b3c4d]+pymatching``: use those where rows
-    of different trainings must never be merged.
+    names that carry its digest, e.g. ``predecoder[small@1a2b3c4d]+pymatching``: use those where
+    rows of different trainings must never be merged.
     """
     limits = [discard_below] if isinstance(discard_below, numbers.Real) else discard_below
     settings = {name: (name, DEFAULT_PREDECODER) for name in DECODER_NAMES}

@@ -31,11 +31,11 @@ class StreamingDecoder:
 
     Args:
         dem: detector error model of the same experiment with any number of rounds that leaves room
-            for three windows, R >= commit + buffer + 3, and for a pre-decoder R >= commit + 15 with
-            the shipped networks (twice their reach and 3); its bulk stands for that of the stream.
+            for three windows, R >= commit + buffer + 3, and for a pre-decoder R >= commit + 3 and
+            twice its reach (`standard`: 10, `small`: 5); its bulk stands for that of the stream.
         commit: rounds that a window decides; ``push`` does so once per that many rounds.
         buffer: rounds that a window looks ahead.
-        correlated, predecoder, fallback, cascade, device: as in ``qec.windows.WindowDecoder``.
+        correlated, predecoder, cascade, device: as in ``qec.windows.WindowDecoder``.
         confidence: whether to tell how sure each window is, at a price as in
             ``WindowDecoder.decode_batch``.  Predictions stay the same.
         batch: number of experiments.
@@ -72,8 +72,7 @@ class StreamingDecoder:
         *,
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
-        fallback: bool = True,
-        cascade: bool = False,
+        cascade: bool | None = None,
         confidence: bool = False,
         device: str = "cpu",
         batch: int = 1,
@@ -82,7 +81,7 @@ class StreamingDecoder:
         self.buffer = positive_integer("buffer", buffer)
         self._reference = Reference(dem)
         self._windows, self._blocks = cutters(
-            self._reference, correlated, predecoder, fallback, device, cascade=cascade
+            self._reference, correlated, predecoder, device, cascade=cascade
         )
         self._asked = confidence
         self._check_rounds()
@@ -223,9 +222,8 @@ class StreamingDecoder:
             for before, after in itertools.pairwise(blocks):
                 residual[:, after.start - window.start] ^= before.carry
         committed = [b for b in blocks if b.start < window.core_end]
-        gap = np.min([b.gap for b in committed], axis=0) if committed else np.inf
         matcher = self._windows.window(window, layers, before=True)
-        found = matcher.decode(syndrome, residual, gap)
+        found = matcher.decode(syndrome, residual)
         if self._asked:
             self.core_confidence = self._windows.gap(window, layers, before=True).of(syndrome)
             self.confidence = np.minimum(self.confidence, self.core_confidence)

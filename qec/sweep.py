@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from qec.collect import collect, print_run
 from qec.collected import added, check_metadata, read_collected
 from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_circuit, load_dem
-from qec.decoder_names import check_decoder_name, has_predecoder, needs_lattice
+from qec.decoder_names import check_decoder_name, has_predecoder, needs_lattice, needs_network
 from qec.dem import at_most_half
 from qec.errors import QecError
 from qec.files import make_folder
 from qec.frontier import plot_frontier
 from qec.job_array import check_seeds, new_row_file, read_seeds, row_files, seed_file, share
-from qec.lattice import UNFAMILIAR, WITHOUT_NETWORK, SpaceTimeLattice, detector_error_model
+from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.lock import sole_writer
 from qec.paired import PairedSampler
 from qec.plots import plot_ler
@@ -163,6 +164,7 @@ class Settings:
     weights: str | None
     decoders: tuple[str, ...]
     predecoder: tuple[str, ...]
+    device: str
     max_shots: int
     max_errors: int | None
     batch: int
@@ -205,6 +207,7 @@ class Settings:
             weights=None if values["weights"] is None else str(values["weights"]),
             decoders=decoders,
             predecoder=tuple(map(str, distinct_values("predecoder", values["predecoder"]))),
+            device=str(values["device"]),
             out=required_path(config, "out"),
             max_errors=max_errors,
             num_workers=worker_count(values["num_workers"]),
@@ -215,7 +218,7 @@ class Settings:
         )
 
     def sampler(self) -> PairedSampler:
-        return PairedSampler(self.decoders, self.predecoder, self.batch)
+        return PairedSampler(self.decoders, self.predecoder, self.batch, device=self.device)
 
 
 def tasks(settings: Settings) -> Iterator[sinter.Task]:
@@ -223,11 +226,8 @@ def tasks(settings: Settings) -> Iterator[sinter.Task]:
     points = _circuit_files(settings) if settings.circuit else settings.grid.points()
     if settings.weights is not None:
         points = _with_weights(points, settings.weights)
-    ours = not settings.circuit and settings.weights is None
-    if any(map(has_predecoder, settings.decoders)) and not (
-        ours and not settings.grid.perfect_final_round
-    ):
-        points = _known_to_networks(points, settings)
+    if any(map(has_predecoder, settings.decoders)):
+        points = _with_fits(points, settings)
     return settings.sampler().tasks(
         points, max_shots=settings.max_shots, max_errors=settings.max_errors
     )
@@ -276,14 +276,24 @@ def _size_of_any(circuit: stim.Circuit) -> dict[str, int]:
     return {"d": distance, "r": max(len(times) - 1, 1)}
 
 
-def _known_to_networks(points: Iterable[Point], settings: Settings) -> Iterator[Point]:
-    """The points; says once which ones are matched as a whole, not by every worker."""
+def _with_fits(points: Iterable[Point], settings: Settings) -> Iterator[Point]:
+    """The points; says once, not by every worker, which ones a network does not fit."""
+    from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
+    from qec.predecoder.fit import bind_where_it_fits
+
+    several = settings.predecoder
+    loaded = [
+        load_predecoder(path) for path in ([several] if isinstance(several, str) else several)
+    ]
+    needed = any(needs_network(name) for name in settings.decoders)
     for circuit, dem, metadata in points:
-        why = SpaceTimeLattice.from_dem(at_most_half(dem).dem).unfamiliar
-        if why:
-            if any(name.endswith("-nofallback") for name in settings.decoders):
-                raise QecError(f"{point_title(metadata)}: {UNFAMILIAR}: {why}.")
-            print(
-                f"qec: warning: {point_title(metadata)}: {WITHOUT_NETWORK}: {why}", file=sys.stderr
-            )
+        lattice = SpaceTimeLattice.from_dem(at_most_half(dem).dem)
+        with warnings.catch_warnings(record=True, action="always") as found:
+            try:
+                for predecoder in loaded:
+                    bind_where_it_fits(predecoder, lattice, settings.device, needed=needed)
+            except QecError as error:
+                raise QecError(f"{point_title(metadata)}: {error}") from error
+        for warning in found:
+            print(f"qec: warning: {point_title(metadata)}: {warning.message}", file=sys.stderr)
         yield circuit, dem, metadata

@@ -43,10 +43,9 @@ class WindowCutter:
         reference: an experiment that is long enough, see ``Reference.place``.
         correlated: use PyMatching's correlated matching; None: no matching at all, nothing is
             corrected (to measure what everything else costs).
-        gap: as in ``qec.predecoder.rule.CommitRule``.  Above 0 residuals are matched without
-            correlations, and syndromes, with them, in the windows where that leaves doubt.
-        cascade: match the memory checks, and the whole syndrome, with correlations, in the windows
-            where that leaves a gap below ``qec.cascade.NATS``.
+        cascade: match the memory checks, or what a pre-decoder leaves of them, and the whole
+            syndrome, with correlations, in the windows where that leaves a gap below ``nats``.
+        nats: as of ``qec.cascade.Cascade``.
         itself: the windows are those of the reference itself; it may differ from round to round.
     """
 
@@ -54,14 +53,14 @@ class WindowCutter:
         self,
         reference: Reference,
         correlated: bool | None,
-        gap: float = 0.0,
         *,
         cascade: bool = False,
+        nats: float = NATS,
         itself: bool = False,
     ) -> None:
         self.reference = reference
-        self._correlated, self._gap = correlated, gap
-        self._cascade, self._itself = cascade, itself
+        self._correlated, self._cascade, self._nats = correlated, cascade, nats
+        self._itself = itself
         self._pieces = Pieces.of(reference.lattice)
         self._memory = self._pieces.memory_only()
         self._cut: dict[tuple[Window, bool, bool], WindowMatcher] = {}
@@ -99,7 +98,7 @@ class WindowCutter:
             self._gaps[key] = WindowGap(
                 _Columns.of(model, place, self.reference),
                 self._matcher(model, correlated=False),
-                self._closed(self._memory, place, done, searched=False),
+                self._closed(place, done, searched=False),
             )
         return self._gaps[key]
 
@@ -113,33 +112,27 @@ class WindowCutter:
 
     def _make(self, place: Window, before: bool, after: bool) -> WindowMatcher:
         done = self._done(place, before, after)
-        if not self._gap and not self._cascade:
+        if not self._cascade:
             model = window_model(self._pieces, place, done)
             columns = _Columns.of(model, place, self.reference)
             matcher = None if self._correlated is None else self._matcher(model, self._correlated)
             return WindowMatcher(columns, matcher, columns.typical(model))
-        pieces = self._memory if self._cascade else self._pieces
-        model = window_model(pieces, place, done, exits=True)
-        whole = window_model(self._pieces, place, done, memory_seam=self._cascade)
-        limit = {"nats": NATS} if self._cascade else {"largest": self._gap}
-        gap = self._closed(pieces, place, done, **limit)
+        model = window_model(self._memory, place, done, exits=True)
+        whole = window_model(self._pieces, place, done, memory_seam=True)
+        gap = self._closed(place, done, nats=self._nats)
         columns = _Columns.of(whole, place, self.reference)
         return WindowMatcher(
             _Columns.of(model, place, self.reference),
             self._matcher(model, correlated=False),
             columns.typical(whole),
-            Doubt(gap, limit.get("nats", gap.cap), self._matcher(whole, correlated=True), columns),
+            Doubt(gap, self._nats, self._matcher(whole, correlated=True), columns),
         )
 
-    def _closed(
-        self, pieces: Pieces, place: Window, done: np.ndarray, **options: object
-    ) -> GapMatcher:
-        """Of the window without the edges out of it; options as of ``GapMatcher``."""
+    def _closed(self, place: Window, done: np.ndarray, **options: object) -> GapMatcher:
+        """Of the memory checks, without the edges out of the window; options as ``GapMatcher``."""
         inner = Window(place.start, place.end, place.start, place.end)
-        model = window_model(pieces, inner, done, closed=True)
-        lattice = self.reference.lattice.cut(
-            place.start, place.end, memory_only=pieces is self._memory
-        )
+        model = window_model(self._memory, inner, done, closed=True)
+        lattice = self.reference.lattice.cut(place.start, place.end, memory_only=True)
         return GapMatcher(matching_graph(stim.DetectorErrorModel(model.text)), lattice, **options)
 
     def _matcher(self, model: WindowModel, correlated: bool) -> Matcher:
@@ -214,7 +207,6 @@ class Doubt:
     The logical gap (``qec.gap``) is that of the window with the ends in time that matching chose:
     what it matched to edges out of the window counts as explained, and there are no other such
     edges.  So an event near the end of a window, whose partner is still to come, casts no doubt.
-    The network's gap is that of the block in its core.
 
     Attributes:
         gap: on the closed window.
@@ -228,14 +220,9 @@ class Doubt:
     whole: Matcher
     columns: _Columns
 
-    def about(self, closed: np.ndarray, network: np.ndarray) -> np.ndarray:
-        """bool (B,).
-
-        Args:
-            closed: uint8 (B, detectors), as ``_Columns.closed`` returns.
-            network: (B,), the network's gaps in nats.
-        """
-        return ~self.gap.decide(closed, self.nats)[1] | (network < self.nats)
+    def about(self, closed: np.ndarray) -> np.ndarray:
+        """uint8 (B, detectors), as ``_Columns.closed`` returns -> bool (B,)."""
+        return ~self.gap.decide(closed, self.nats)[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -281,16 +268,16 @@ class WindowMatcher:
 
     def warm_up(self) -> None:
         """Matches something by every part: PyMatching builds its graphs at the first call."""
-        doubtful = np.full(len(self.typical), -np.inf, dtype=np.float32)
-        self.decode(self.typical, self.typical, doubtful)
+        self.decode(self.typical, self.typical)
+        if self.doubt is not None:  # there may be none about these
+            self.doubt.whole.decode_all(self.doubt.columns.events(self.typical))
 
-    def decode(self, syndrome: np.ndarray, residual: np.ndarray, gap: np.ndarray) -> Decided:
+    def decode(self, syndrome: np.ndarray, residual: np.ndarray) -> Decided:
         """Matches a batch.
 
         Args:
             syndrome: uint8 (B, end - start, width), its layers, artificial defects included.
             residual: the same after the pre-decoder; what is matched at first.
-            gap: float32 (B,), the network's logical gaps in its core, in nats.
         """
         batch, seam = len(residual), len(self.columns.scatter)
         defects = np.zeros((batch, 2, self.columns.width), dtype=np.uint8)
@@ -300,7 +287,7 @@ class WindowMatcher:
         events = self.columns.events(residual)
         found = self.matcher.decode_all(events)
         if self.doubt is not None:
-            fell_back = self.doubt.about(self.columns.closed(events, found), gap)
+            fell_back = self.doubt.about(self.columns.closed(events, found))
             if fell_back.any():
                 whole = self.doubt.columns.events(syndrome[fell_back])
                 found[fell_back, : 1 + seam] = self.doubt.whole.decode_all(whole)

@@ -21,6 +21,7 @@ import numpy as np
 import stim
 
 from qec.board import Board, Slot
+from qec.cascade import RESIDUAL_NATS
 from qec.config import positive_integer
 from qec.decoder import unpacked
 from qec.decoder_names import DECODERS
@@ -37,10 +38,8 @@ WINDOW_DECODERS: dict[str, dict[str, bool]] = {
     "pymatching-css": {"correlated": False},
     "pymatching-correlated-css": {"correlated": True},
     "matching-cascade": {"cascade": True},
-    "predecoder+pymatching": {"correlated": False},
-    "predecoder+pymatching-correlated": {"correlated": True},
-    "predecoder+pymatching-nofallback": {"correlated": False, "fallback": False},
-    "predecoder+pymatching-correlated-nofallback": {"correlated": True, "fallback": False},
+    "predecoder+pymatching": {"cascade": False},
+    "predecoder+matching-cascade": {"cascade": True},
 }
 """The decoders of ``qec.decoder`` that run in windows, as arguments of ``WindowDecoder``."""
 
@@ -130,29 +129,32 @@ def cutters(
     reference: Reference,
     correlated: bool,
     predecoder: Predecoder | str | Path | None,
-    fallback: bool,
     device: str,
     *,
-    cascade: bool = False,
+    cascade: bool | None = None,
     itself: bool = False,
 ) -> tuple[WindowCutter, BlockCutter | None]:
     """What makes windows, and the blocks of a pre-decoder; arguments as in ``WindowDecoder``.
 
     Raises:
-        QecError: as ``load_predecoder`` and ``CommitRule.in_windows``; a cascade that is
-            correlated or has a pre-decoder.
+        QecError: as ``load_predecoder``; correlated together with a cascade or a pre-decoder.
     """
-    if cascade and (correlated or predecoder is not None):
-        raise QecError("cascade needs neither pre-decoder nor correlated: leave these out.")
+    if correlated and (cascade or predecoder is not None):
+        raise QecError("correlated goes with neither a cascade nor a pre-decoder: leave it out.")
+    cascade = predecoder is not None if cascade is None else cascade
     if predecoder is None:
         return WindowCutter(reference, correlated, cascade=cascade, itself=itself), None
     from qec.predecoder.blocks import BlockCutter  # torch only where needed
     from qec.predecoder.checkpoint import as_predecoder
+    from qec.predecoder.fit import bind_where_it_fits
 
-    loaded = as_predecoder(predecoder)
-    rule = loaded.rules.ahead_of(correlated).in_windows(reference.lattice, fallback)
-    windows = WindowCutter(reference, correlated, rule.gap, itself=itself)
-    return windows, BlockCutter(loaded, rule, reference, device, itself=itself)
+    predecoder = as_predecoder(predecoder)
+    if bind_where_it_fits(predecoder, reference.lattice, device, needed=not cascade) is None:
+        return WindowCutter(reference, correlated, cascade=cascade, itself=itself), None
+    windows = WindowCutter(
+        reference, correlated, cascade=cascade, nats=RESIDUAL_NATS, itself=itself
+    )
+    return windows, BlockCutter(predecoder, reference, device, itself=itself)
 
 
 class WindowDecoder:
@@ -162,13 +164,12 @@ class WindowDecoder:
         dem: detector error model of a rotated surface-code memory experiment.
         commit, buffer: layers, see ``sliding_windows`` and ``parallel_windows``.
         parallel: which of the two.
-        correlated, predecoder, fallback, cascade, device: as in ``qec.Decoder.from_dem``.  A window
-            falls back, or goes to the cascade's second stage, by itself and without an ensemble;
-            see ``qec.window_cutter.Doubt``.
+        correlated, predecoder, cascade, device: as in ``qec.Decoder.from_dem``.  A window goes to
+            the cascade's second stage by itself; see ``qec.window_cutter.Doubt``.
 
     Raises:
         QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, windows that make no
-            sense, or a cascade that is correlated or has a pre-decoder.
+            sense, or correlated together with a cascade or a pre-decoder.
 
     >>> import stim
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=30,
@@ -187,15 +188,14 @@ class WindowDecoder:
         parallel: bool = False,
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
-        fallback: bool = True,
-        cascade: bool = False,
+        cascade: bool | None = None,
         device: str = "cpu",
     ) -> None:
         self._reference = reference = Reference(dem)
         layers = reference.layers
         self.stages = (parallel_windows if parallel else sliding_windows)(layers, commit, buffer)
         self._cutter, blocks = cutters(
-            reference, correlated, predecoder, fallback, device, cascade=cascade, itself=True
+            reference, correlated, predecoder, device, cascade=cascade, itself=True
         )
         self._slots = slots(self.stages, layers, self._cutter)
         self._blocks = []

@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import functools
 import io
-import json
 import os
 import re
 import tempfile
@@ -27,7 +26,7 @@ import torch
 import yaml
 from fuzz_mutations import mutated, mutated_mildly, mutated_packed, mutated_tensors, packed
 from safetensors.torch import load as load_tensors
-from training_files import TINY
+from training_files import TINY, quiet
 
 from qec.collected import read_collected
 from qec.config import load_config
@@ -44,14 +43,12 @@ from qec.noise_learning.network import NoiseNetwork, load_network, save_network
 from qec.noise_learning.structure import ErrorStructure
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
 from qec.reference import Reference
 from qec.results import rows_of
 from qec.sweep import Settings, tasks
 from qec.training.data import BatchStream
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
-from qec.training.validate import FoundCounts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +127,7 @@ def _for_decoders() -> list[bytes]:
     events = np.zeros((1, model.num_detectors), dtype=np.uint8)
     named_decoder("matching-cascade-ensemble", model)._matcher.last.decode_batch(events)
     named_decoder("matching-cascade", model).decode_batch(np.ones_like(events))
+    named_decoder("predecoder+pymatching", model, predecoder=quiet()).decode_batch(events)
     return valid
 
 
@@ -141,7 +139,7 @@ def _decode(path: Path) -> None:
     own = _sampled()[0][:4, : model.num_detectors]
     events[:, : own.shape[1]] = own
     shots = np.packbits(events, axis=1, bitorder="little")
-    flips = named_decoder(name, model, predecoder="fast").decode_recorded(shots)
+    flips = named_decoder(name, model, predecoder=quiet()).decode_recorded(shots)
     assert flips.shape == (4, 1), flips.shape
     assert (flips <= 1).all()
 
@@ -319,20 +317,17 @@ def _as_numbers(rate: object) -> object:
 @functools.cache
 def _checkpoints() -> list[bytes]:
     arguments = {"width": 4, "layers": 3, "active_only": True}
-    steps = ((5, 0.01, 0.2), (5, 0.1, 0.3), (9, 0.01, 0.1))
-    rules = CommitRules(
-        CommitRule(0.8, steps, second=SecondLook(0.9, 0.3, 0.1)),
-        CommitRule(0.7, 0.2, members=3, agree=(0.6, 0.9)),
-    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.safetensors"
         weights = PreDecoderNetwork(**arguments).state_dict()
-        save_predecoder(path, weights, arguments, rules, {"shots": 1})
+        save_predecoder(path, weights, arguments, 0.8, {"shots": 1})
         return [path.read_bytes()]
 
 
 def _read_checkpoint(path: Path) -> None:
-    _same_tensors(load_predecoder(path).network.state_dict(), load_tensors(path.read_bytes()))
+    found = load_predecoder(path)
+    assert 0.5 <= found.threshold <= 1
+    _same_tensors(found.network.state_dict(), load_tensors(path.read_bytes()))
 
 
 def _same_tensors(found: Mapping, right: Mapping) -> None:
@@ -461,31 +456,6 @@ def _read_seeds(path: Path) -> None:
     assert found == [(strong_id, int(seed)) for strong_id, seed in pairs]
 
 
-def _validations() -> list[bytes]:
-    rows = [[64, 3, 2, 2, 1, 500, 40, 0], [64, 3, 2, 4, 2, 500, 50, 1]]
-    lines = [json.dumps({f"{k:016x}-{1024 * k}-64": rows}) + "\n" for k in range(6)]
-    return ["".join(lines).encode()]
-
-
-def _read_validation(path: Path) -> None:
-    """A line that is damaged is passed over; the others stay, and the file holds no more."""
-    lines = _whole_lines(path)
-    with contextlib.redirect_stderr(io.StringIO()):
-        found = FoundCounts(path)._found
-    for key, rows in found.items():
-        assert any(_is_entry(line, key, rows) for line in lines), key
-        array = np.array(rows, dtype=np.int64).reshape(-1, 8)
-        assert (array >= 0).all(), key
-        assert (array[:, 1:5] <= array[:, :1]).all(), key
-    assert FoundCounts(path)._found == found
-
-
-def _is_entry(line: str, key: str, rows: list) -> bool:
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(line) == {key: rows}
-    return False
-
-
 def _draws() -> list[bytes]:
     records = [
         benchmark.Record("channels", 3, k // 2, "channels", 1000, 0.5, bool(k % 2), 900, 30, 20, 10)
@@ -522,12 +492,13 @@ def _command_lines() -> list[bytes]:
         b"sweep\0distance=5,9\0p=1e-3,0.002\0decoders=[pymatching,predecoder+pymatching]\0out=a/b",
         b"sweep\0circuit=a.stim,b.stim\0rounds=null,10\0max_errors=100\0merge=true",
         b"decode\0circuit=d=3,p=0.006.stim\0dets=1e5\0dets_format=b8\0out='x y.01'",
-        b"train\0model={width: 8, layers: 3}\0ps=[0.1,0.2]\0agree=[]\0hardware=h100\0device=cpu",
+        b"train\0model={width: 8, layers: 3}\0ps=[0.1,0.2]\0model_of=[]\0hardware=h100\0device=cpu",
+        b"train\0noises=random,uniform\0orders=[along]\0model_of=a.stim,b.dem\0threshold=0.9",
         b"realtime\0period_us=0,100,max\0decoders=pymatching-css\0timeout=3.5",
-        b"evaluate\0predecoder=fast\0distance=5\0p=0.006\0noise=uniform\0precision=0.1",
+        b"evaluate\0predecoder=small\0distance=5\0p=0.006\0noise=uniform\0precision=0.1",
         b"learn-noise\0structure=a.stim\0dets=e.b8\0method=channels\0shots=100\0half_life=1e4",
-        b"export\0distance=9\0p=0.006\0basis=X\0predecoder=fast\0precision=int8\0out=out/e",
-        b"benchmark\0distance=5,9\0p=0.006\0predecoder=fast,a.safetensors",
+        b"export\0distance=9\0p=0.006\0basis=X\0predecoder=small\0precision=int8\0out=out/e",
+        b"benchmark\0distance=5,9\0p=0.006\0predecoder=small,a.safetensors",
     ]
 
 
@@ -579,7 +550,6 @@ READERS = {
     ),
     "collected": Reader(_collected, _read_collected, name="collected.csv"),
     "seeds": Reader(_seeds, _read_seeds, name="collected.seeds"),
-    "validation": Reader(_validations, _read_validation, name="validation.jsonl"),
     "draws": Reader(_draws, _read_draws, name="draws.csv"),
     "words": Reader(_command_lines, _read_words),
 }

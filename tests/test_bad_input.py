@@ -12,7 +12,6 @@ from qec.dataset import load_circuit, load_dem, load_noise, read_shots
 from qec.errors import QecError
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRules
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "small.safetensors"
     arguments = {"width": 8, "layers": 3}
     weights = PreDecoderNetwork(**arguments).state_dict()
-    save_predecoder(path, weights, arguments, CommitRules.same(0.7), {})
+    save_predecoder(path, weights, arguments, 0.7, {})
     return path.read_bytes()
 
 
@@ -161,6 +160,13 @@ def changed(checkpoint: bytes, text: str) -> bytes:
 def description(checkpoint: bytes) -> dict:
     (size,) = struct.unpack("<Q", checkpoint[:8])
     return json.loads(json.loads(checkpoint[8 : 8 + size])["__metadata__"]["qec"])
+
+
+def test_checkpoints_without_a_threshold(refuses, checkpoint):
+    described = description(checkpoint)
+    del described["threshold"]
+    data = changed(checkpoint, json.dumps(described))
+    refuses(load_predecoder, data, "says nothing usable", "small.safetensors")
 
 
 HUGE = 10**300
@@ -180,21 +186,14 @@ HUGE = 10**300
         (("architecture", "residual"), "yes", "'residual': 'yes' is not supported"),
         (("architecture", "colour"), 1, "'colour' is not valid: use width, layers"),
         (("architecture",), None, "are no mapping"),
-        (("rules",), [], "says nothing usable"),
-        (("rules", "correlated"), 3, "says nothing usable"),
-        (("rules", "uncorrelated", "members"), 10**6, "must be a number of matchings, 1 to 1000"),
-        (("rules", "uncorrelated", "members"), HUGE, "must be a number of matchings, 1 to 1000"),
-        (("rules", "uncorrelated", "second"), 2**40, "must be a second look or null"),
-        (("rules", "uncorrelated", "second"), True, "must be a second look or null"),
-        (("rules", "uncorrelated", "second"), "", "must be a second look or null"),
-        (("rules", "uncorrelated", "second"), float("inf"), "must be a second look or null"),
-        (("rules", "uncorrelated", "second"), [[HUGE]], "must be a second look or null"),
-        (("rules", "uncorrelated", "gap"), [[HUGE, 0.1, 0.1]], "must be triples"),
-        (("rules", "uncorrelated", "gap"), float("nan"), "must be a fraction"),
-        (("rules", "uncorrelated", "agree"), 0.5, "must be a list of probabilities"),
-        (("rules", "uncorrelated", "threshold"), HUGE, "must be a probability"),
+        *(
+            (("threshold",), value, "must be a probability in [0.5, 1]")
+            for value in (0.4, 1.01, HUGE, float("nan"), float("inf"), True, "0.7", [[HUGE]], None)
+        ),
+        (("history",), 2**40, "its history is no mapping"),
         (("history",), [], "its history is no mapping"),
         (("format",), HUGE, "is not a pre-decoder of this version"),
+        (("format",), "qec-predecoder-2", "is of an earlier version"),
     ],
 )
 def test_checkpoints_with_an_odd_value(refuses, checkpoint, where, value, message):

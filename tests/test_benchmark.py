@@ -12,13 +12,13 @@ from qec.benchmark.roofline import Roofline, rate
 from qec.cli import main
 from qec.decoder import Decoder
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.grid import EDGE_CHANNELS, edge_ends
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRules
 
 
 def test_the_steps_make_up_the_whole(our_circuit):
     circuit = our_circuit(3, 3, "X")
-    decoder = Decoder.from_circuit(circuit, predecoder="fast")
+    decoder = Decoder.from_circuit(circuit, predecoder="standard")
     sampler = circuit.compile_detector_sampler(seed=1)
     batches = [sampler.sample(64, bit_packed=True) for _ in range(2)]
     profiler = Profiler(decoder, batches, 3)
@@ -30,8 +30,11 @@ def test_the_steps_make_up_the_whole(our_circuit):
     assert tuple(found.steps) == STEPS
     assert min(found.steps.values()) > 0
     assert found.steps["network"] == max(found.steps.values())
-    assert 0 <= found.fell_back < 0.5
+    assert 0 < found.handed_on < 1
     assert found.batches >= 1
+    alone = Profiler(Decoder.from_circuit(circuit, predecoder="small", cascade=False), batches, 3)
+    alone.run(0.05)
+    assert alone.profile().handed_on == 0
     plain = Profiler(Decoder.from_circuit(circuit), batches, 3)
     plain.run(0.05)
     assert [step for step in STEPS if plain.profile().steps[step]] == ["unpack", "match"]
@@ -43,30 +46,31 @@ def test_the_limit_counts_multiply_adds_and_bytes(our_circuit):
     cells = math.prod(shape)
     ones = torch.ones(1, 1, *shape)
     taps = torch.nn.functional.conv3d(ones, torch.ones(1, 1, 3, 3, 3), padding=1).sum().item()
-    kernels = 4 * 16 + 2 * 16 * 16 + 16 * 12
+    kernels = 4 * 16 + 2 * 16 * 16 + 16 * 28
     slow = Roofline(multiply_adds=1e6, bytes=np.inf)
     events = torch.zeros(7, 4, *shape)
     assert slow.seconds(bound, events) == pytest.approx(kernels * taps / 1e6)
-    # 4 and 16 channels in and out of the first layer, 16 and 16 of two, 16 and 12 of the last.
-    channels = 20 + 2 * 32 + 28
+    # 4 and 16 channels in and out of the first layer, 16 and 16 of two, 16 and 28 of the last.
+    channels = 20 + 2 * 32 + 44
     narrow = Roofline(multiply_adds=np.inf, bytes=1e6)
     assert narrow.seconds(bound, events) == pytest.approx(4 * channels * cells / 1e6)
 
 
-@pytest.mark.parametrize(("ends_only", "heads"), [(False, 27 * 12), (True, 22)])
-def test_the_limit_leaves_cells_without_features_out(ends_only, heads, our_circuit):
-    network = {"width": 16, "layers": 4, "active_only": True, "ends_only": ends_only}
-    bound = bind(our_circuit(5, 5, "X"), **network)
+def test_the_limit_leaves_cells_without_features_out(our_circuit):
+    bound = bind(our_circuit(5, 5, "X"), width=16, layers=4, active_only=True)
     events = torch.zeros(2, 4, *bound.grid.shape)
-    # Of two shots one is silent; the other has two neighbours, with 27 cells around each.
-    events[0, 0, 2, 1, 1] = events[0, 3, 3, 1, 1] = 1
-    first, hidden, last = 4 * 16, 2 * 4 * 16 * 16, 2 * heads * 16
+    # Of two shots one is silent; the other has two neighbours, with 27 cells around each, and
+    # beside one of them an event of a check that does not decide.
+    events[0, 1, 2, 1, 1] = events[0, 2, 3, 1, 1] = events[0, 0, 1, 1, 1] = 1
+    heads = sum(len(edge_ends(channel)) for channel in range(EDGE_CHANNELS))
+    assert EDGE_CHANNELS < heads < 2 * EDGE_CHANNELS
+    first, hidden, last = (4 + 1) * 16, 2 * 4 * 16 * 16, 2 * heads * 16
     slow = Roofline(multiply_adds=1e6, bytes=np.inf)
     assert slow.seconds(bound, events) == pytest.approx((first + hidden + last) / 2 / 1e6)
 
 
 def bind(circuit, **architecture):
-    predecoder = Predecoder(PreDecoderNetwork(**architecture), CommitRules.same(0.5))
+    predecoder = Predecoder(PreDecoderNetwork(**architecture), 1)
     return Decoder.from_circuit(circuit, predecoder=predecoder).predecoder
 
 
@@ -101,7 +105,7 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
 @pytest.mark.slow
 def test_networks_are_compared_on_all_they_vary_in(tmp_path, capsys):
     overrides = ["distance=3", "decoders=pymatching-css,predecoder+pymatching", "seconds=0.05"]
-    axes = ["predecoder=fast,accurate", "precision=bfloat16", "threads=2", "batch=16"]
+    axes = ["predecoder=standard,small", "precision=bfloat16", "threads=2", "batch=16"]
     assert main(["benchmark", *overrides, *axes, "workers=2", f"out={tmp_path}"]) == 0
     written = json.loads((tmp_path / "benchmark.json").read_text())
     found = written["timings"]
@@ -111,7 +115,15 @@ def test_networks_are_compared_on_all_they_vary_in(tmp_path, capsys):
     assert plain["network"] == {}
     assert len(networks) == len({tuple(t["network"].values()) for t in networks}) == 2
     assert all(t["dtype"] == t["network"]["precision"] for t in networks)
-    assert "predecoder+pymatching accurate eager bfloat16" in capsys.readouterr().out
+    assert "predecoder+pymatching small eager bfloat16" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_decoders_whose_network_has_no_steps_of_its_own_are_timed_as_a_whole(tmp_path):
+    overrides = ["distance=3", "decoders=predecoder+weighted-matching", "seconds=0.05", "batch=16"]
+    assert main(["benchmark", *overrides, "workers=1", f"out={tmp_path}"]) == 0
+    (timing,) = json.loads((tmp_path / "benchmark.json").read_text())["timings"]
+    assert [step for step, spent in timing["steps"].items() if spent] == ["unpack", "match"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pytest
 import stim
+import torch
+from training_files import quiet
 
 from qec.calibrate import kept
 from qec.calibrate.confidence import SHARES, fit_slope, post_selection, reliability, selected_at
@@ -16,6 +18,8 @@ from qec.decoder import named_decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.patch import OTHER
+from qec.predecoder.checkpoint import save_predecoder
+from qec.predecoder.zoo import build_network
 from qec.stats import error_rate
 
 FILES = {"calibration.json"} | {
@@ -57,7 +61,8 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     text = capsys.readouterr().out
     shown = text[: text.index("files: ")]  # paths may be long
-    assert max(map(len, shown.splitlines())) <= 100
+    (network,) = (line for line in shown.splitlines() if line.startswith("network standard: "))
+    assert max(len(line) for line in shown.splitlines() if line != network) <= 100
     assert "…" not in text
     for stage, name in zip(found["stages"], CASCADES, strict=True):
         assert stage["name"] == name
@@ -73,6 +78,34 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
         assert sum(b["shots"] for b in one["corrected"]) == 450
         for curve in (one["selected"], one["reference"]):
             assert curve[0]["rate"]["value"] == one["errors"] / 900
+
+
+def test_it_says_whether_the_network_fits(tmp_path, recorded, capsys):
+    """And does without one that does not, as the decoders do."""
+    architecture = {"width": 4, "layers": 2}
+    network = build_network(architecture)
+    torch.nn.init.constant_(network.head.bias, 9.0)  # commits edges whatever the events
+    wild = tmp_path / "wild.safetensors"
+    save_predecoder(wild, network.state_dict(), architecture, threshold=0.5, history={})
+    words = [f"circuit={recorded}/memory.stim", f"dets={recorded}/events.b8"]
+    words += [f"obs={recorded}/flips.01"]
+    names = "decoders=matching-cascade,predecoder+matching-cascade"
+    found = {}
+    for path, said in (
+        (quiet(), "it commits nothing, in 1024 sampled shots: it fits and is used"),
+        (wild, "it does not fit and is left out"),
+    ):
+        found[said] = calibrated(tmp_path / "out", *words, names, f"predecoder={path}")
+        shown = capsys.readouterr()
+        assert said in shown.out
+        assert ("decoding goes on without it" in shown.err) == (path == wild)
+    fits, left_out = found.values()
+    assert fits["network"]["fits"]
+    assert fits["network"]["committed"] == fits["network"]["wrong"] == 0
+    assert not left_out["network"]["fits"]
+    assert 0 < left_out["network"]["wrong"] <= left_out["network"]["committed"]
+    for one, same in zip(left_out["decoders"], fits["decoders"], strict=True):
+        assert one["raw"] == same["raw"]  # of the cascade alone
 
 
 def test_errors_are_those_of_the_decoders(tmp_path, recorded):

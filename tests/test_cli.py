@@ -65,7 +65,7 @@ def test_the_examples_of_sweep_are_configurations():
     for example in COMMANDS["sweep"].examples:
         config = load_config("sweep", example.split()[2:])
         assert config.distance == [5, 9]
-        assert config.decoders == ["pymatching", "predecoder+pymatching"]
+        assert config.decoders == ["pymatching", "predecoder+matching-cascade"]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,20 @@ def test_the_examples_of_sweep_are_configurations():
         ("circuit=/tmp/a-b.stim,c.stim", "circuit", ["/tmp/a-b.stim", "c.stim"]),
         ("circuit=[a.stim,'b,c.stim']", "circuit", ["a.stim", "b,c.stim"]),
         ("circuit='a, b.stim'", "circuit", "a, b.stim"),
-        ("predecoder=fast,mine.safetensors", "predecoder", ["fast", "mine.safetensors"]),
+        ("predecoder=small,mine.safetensors", "predecoder", ["small", "mine.safetensors"]),
     ],
 )
 def test_commas_make_lists(override, key, value):
     assert load_config("sweep", [override])[key] == value
+
+
+def test_lists_of_a_training_are_taken_as_typed():
+    words = ["noises=random,stim", "model_of=[a-b.stim,d=3.dem]", "orders=[as-x]"]
+    config = load_config("train", words)
+    assert config.noises == ["random", "stim"]
+    assert config.model_of == ["a-b.stim", "d=3.dem"]
+    assert config.orders == ["as-x"]
+    assert load_config("train").model_of is None
 
 
 TYPED = ["2026_07_06", "1.10", "1e5", "01", "true", "d=3,p=0.006,b=Z.stim", "x(1).stim", "[a]"]
@@ -139,11 +148,13 @@ def test_every_key_of_paths_and_names_exists():
         ("sweep", "noise=unifrom", "noise='unifrom' is unknown: use one of uniform, stim, si1000"),
         ("sweep", "orientation=ZZ", "orientation='ZZ' is unknown"),
         ("sweep", "decoders=[pymatchin]", "decoder 'pymatchin' is unknown"),
+        ("sweep", "decoders=[predecoder+pymatching-nofallback]", "is gone: predecoder+pymatching"),
         ("decode", "decoder={a: 1}", "is nested: give one value"),
         ("sweep", "max_shots=many", "max_shots='many' is not supported: use a number"),
         ("sweep", "merge=yes", "merge='yes' is not supported: use true or false"),
         ("train", "muon_lr=x", "muon_lr='x' is not supported: use a number"),
         ("train", "tf32=1", "tf32=1 is not supported: use true or false"),
+        ("train", "noises=pink", "noise='pink' is unknown: use one of uniform, stim, si1000"),
         ("realtime", "period_us=min", "period_us='min' is not supported"),
         ("sweep", "out=${nowhere}", "cannot be configured"),
         ("sweep", "p@x=0.1", "cannot be added, removed or moved"),

@@ -14,6 +14,7 @@ import pytest
 import sinter
 import stim
 from scipy.special import expit
+from training_files import trained
 
 from qec.cli import main
 from qec.confidence_bins import counts_by_nat, post_selection
@@ -37,7 +38,8 @@ def task_of(circuit):
 @pytest.mark.parametrize("name", DECODER_NAMES)
 def test_every_decoder_tells_how_sure_it_is(stim_circuit, name):
     circuit = stim_circuit(3, 3, "X", 0.01)
-    decoder = named_decoder(name, circuit.detector_error_model(decompose_errors=True))
+    dem = circuit.detector_error_model(decompose_errors=True)
+    decoder = named_decoder(name, dem, trained())
     packed = circuit.compile_detector_sampler(seed=1).sample(300, bit_packed=True)
     want = decoder.decode_recorded(packed)
     predictions, nats = decoder.decode_recorded(packed, return_confidence=True)

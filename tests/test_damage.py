@@ -18,11 +18,9 @@ from qec.config import load_config
 from qec.errors import QecError
 from qec.job_array import read_seeds
 from qec.noise_learning import benchmark, train_network
-from qec.training.candidates import Counts
 from qec.training.data import BatchStream
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
-from qec.training.validate import FoundCounts
 
 # collected.csv -----------------------------------------------------------------------------------
 
@@ -165,40 +163,6 @@ def test_damaged_seeds_are_refused(tmp_path, capsys, line):
     error = capsys.readouterr().err
     assert "collected.seeds is damaged" in error
     assert error.count("\n") == 1
-
-
-# validation.jsonl --------------------------------------------------------------------------------
-
-PASS = Counts(64, 5, 4, 3, 2, 100, 10, 1)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"\xff\xfe\xfd",
-        b"[1, 2]",
-        b"7",
-        b"{}",
-        b'{"k-0-64": 5}',
-        b'{"k-0-64": [[1, 2]]}',
-        b'{"k-0-64": [1, 2]}',
-        b'{"nothing": [[64, 5, 4, 3, 2, 100, 10, 1]]}',
-        b'{"k-0-64": [[64, 5, 4, -3, 2, 100, 10, 1]]}',
-        b'{"k-0-64": [[64, 5, 4, 65, 2, 100, 10, 1]]}',
-        b'{"k-0-64": [[64, 5, 4, 3.5, 2, 100, 10, 1]]}',
-        b'{"k-0-64": [[63, 5, 4, 3, 2, 100, 10, 1]]}',
-        b"[" * 100_000,
-    ],
-)
-def test_damaged_counts_are_counted_again(tmp_path, capsys, line):
-    path = tmp_path / "validation.jsonl"
-    good = [json.dumps({f"{name}-0-64": [PASS]}) for name in "ab"]
-    path.write_bytes(f"{good[0]}\n".encode() + line + f"\n{good[1]}\n".encode())
-    assert FoundCounts(path)._found.keys() == {"a-0-64", "b-0-64"}
-    assert "1 lines of" in capsys.readouterr().err
-    assert path.read_text().splitlines() == good
-    FoundCounts(path)
-    assert not capsys.readouterr().err
 
 
 # state.safetensors -------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The pipeline: the null pre-decoder, the residual identity, the interfaces, checkpoints, bars."""
 
-import dataclasses
 import json
 import math
+import re
 import time
 
 import numpy as np
@@ -12,21 +12,20 @@ import stim
 import torch
 from safetensors.torch import save_file
 
-from qec import chain as chains
 from qec.code import ORIENTATIONS
 from qec.decoder import Decoder, named_decoder, named_decoders
 from qec.decoder_names import DECODER_NAMES
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
+from qec.memory_edges import MemoryEdges
 from qec.patch import MEMORY
 from qec.predecoder.checkpoint import FORMAT, load_predecoder, save_predecoder
 from qec.predecoder.correction import Predecoder
-from qec.predecoder.grid import CHAIN_CHANNELS, CellGrid, bit_ends
+from qec.predecoder.fit import Fit, fit_of
+from qec.predecoder.grid import EDGE_CHANNELS
+from qec.predecoder.labelled_shots import LabelledSampler
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.residual import incidence
-from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
-from qec.sampling import FrameSampler
 
 each_basis = pytest.mark.parametrize("basis", ["X", "Z"])
 each_orientation = pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -42,19 +41,37 @@ def dem_of(circuit):
 
 
 def eager(seed=0):
-    """An untrained pre-decoder that commits many arbitrary corrections."""
+    """An untrained pre-decoder that commits many arbitrary edges."""
     torch.manual_seed(seed)
     network = PreDecoderNetwork(**SMALL)
-    torch.nn.init.constant_(network.head.bias, 0.0)
-    return Predecoder(network, CommitRules.same(0.5), name="eager")
+    torch.nn.init.constant_(network.head.bias, 6.0)  # edges are rare: their priors lie near -7
+    with torch.no_grad():
+        network.head.weight *= 20
+    return Predecoder(network, 0.6, name="eager")
+
+
+def explained_by(edges, fired):
+    """The detection events and logical flips of sets of edges, bool (B, E), one by one."""
+    events = np.zeros((len(fired), edges.ends.max() + 1), dtype=np.uint8)
+    for shot, edge in np.argwhere(fired):
+        for end in edges.ends[edge]:
+            if end >= 0:
+                events[shot, end] ^= 1
+    return events, (fired @ edges.flips.astype(int)) % 2
+
+
+@pytest.fixture
+def fits_all(monkeypatch):
+    """Decoders take networks that fit no error model, such as ``eager``."""
+    monkeypatch.setattr(Fit, "fits", True)
 
 
 @pytest.fixture(scope="module")
-def fast():
-    return load_predecoder("fast")
+def standard():
+    return load_predecoder("standard")
 
 
-@pytest.fixture(scope="module", params=["fast", "swift"])
+@pytest.fixture(scope="module", params=["standard", "small"])
 def shipped(request):
     return load_predecoder(request.param)
 
@@ -65,38 +82,31 @@ def shipped(request):
 def assert_null_changes_nothing(circuit, shots, seed):
     dets, _ = sample(circuit, shots, seed)
     dem = dem_of(circuit)
-    models = {"stim": dem, "css": basis_split(SpaceTimeLattice.from_dem(dem))}
-    for decomposition, model in models.items():
-        for correlated in (False, True):
-            decoder = Decoder.from_dem(
-                dem,
-                predecoder=Predecoder.null(),
-                correlated=correlated,
-                decomposition=decomposition,
-            )
-            residual, flips, *_ = decoder.predecode(dets.view(np.uint8))
-            np.testing.assert_array_equal(residual, dets)
-            assert not flips.any()
-            alone = pymatching.Matching.from_detector_error_model(
-                model, enable_correlations=correlated
-            )
-            want = alone.decode_batch(dets, enable_correlations=correlated)
-            got = decoder.decode_batch(dets)
-            assert got.dtype == np.uint8
-            np.testing.assert_array_equal(got, want)
+    decoder = Decoder.from_dem(dem, predecoder=Predecoder.null(), cascade=False)
+    residual, flips = decoder.predecode(dets.view(np.uint8))
+    np.testing.assert_array_equal(residual, dets)
+    assert not flips.any()
+    split = basis_split(SpaceTimeLattice.from_dem(dem))
+    want = pymatching.Matching.from_detector_error_model(split).decode_batch(dets)
+    got = decoder.decode_batch(dets)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, want)
+    cascade = Decoder.from_dem(dem, predecoder=Predecoder.null())
+    want = named_decoder("matching-cascade", dem).decode_batch(dets)
+    np.testing.assert_array_equal(cascade.decode_batch(dets), want)
 
 
 @each_basis
 @each_orientation
 @pytest.mark.parametrize("rounds", [1, 2, 3, 7])
-def test_null_predecoder_is_pymatching(our_circuit, basis, orientation, rounds):
+def test_null_predecoder_is_matching(our_circuit, basis, orientation, rounds):
     circuit = our_circuit(3, rounds, basis, 0.01, orientation)
     assert_null_changes_nothing(circuit, 1000, seed=1)
 
 
 @each_basis
 @pytest.mark.parametrize("rounds", [1, 2, 5, 11])
-def test_null_predecoder_is_pymatching_at_distance_5(stim_circuit, basis, rounds):
+def test_null_predecoder_is_matching_at_distance_5(stim_circuit, basis, rounds):
     assert_null_changes_nothing(stim_circuit(5, rounds, basis, 0.008), 500, seed=2)
 
 
@@ -106,134 +116,246 @@ def test_null_predecoder_is_pymatching_at_distance_5(stim_circuit, basis, rounds
 @each_basis
 @each_orientation
 @pytest.mark.parametrize(("distance", "rounds"), [(3, 1), (3, 3), (5, 2)])
-def test_each_committed_bit_acts_as_a_fault_of_the_circuit(
+def test_each_committed_edge_acts_as_a_fault_of_the_circuit(
     our_circuit, basis, orientation, distance, rounds
 ):
-    """Exhaustive: the detectors and the observable that one bit flips are those of a mechanism."""
+    """Exhaustive: what one edge flips is what a mechanism does to memory checks and observable."""
     circuit = our_circuit(distance, rounds, basis, 0.01, orientation)
     lattice = SpaceTimeLattice.from_circuit(circuit)
     bound = eager().bind(lattice)
+    decides = {f"D{k}" for k in lattice.memory_detectors} | {"L0"}
     faults = {
-        frozenset(str(t) for t in error.targets_copy())
+        frozenset(decides & {str(t) for t in error.targets_copy()})
         for error in circuit.detector_error_model(flatten_loops=True)
         if error.type == "error"
     }
-    places = torch.nonzero(bound.grid.valid)
-    one_bit = torch.zeros(len(places), *bound.grid.valid.shape, dtype=torch.uint8)
-    one_bit[(torch.arange(len(places)), *places.T)] = 1
-    silence = torch.zeros(len(places), lattice.num_detectors, dtype=torch.uint8)
-    (events,), (flips,) = bound.residual(silence, one_bit)
+    one = np.eye(len(bound.grid.edges.ends), dtype=np.uint8)
+    told = torch.where(bound.grid.pack_edges(one) > 0, 5.0, -5.0)
+    silence = torch.zeros(len(one), lattice.num_detectors, dtype=torch.uint8)
+    events, flips, _ = bound.residual(silence, told, 0.0)
     for fired, flip in zip(events.numpy(), flips.numpy(), strict=True):
         targets = {f"D{k}" for k in np.flatnonzero(fired)} | ({"L0"} if flip else set())
         assert frozenset(targets) in faults
-    invisible = torch.ones(1, *bound.grid.valid.shape, dtype=torch.uint8) * ~bound.grid.valid
-    (events,), (flips,) = bound.residual(silence[:1], invisible)
+    nowhere = torch.where(bound.grid.valid, -5.0, 5.0)[None]
+    events, flips, _ = bound.residual(silence[:1], nowhere, 0.0)
     assert not events.any()
     assert not flips.any()
 
 
 @each_basis
 @each_orientation
-def test_the_ends_of_a_bit_are_the_cells_of_the_checks_that_see_it(our_circuit, basis, orientation):
-    grid = CellGrid(SpaceTimeLattice.from_circuit(our_circuit(5, 4, basis, 0.01, orientation)))
-    table = incidence(grid)
-    numbers = grid.pack_events(torch.arange(1, len(table.detector) + 1)[None])[0]
-    found = {bit: set() for bit in range(CHAIN_CHANNELS)}
-    for channel, *cell in torch.nonzero(numbers).tolist():
-        seen_by = table.detector[int(numbers[(channel, *cell)]) - 1]
-        for number in seen_by[seen_by < table.num_bits]:
-            bit, *own = np.unravel_index(number, grid.valid.shape)
-            found[int(bit)].add(tuple(np.subtract(cell, own).tolist()))
-    assert {bit: sorted(ends) for bit, ends in found.items()} == {
-        bit: bit_ends(bit) for bit in range(CHAIN_CHANNELS)
-    }
-
-
-@each_basis
-@each_orientation
 @pytest.mark.parametrize("core", [None, (1, 3)])
 @pytest.mark.parametrize(("distance", "rounds"), [(3, 1), (3, 5), (5, 4)])
-def test_residuals_are_those_of_the_boundary_map(
+def test_residuals_are_those_of_the_committed_edges(
     our_circuit, basis, orientation, distance, rounds, core
 ):
+    """On CPUs and by tensors, of float32 and of bfloat16, at every cut."""
     lattice = SpaceTimeLattice.from_circuit(our_circuit(distance, rounds, basis, 0.01, orientation))
     bound = eager().bind(lattice, core=core)
-    rng = torch.Generator().manual_seed(4)
-    shape = (40, *bound.grid.valid.shape)
-    committed = torch.rand(shape, generator=rng) < torch.rand(40, 1, 1, 1, 1, generator=rng)
-    dets = torch.randint(2, (40, lattice.num_detectors), generator=rng, dtype=torch.uint8)
-    chain = bound.grid.unpack_chain(committed.to(torch.uint8))
-    explained = chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
-    logits = torch.where(committed, 1.5, 1.25)  # as bfloat16 has them, too
-    found = [bound.residual.by_tensors(dets, committed.movedim(1, -1).flatten(1))]
-    for bits in (committed, committed.to(torch.uint8)):
-        found += zip(*bound.residual(dets, bits), strict=True)
-    for bits in (logits, logits.bfloat16()):
-        nothing, some, again = zip(*bound.residual(dets, bits, (2.0, 1.4, 1.3)), strict=True)
-        assert torch.equal(nothing[0], dets)
-        assert not nothing[1].any()
-        found += [some, again]
-    for residual, flips in found:
-        assert torch.equal(residual, dets ^ explained.T)
-        assert torch.equal(flips, chains.logical_parity(chain, lattice))
+    edges, rng = bound.grid.edges, np.random.default_rng(4)
+    committed = rng.random((40, len(edges.ends))) < rng.random((40, 1))
+    dets = rng.integers(2, size=(40, lattice.num_detectors), dtype=np.uint8)
+    told = torch.where(bound.grid.pack_edges(committed) > 0, 1.5, 1.25)  # as bfloat16 has them, too
+    if core is not None:
+        committed &= np.isin(lattice.layer[edges.ends[:, 0]], range(*core))
+    events, logical = explained_by(edges, committed)
+    want = dets.copy()
+    want[:, : events.shape[1]] ^= events
+    batch = torch.from_numpy(dets)
+    found = [bound.residual.by_tensors(batch, told.movedim(1, -1).flatten(1), 1.4)]
+    for values in (told, told.bfloat16()):
+        nothing, _, _ = bound.residual(batch, values, 2.0)
+        assert torch.equal(nothing, batch)
+        found += [bound.residual(batch, values, cut) for cut in (1.4, 1.3)]
+    for residual, flips, close in found:
+        np.testing.assert_array_equal(residual, want)
+        np.testing.assert_array_equal(flips, logical)
+        assert not close.any()
+
+
+def test_shots_with_an_edge_close_to_the_cut_are_told(our_circuit):
+    bound = eager().bind(SpaceTimeLattice.from_circuit(our_circuit(3, 2, "X")))
+    cells = torch.full((4, *bound.grid.shape, EDGE_CHANNELS), -5.0)
+    for shot, value in ((1, 1.05), (2, 0.95), (3, 1.2)):
+        cells.view(4, -1)[shot, bound.residual.place[shot]] = value
+    silence = torch.zeros(4, bound.lattice.num_detectors, dtype=torch.uint8)
+    for left, _, close in (
+        bound.residual(silence, cells.movedim(-1, 1), 1.0, 0.1),
+        bound.residual.by_tensors(silence, cells.flatten(1), 1.0, 0.1),
+    ):
+        assert close.tolist() == [False, True, True, False]
+        assert left.any(dim=1).tolist() == [False, True, False, True]
 
 
 @each_basis
 @each_orientation
 @pytest.mark.parametrize("rounds", [1, 2, 3, 7])
-def test_the_true_chain_leaves_nothing(our_circuit, basis, orientation, rounds):
-    sampler = FrameSampler(our_circuit(3, rounds, basis, 0.02, orientation))
-    lattice = sampler.lattice
+def test_the_edges_that_fired_leave_nothing(our_circuit, basis, orientation, rounds):
+    """Stim's sampler says which mechanisms happened."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(3, rounds, basis, 0.02, orientation))
     bound = eager().bind(lattice)
-    shots = sampler.sample(256, seed=3)
-    dets = torch.from_numpy(np.unpackbits(shots.detectors, axis=1, bitorder="little").T.copy())
-    packed = bound.grid.pack_chain(shots.chain)
-    (residual,), (flips,) = bound.residual(dets, packed)
-    assert not residual.any()
-    np.testing.assert_array_equal(
-        flips.numpy(), np.unpackbits(shots.observables, bitorder="little")
-    )
-    again = bound.grid.unpack_chain(packed)
-    for part, words in zip(again, shots.chain, strict=True):
-        want = np.unpackbits(words.view(np.uint8), axis=-1, bitorder="little")
-        np.testing.assert_array_equal(part.numpy(), want)
-    events = bound.grid.pack_events(dets)
-    assert int(events.sum()) == int(dets.sum())
-    assert torch.equal(events, bound.grid.pack_events(dets.float()).to(torch.uint8))
+    edges = bound.grid.edges
+    sampler = basis_split(lattice).compile_sampler(seed=3)
+    dets, observables, happened = sampler.sample(256, return_errors=True)
+    fired = np.zeros((256, len(edges.ends)), dtype=np.uint8)
+    for mechanism, edge in zip(edges.mechanism, edges.edge, strict=True):
+        fired[:, edge] ^= happened[:, mechanism]
+    packed = bound.grid.pack_edges(fired)
+    batch = torch.from_numpy(dets.view(np.uint8))
+    residual, flips, _ = bound.residual(batch, packed.float(), 0.5)
+    assert not residual[:, lattice.memory_detectors].any()
+    others = lattice.sector != MEMORY
+    np.testing.assert_array_equal(residual[:, others], dets[:, others])
+    np.testing.assert_array_equal(flips, observables[:, 0])
+    assert int(packed.sum()) == int(fired.sum())
+    events = bound.grid.pack_events(batch)
+    assert int(events.sum()) == int(batch.sum())
+    assert torch.equal(events, bound.grid.pack_events(batch.float()).to(torch.uint8))
 
 
 @each_basis
 @each_orientation
 @pytest.mark.parametrize("rounds", [1, 2, 5])
-def test_residual_plus_boundary_of_the_correction_is_the_input(
+def test_residual_plus_what_committed_edges_explain_is_the_input(
     our_circuit, basis, orientation, rounds
 ):
     circuit = our_circuit(5, rounds, basis, 0.01, orientation)
     lattice = SpaceTimeLattice.from_circuit(circuit)
     dets = sample(circuit, 300, seed=4)[0].view(np.uint8)  # more than one pass of the network
     bound = eager().bind(lattice)
-    ((residual, flips, *_),) = bound.apply(dets, CommitRule(0.5))
+    residual, flips = bound.apply(dets)
     assert (residual != dets).any(axis=1).mean() > 0.9
-    committed = torch.cat(
-        [(bound.logits(torch.from_numpy(part)) > 0).byte() for part in (dets[:256], dets[256:])]
-    )
-    chain = chains.Chain(*(part.numpy() for part in bound.grid.unpack_chain(committed)))
-    explained = chains.boundary(chain, lattice)[lattice.layer, lattice.row, lattice.col]
-    np.testing.assert_array_equal(residual ^ explained.T, dets)
-    np.testing.assert_array_equal(chains.logical_parity(chain, lattice), flips)
+    told = bound.log_odds(dets)
+    assert told.dtype == np.float32
+    events, logical = explained_by(bound.grid.edges, told > bound.cut)
+    residual[:, : events.shape[1]] ^= events
+    np.testing.assert_array_equal(residual, dets)
+    np.testing.assert_array_equal(logical, flips)
 
 
 @each_basis
-def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis):
+@pytest.mark.parametrize("cascade", [False, True])
+@pytest.mark.usefixtures("fits_all")
+def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis, cascade):
     circuit = our_circuit(3, 3, basis, 0.01)
-    decoder = Decoder.from_dem(dem_of(circuit), predecoder=eager(), correlated=True)
+    decoder = Decoder.from_dem(dem_of(circuit), predecoder=eager(), cascade=cascade)
     dets = sample(circuit, 200, seed=5)[0].view(np.uint8)
     before = dets.copy()
     predecoded = decoder.predecode(dets)
     np.testing.assert_array_equal(dets, before)
-    np.testing.assert_array_equal(
-        decoder.decode_batch(dets)[:, 0], decoder.match(dets, predecoded).flips
-    )
+    matched = decoder.match(dets, predecoded)
+    np.testing.assert_array_equal(decoder.decode_batch(dets)[:, 0], matched.flips)
+    memory = named_decoder("pymatching-memory-css", dem_of(circuit))
+    alone = memory.decode_batch(predecoded.residual)[:, 0] ^ predecoded.committed
+    kept = ~matched.handed_on
+    np.testing.assert_array_equal(matched.flips[kept], alone[kept])
+    assert matched.handed_on.any() == cascade
+
+
+# Matching on the network's weights
+
+
+@each_basis
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_a_network_that_adds_nothing_is_matched_on_the_models_own_weights(
+    our_circuit, basis, rounds
+):
+    # SI1000 noise: hardly any two corrections weigh the same.
+    circuit = our_circuit(5, rounds, basis, 0.01, noise="si1000")
+    network = PreDecoderNetwork(**SMALL)
+    for parameter in network.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    decoder = Decoder.from_circuit(circuit, predecoder=Predecoder(network, 0.9), weighted=True)
+    dets, _ = sample(circuit, 400, seed=6)
+    want = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)
+    assert want.any()
+    assert np.count_nonzero(decoder.decode_batch(dets) != want) <= 2  # PyMatching rounds weights
+
+
+@each_basis
+@pytest.mark.usefixtures("fits_all")
+def test_matching_on_the_weights_of_the_edges_that_fired_is_always_right(
+    our_circuit, basis, monkeypatch
+):
+    lattice = SpaceTimeLattice.from_circuit(circuit := our_circuit(3, 3, basis, 0.03))
+    sampler = basis_split(lattice).compile_sampler(seed=7)
+    dets, flips, happened = sampler.sample(300, return_errors=True)
+    edges = MemoryEdges.of(lattice)
+    fired = np.zeros((300, len(edges.ends)), dtype=np.uint8)
+    for mechanism, edge in zip(edges.mechanism, edges.edge, strict=True):
+        fired[:, edge] ^= happened[:, mechanism]
+    decoder = Decoder.from_circuit(circuit, predecoder=eager(), weighted=True)
+    knows = np.where(fired, 5, -5).astype(np.float32)
+    monkeypatch.setattr(decoder._matcher.bound, "log_odds", lambda shots: knows[: len(shots)])
+    monkeypatch.setattr("qec.predecoder.weighted._SHOTS_PER_PASS", 300)
+    np.testing.assert_array_equal(decoder.decode_batch(dets), flips)
+    plain = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)
+    assert (plain != flips).any()
+
+
+@pytest.mark.usefixtures("fits_all")
+def test_weighted_matching_takes_shots_in_passes(our_circuit, monkeypatch):
+    circuit = our_circuit(3, 2, "Z", 0.02)
+    decoder = Decoder.from_circuit(circuit, predecoder=eager(), weighted=True)
+    dets, _ = sample(circuit, 50, seed=8)
+    want = decoder.decode_batch(dets)
+    monkeypatch.setattr("qec.predecoder.weighted._SHOTS_PER_PASS", 7)
+    np.testing.assert_array_equal(decoder.decode_batch(dets), want)
+    assert decoder.decode_batch(dets[:0]).shape == (0, 1)
+
+
+# Networks that do not fit
+
+
+@each_basis
+def test_a_network_that_promises_too_much_is_left_out_or_refused(our_circuit, basis):
+    circuit = our_circuit(3, 3, basis, 0.01)
+    dets, _ = sample(circuit, 500, seed=5)
+    why = "network eager does not fit this error model: 9.*% of the edges that it commits have not"
+    for members, name in ((0, "matching-cascade"), (2, None)):
+        with pytest.warns(UserWarning, match=f"{why}.*; decoding goes on without it"):
+            decoder = Decoder.from_circuit(circuit, predecoder=eager(), members=members)
+        assert decoder.predecoder is None
+        if name is not None:
+            want = named_decoder(name, dem_of(circuit)).decode_batch(dets)
+            np.testing.assert_array_equal(decoder.decode_batch(dets), want)
+    for options in ({"cascade": False}, {"weighted": True}):
+        with pytest.raises(QecError, match=f"{why}.*Decode without it, or train one"):
+            Decoder.from_circuit(circuit, predecoder=eager(), **options)
+
+
+@pytest.mark.parametrize(
+    ("promised", "wrong", "fits"),
+    [(0.01, 0.0, True), (0.01, 0.01, True), (0.2, 0.1, True), (0.01, 0.1, False)],
+)
+def test_a_fit_compares_what_is_promised_with_what_fired(our_circuit, promised, wrong, fits):
+    """A network that knows which edges fired, and commits others, too, each as sure as it says."""
+    sampler = LabelledSampler(SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", 0.005)))
+    bound, rng = eager().bind(sampler.grid), np.random.default_rng(1)
+    draw, drawn = sampler.sample, []
+    sampler.sample = lambda shots, seed: drawn.append(draw(shots, seed)) or drawn[-1]
+
+    def forward(events):
+        fired = drawn[-1][1].numpy() > 0
+        share = fired.sum() / (len(fired) * len(sampler.grid.told))
+        others = rng.random(fired.shape) < share * wrong / (1 - wrong)
+        committed = fired | (others & bound.grid.valid.numpy())
+        return torch.from_numpy(np.where(committed, np.log(1 / promised - 1), -9.0))
+
+    bound.forward = forward
+    found = fit_of(bound, sampler)
+    assert 64 <= found.shots <= 1024
+    assert found.committed > 3000
+    assert found.expected == pytest.approx(promised * found.committed, rel=1e-3)
+    assert found.wrong == pytest.approx(wrong * found.committed, rel=0.3)
+    assert found.fits == fits
+    assert found.in_words.endswith("it fits and is used" if fits else "is left out")
+
+
+def test_a_network_that_commits_nothing_fits(our_circuit):
+    sampler = LabelledSampler(SpaceTimeLattice.from_circuit(our_circuit(3, 2, "Z")))
+    found = fit_of(Predecoder.null().bind(sampler.grid), sampler)
+    assert (found.committed, found.fits, str(found)) == (0, True, "it commits nothing")
 
 
 # Interfaces
@@ -241,6 +363,7 @@ def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis)
 
 @pytest.mark.parametrize("predecoder", [None, "eager"])
 @pytest.mark.parametrize("rounds", [2, 3])
+@pytest.mark.usefixtures("fits_all")
 def test_bit_packed_interfaces_agree(our_circuit, predecoder, rounds):
     circuit = our_circuit(3, rounds, "X", 0.01)
     decoder = Decoder.from_dem(dem_of(circuit), predecoder=predecoder and eager())
@@ -295,19 +418,45 @@ def test_unknown_decoder(our_circuit):
         named_decoder("mwpm", dem_of(our_circuit(3, 1, "X")))
 
 
-def test_a_cascade_is_of_matchings(stim_circuit):
-    dem = stim_circuit(3, 3, "X", 0.01).detector_error_model(decompose_errors=True)
-    for members, cascade in ((3, False), (-1, True)):
-        with pytest.raises(QecError, match=r"members=.* needs cascade=True"):
-            Decoder.from_dem(dem, members=members, cascade=cascade)
-    for options in (
-        {"correlated": True},
-        {"predecoder": "fast"},
-        {"memory_only": True},
-        {"decomposition": "stim"},
-    ):
-        with pytest.raises(QecError, match="memory_only needs css, and so does cascade"):
-            Decoder.from_dem(dem, cascade=True, **options)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("predecoder+pymatching-correlated", "predecoder+matching-cascade"),
+        ("predecoder+pymatching-nofallback", "predecoder+pymatching"),
+        ("predecoder+pymatching-correlated-nofallback", "predecoder+weighted-matching"),
+    ],
+)
+def test_old_names_lead_to_the_new_ones(our_circuit, old, new):
+    assert new in DECODER_NAMES
+    with pytest.raises(QecError, match=rf"'{re.escape(old)}' is gone: {re.escape(new)} takes"):
+        named_decoder(old, dem_of(our_circuit(3, 1, "X")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cascade": True, "correlated": True}, "need decomposition='css' and correlated=False"),
+        ({"cascade": True, "decomposition": "stim"}, "need decomposition='css'"),
+        ({"cascade": True, "memory_only": True}, "exclude each other"),
+        ({"memory_only": True, "correlated": True}, "need decomposition='css'"),
+        ({"memory_only": True, "decomposition": "stim"}, "need decomposition='css'"),
+        ({"members": 3}, "members=3 needs cascade=True"),
+        ({"members": -1, "cascade": True}, "members=-1 needs cascade=True"),
+        ({"weighted": True}, "weighted needs one"),
+        ({"predecoder": True, "correlated": True}, "need decomposition='css'"),
+        ({"predecoder": True, "decomposition": "stim"}, "need decomposition='css'"),
+        ({"predecoder": True, "memory_only": True}, "exclude each other"),
+        ({"predecoder": True, "memory_only": True, "cascade": False}, "without a pre-decoder"),
+        ({"predecoder": True, "weighted": True, "cascade": True}, "exclude each other"),
+        ({"predecoder": True, "weighted": True, "members": 3}, "members=3 needs cascade=True"),
+        ({"predecoder": True, "cascade": False, "members": 3}, "members=3 needs cascade=True"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(our_circuit, options, message):
+    if options.get("predecoder"):
+        options = options | {"predecoder": Predecoder.null()}
+    with pytest.raises(QecError, match=message):
+        Decoder.from_dem(dem_of(our_circuit(3, 2, "X")), **options)
 
 
 @each_basis
@@ -319,26 +468,13 @@ def test_the_memory_checks_alone_decide(our_circuit, basis, orientation):
     np.testing.assert_array_equal(alone.decode_batch(dets), both.decode_batch(dets))
 
 
-@pytest.mark.parametrize("fallback", [False, True])
-@pytest.mark.parametrize(
-    "options", [{"correlated": True}, {"decomposition": "stim"}, {"predecoder": "fast"}]
-)
-def test_matching_of_memory_checks_alone_is_uncorrelated(stim_circuit, options, fallback):
-    dem = dem_of(stim_circuit(3, 3, "X", 0.01))
-    with pytest.raises(QecError, match="memory_only needs css"):
-        Decoder.from_dem(dem, memory_only=True, fallback=fallback, **options)
-
-
-def test_decoders_that_come_to_the_same_are_one(our_circuit):
-    dem = dem_of(our_circuit(3, 2, "X"))
-    for checkpoint, one_rule in (("accurate", True), ("fast", False)):
-        rules = load_predecoder(checkpoint).rules
-        assert (rules.uncorrelated == rules.correlated) == one_rule
-        decoders = named_decoders(DECODER_NAMES, dem, checkpoint)
-        assert list(decoders) == list(DECODER_NAMES)
-        same = decoders["predecoder+pymatching"] is decoders["predecoder+pymatching-correlated"]
-        assert same == one_rule
-        assert len(set(decoders.values())) == len(DECODER_NAMES) - same
+def test_decoders_of_one_checkpoint_share_its_network(our_circuit):
+    decoders = named_decoders(DECODER_NAMES, dem_of(our_circuit(3, 2, "X")), "standard")
+    assert list(decoders) == list(DECODER_NAMES)
+    assert len(set(decoders.values())) == len(DECODER_NAMES)
+    bound = {name: d.predecoder for name, d in decoders.items() if d.predecoder is not None}
+    assert set(bound) == {name for name in DECODER_NAMES if "+" in name and "weight" not in name}
+    assert len(set(bound.values())) == 1
 
 
 @pytest.mark.parametrize("name", DECODER_NAMES)
@@ -350,6 +486,7 @@ def test_each_named_decoder_beats_guessing(stim_circuit, name):
     assert (decoder.decode_batch(dets) != obs).mean() < 0.02
 
 
+@pytest.mark.usefixtures("fits_all")
 def test_one_shot_and_a_circuit_will_do(our_circuit):
     circuit = our_circuit(3, 3, "X", 0.02)
     dets, _ = sample(circuit, 20, seed=3)
@@ -390,31 +527,22 @@ def weights_of(architecture):
 
 def test_checkpoints_round_trip(our_circuit, tmp_path):
     path = tmp_path / "mine.safetensors"
-    rules = CommitRules(
-        CommitRule(0.75, 0.3, second=SecondLook(0.9, ((5, 0.01, 0.5),), ((5, 0.01, 0.2),))),
-        CommitRule(0.5, ((5, 0.01, 0.5), (5, 0.05, 0.95)), 5),
-    )
-    save_predecoder(path, weights_of(SMALL), SMALL, rules, {"shots": 7})
+    save_predecoder(path, weights_of(SMALL), SMALL, 0.75, {"shots": 7})
     loaded = load_predecoder(path)
-    assert (loaded.name, loaded.rules, loaded.metadata) == ("mine", rules, {"shots": 7})
+    assert (loaded.name, loaded.threshold, loaded.metadata) == ("mine", 0.75, {"shots": 7})
     assert len(loaded.digest) == 8
     for name, tensor in loaded.network.state_dict().items():
         saved = weights_of(SMALL)[name]
         assert torch.equal(tensor, saved.bfloat16().float() if saved.ndim > 1 else saved)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.safetensors"]
-    save_predecoder(path, weights_of(SMALL), SMALL, CommitRules.same(0.75), {"shots": 7})
+    save_predecoder(path, weights_of(SMALL), SMALL, 0.8, {"shots": 7})
     assert load_predecoder(path).digest != loaded.digest
     dem = dem_of(our_circuit(3, 1, "X"))
     assert Decoder.from_dem(dem, predecoder=path).num_detectors == 8
 
 
 def description(**changes):
-    fields = {
-        "format": FORMAT,
-        "architecture": SMALL,
-        "rules": dataclasses.asdict(CommitRules.same(0.9)),
-        "history": {},
-    }
+    fields = {"format": FORMAT, "architecture": SMALL, "threshold": 0.9, "history": {}}
     return json.dumps({key: v for key, v in (fields | changes).items() if v is not None})
 
 
@@ -429,7 +557,8 @@ def not_finite():
 @pytest.mark.parametrize(
     ("text", "weights", "message"),
     [
-        (description(format="qec-predecoder-0"), None, "not a pre-decoder of this version"),
+        (description(format="qec-predecoder-2"), None, "earlier version, .* or train again"),
+        (description(format="qec-predecoder-9"), None, "not a pre-decoder of this version"),
         ("{}", None, "not a pre-decoder"),
         ("[]", None, "not a pre-decoder"),
         ("{oops", None, "corrupt"),
@@ -442,13 +571,13 @@ def not_finite():
         (description(architecture={"layers": 1}), None, "layers=1"),
         (description(architecture={"kernel": 2}), None, "kernel|do not fit"),
         (description(architecture=None), None, "architecture"),
-        (description(rules=None), None, "commit rules"),
-        (description(rules=0.9), None, "commit rules"),
-        (description(rules={"uncorrelated": {"threshold": 0.9}}), None, "correlated"),
-        (description(rules={"correlated": {"threshold": 0.2}}), None, "threshold=0.2"),
-        (description(rules={"correlated": {"threshold": "high"}}), None, "threshold='high'"),
-        (description(rules={"correlated": {"threshold": 0.9, "gap": -1}}), None, "gap=-1"),
-        (description(rules={"correlated": {"gap": 1}}), None, "commit rules"),
+        (description(architecture={"memory_only": True}), None, "'memory_only' is not valid"),
+        (description(threshold=None), None, "architecture or threshold"),
+        (description(threshold=0.2), None, "threshold=0.2"),
+        (description(threshold="high"), None, "threshold='high'"),
+        (description(threshold=True), None, "threshold=True"),
+        (description(threshold=[0.9]), None, "threshold=\\[0.9\\]"),
+        (description(history=[]), None, "history is no mapping"),
         (description(), not_finite, "NaN or infinite"),
     ],
 )
@@ -462,7 +591,7 @@ def test_mismatched_checkpoints_are_refused(tmp_path, text, weights, message):
 
 def test_corrupt_checkpoints_are_refused(tmp_path):
     good = tmp_path / "good.safetensors"
-    save_predecoder(good, weights_of(SMALL), SMALL, CommitRules.same(0.9), {})
+    save_predecoder(good, weights_of(SMALL), SMALL, 0.9, {})
     content = good.read_bytes()
     bad = tmp_path / "bad.safetensors"
     for broken in (b"", content[:4], content[: len(content) // 2], content[:-1], b"\xff" * 1000):
@@ -477,62 +606,58 @@ def test_missing_checkpoints_are_refused(name):
         load_predecoder(name)
 
 
-@pytest.mark.parametrize("threshold", [0.49, 1.01, math.nan])
+@pytest.mark.parametrize("threshold", [0.49, 1.01, math.nan, math.inf, "0.9", True, None])
 def test_thresholds_are_validated(threshold):
     with pytest.raises(QecError, match=r"threshold=.* in \[0.5, 1\]"):
-        CommitRule(threshold)
+        Predecoder(PreDecoderNetwork(**SMALL), threshold)
 
 
-@pytest.mark.parametrize("gap", [-1, 1.01, math.nan, math.inf, "wide", True])
-def test_gaps_are_validated(gap):
-    with pytest.raises(QecError, match=r"gap=.* in \[0, 1\]"):
-        CommitRule(0.9, gap)
+def test_higher_thresholds_commit_less(our_circuit):
+    """What a threshold commits, every lower one commits, too; at 1 it is nothing."""
+    circuit = our_circuit(5, 3, "Z", 0.01)
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    dets = sample(circuit, 50, seed=13)[0].view(np.uint8)
+    network, before = eager().network, None
+    for threshold in (0.5, 0.8, 0.99, 1):
+        bound = Predecoder(network, threshold).bind(lattice)
+        committed = bound.log_odds(dets) > bound.cut
+        assert before is None or not (committed & ~before).any()
+        assert before is None or committed.sum() < before.sum()
+        before = committed
+    residual, flips = bound.apply(dets)
+    np.testing.assert_array_equal(residual, dets)
+    assert not before.any()
+    assert not flips.any()
 
 
-@pytest.mark.parametrize(
-    "gap",
-    [
-        *((), (5, 0.1, 0.2), ((0.1, 0.2),), ((5, 0.2, 0.1), (5, 0.1, 0.1))),
-        *(((9, 0.1, 0.1), (5, 0.2, 0.1)), ((5, 0.1, 2),), ((5, 0, 0.1),), ((5, "a", 0.1),)),
-    ],
-)
-def test_gaps_by_distance_and_noise_are_validated(gap):
-    with pytest.raises(QecError, match=r"must be triples \(distance, rate, fraction\)"):
-        CommitRule(0.9, gap)
+# The shipped checkpoints
 
 
-@pytest.mark.parametrize(
-    ("look", "message"),
-    [
-        ((0.4, 0.3, 0.2), "threshold=0.4"),
-        ((0.9, 1.5, 0.2), "gap=1.5"),
-        ((0.9, 0.2, 0.3), "must be at most doubt"),
-        ((0.9, ((5, 0.1, 0.3),), 0.2), "step by step"),
-        ((0.9, ((5, 0.1, 0.3), (9, 0.1, 0.3)), ((5, 0.1, 0.2), (9, 0.2, 0.2))), "step by step"),
-        ((0.9, ((5, 0.1, 0.3),), ((5, 0.1, 0.2), (9, 0.1, 0.2))), "step by step"),
-    ],
-)
-def test_second_looks_are_validated(look, message):
-    with pytest.raises(QecError, match=message):
-        SecondLook(*look)
-
-
-# The shipped checkpoint
-
-
-def test_shipped_checkpoint_says_how_it_was_trained(fast):
-    assert 0.5 <= fast.rules.uncorrelated.threshold < 1
-    assert all(gap > 0 for _, _, gap in fast.rules.correlated.gap)
-    assert fast.metadata
+def test_shipped_checkpoints_say_how_they_were_trained(shipped):
+    assert 0.5 <= shipped.threshold < 1
+    assert shipped.metadata
 
 
 @pytest.mark.slow
-def test_it_is_cheap_to_build_at_distance_21(stim_circuit, fast):
+def test_it_is_cheap_to_build_at_distance_21(stim_circuit, standard):
     dem = dem_of(stim_circuit(21, 21, "X", 0.003))
     start = time.process_time()
-    Decoder.from_dem(dem, predecoder=fast)
+    Decoder.from_dem(dem, predecoder=standard)
     # The bar is 2 s on an idle machine; on a busy one caches are not ours alone.
     assert time.process_time() - start < 20
+
+
+@each_basis
+@pytest.mark.parametrize("noise", ["uniform", "stim", "si1000"])
+@pytest.mark.parametrize("p", [0.001, 0.006])
+@pytest.mark.slow
+def test_shipped_checkpoints_keep_what_they_promise(our_circuit, shipped, basis, noise, p):
+    """However much they commit, of what they were trained on they do not promise too much."""
+    sampler = LabelledSampler(
+        SpaceTimeLattice.from_circuit(our_circuit(5, 5, basis, p, "XH", noise))
+    )
+    found = fit_of(shipped.bind(sampler.grid), sampler)
+    assert found.fits, found
 
 
 @each_basis
@@ -541,8 +666,8 @@ def test_it_is_cheap_to_build_at_distance_21(stim_circuit, fast):
     ("distance", "shots"), [(5, 8_000), pytest.param(9, 3_000, marks=pytest.mark.slow)]
 )
 @pytest.mark.slow
-def test_shipped_checkpoint_does_no_gross_harm(our_circuit, shipped, basis, noise, distance, shots):
-    """At p = 0.006: half of the events gone, and not clearly more errors than PyMatching.
+def test_shipped_checkpoints_do_no_gross_harm(our_circuit, shipped, basis, noise, distance, shots):
+    """At p = 0.006: not more events, and not clearly more errors than PyMatching.
 
     The bars proper take more shots; the README has the figures.  The comparison is paired: equally
     good decoders differ by a symmetric binomial over the discordant shots, beyond 5 of its sigmas
@@ -553,8 +678,7 @@ def test_shipped_checkpoint_does_no_gross_harm(our_circuit, shipped, basis, nois
     dets, obs = sample(circuit, shots, seed=10)
     decoder = Decoder.from_dem(dem, predecoder=shipped)
     predecoded = decoder.predecode(dets.view(np.uint8))
-    decides = decoder.predecoder.lattice.sector == MEMORY
-    assert predecoded.residual[:, decides].sum() <= 0.5 * dets[:, decides].sum()
+    assert predecoded.residual.sum() <= dets.sum()
     wrong = decoder.match(dets.view(np.uint8), predecoded).flips != obs[:, 0]
     reference = (named_decoder("pymatching", dem).decode_batch(dets) != obs)[:, 0]
     worse, better = (wrong & ~reference).sum(), (reference & ~wrong).sum()
@@ -563,12 +687,11 @@ def test_shipped_checkpoint_does_no_gross_harm(our_circuit, shipped, basis, nois
 
 @each_orientation
 @each_basis
-def test_shipped_checkpoint_helps_in_every_orientation(our_circuit, shipped, orientation, basis):
+def test_shipped_checkpoints_decode_in_every_orientation(our_circuit, shipped, orientation, basis):
     """LER 4.5 % expected; above 8.5 % of 2000 shots has a probability below 1e-6 at 5.5 %."""
     circuit = our_circuit(5, 5, basis, 0.006, orientation)
     dets, obs = sample(circuit, 2000, seed=11)
     decoder = Decoder.from_dem(dem_of(circuit), predecoder=shipped)
     predecoded = decoder.predecode(dets.view(np.uint8))
-    decides = decoder.predecoder.lattice.sector == MEMORY
-    assert predecoded.residual[:, decides].sum() <= 0.5 * dets[:, decides].sum()
+    assert predecoded.residual.sum() <= dets.sum()
     assert (decoder.match(dets.view(np.uint8), predecoded).flips != obs[:, 0]).mean() < 0.085

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 import sinter
 import torch
+from training_files import quiet, trained
 
-from qec import chain
 from qec.accuracy import BASELINES, FACTORS, Accuracy, report
 from qec.cli import COMMANDS, main
 from qec.config import load_config
 from qec.evaluate import Settings, next_target
 from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.paired import SAMPLER, PairedSampler
-from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.grid import CellGrid
-from qec.predecoder.rule import CommitRules
+from qec.predecoder.labelled_shots import LabelledSampler
 from qec.reliability import _SEED, reliability
-from qec.sampling import FrameSampler
 from qec.stats import Estimate
 
 SMALL = ["distance=3", "noise=uniform", "basis=X", "num_workers=1", "reliability_shots=64"]
@@ -32,6 +30,12 @@ FILES = [
 
 def evaluate(out, *overrides):
     return main(["evaluate", f"out={out}", *SMALL, *overrides])
+
+
+@pytest.fixture
+def own():
+    """The override for a network that fits all noise of these tests."""
+    return f"predecoder={trained()}"
 
 
 def collected(out):
@@ -51,6 +55,7 @@ def made_up(shots, f, c, **metadata):
     for name, (baseline, errors, both) in zip(FACTORS.values(), (f, c), strict=True):
         counts[f"errors:{BASELINES[name]}"] = baseline
         counts |= {f"errors:{name}": errors, f"both:{name}": both}
+    counts[f"fallbacks:{FACTORS['C']}"] = 3 * shots // 100
     known = {"d": 5, "r": 5, "p": 0.006, "b": "X", "noise": "stim", "o": "ZV"}
     known |= {"decoders": list(BASELINES), "baselines": list(BASELINES.values())}
     return sinter.TaskStats(
@@ -66,20 +71,20 @@ def made_up(shots, f, c, **metadata):
 
 
 @pytest.mark.slow
-def test_evaluate_writes_its_files_and_resumes(tmp_path, capsys):
+def test_evaluate_writes_its_files_and_resumes(tmp_path, capsys, own):
     out = tmp_path / "a" / "b"
-    small = ("p=0.02", "noise=uniform,si1000", "rounds_per_distance=2", "precision=1e-6")
+    small = (own, "p=0.01", "noise=uniform,si1000", "rounds_per_distance=2", "precision=1e-6")
     assert evaluate(out, *small, "min_shots=300", "max_shots=900") == 0
     text = capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert (out / "accuracy.txt").read_text().rstrip() in text
     lines = (out / "accuracy.md").read_text().splitlines()
     assert [line.split(" | ")[:6] for line in lines[2:]] == [
-        [f"| {noise}", "0.02", "3", "6", "X", "900"] for noise in ("uniform", "si1000")
+        [f"| {noise}", "0.01", "3", "6", "X", "900"] for noise in ("uniform", "si1000")
     ]
     for expected in (
-        "uniform noise, basis X, fast@",
-        "si1000 noise, basis X, fast@",
+        "uniform noise, basis X, small@",
+        "si1000 noise, basis X, small@",
         "precision of 1e-06 reached at 0 of 2 points",
         "1800 new shots, 0 resumed",
         f": qec evaluate out={out} ",
@@ -114,7 +119,7 @@ def test_a_tight_point_stops_and_another_does_not(tmp_path, capsys):
     # (chance of fewer: below 1e-30), many times what +- 50 % takes even for independent ones.  At
     # p = 1e-5 it fails in 2e-7 of them (0.0016 at 1e-3, as p^2), 0.002 of 8000 shots; +- 50 % takes
     # three failures at the least (chance: below 1e-8).
-    limits = ("min_shots=2000", "max_shots=8000")
+    limits = (f"predecoder={quiet()}", "min_shots=2000", "max_shots=8000")
     assert evaluate(tmp_path, "p=0.03,1e-5", "precision=0.5", *limits) == 0
     shots = {stat.json_metadata["p"]: stat.shots for stat in collected(tmp_path)}
     assert shots == {0.03: 2000, 1e-5: 8000}
@@ -126,10 +131,10 @@ def test_a_tight_point_stops_and_another_does_not(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_evaluate_with_noise_from_a_file(tmp_path, capsys):
+def test_evaluate_with_noise_from_a_file(tmp_path, capsys, own):
     path = tmp_path / "mine.yaml"
     path.write_text("meas_x: 0.02\nidle_spam: [2e-3, 0, 2e-3]\n")
-    assert evaluate(tmp_path / "out", f"noise={path}", "p=null", "max_shots=200") == 0
+    assert evaluate(tmp_path / "out", own, f"noise={path}", "p=null", "max_shots=200") == 0
     assert "rates of the file" in capsys.readouterr().out
     (stat,) = collected(tmp_path / "out")
     assert "p" not in stat.json_metadata
@@ -186,7 +191,7 @@ def test_joint_errors_are_those_with_the_own_baseline(stim_circuit):
     task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
     names = ("pymatching", "pymatching-css", "pymatching-correlated-css")
     baselines = ("pymatching-correlated-css", "pymatching", "pymatching-correlated-css")
-    compiled = PairedSampler(names, "fast", 512, baselines).compiled_sampler_for_task(task)
+    compiled = PairedSampler(names, "", 512, baselines).compiled_sampler_for_task(task)
     dets, flips = circuit.compile_detector_sampler(seed=3).sample(512, separate_observables=True)
     compiled.stim_sampler = types.SimpleNamespace(sample=lambda *_, **__: (dets, flips))
     stats = compiled.sample(512)
@@ -197,22 +202,23 @@ def test_joint_errors_are_those_with_the_own_baseline(stim_circuit):
     assert stats.errors == wrong["pymatching"].sum() > 0
 
 
-def test_decoders_that_come_to_the_same_decode_once(stim_circuit):
+def test_decoders_that_share_a_checkpoint_run_its_network_once(stim_circuit):
     circuit = stim_circuit(3, 3, "X", 0.01)
     dem = detector_error_model(circuit)
     task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
     names, baselines = tuple(BASELINES), tuple(BASELINES.values())
-    compiled = PairedSampler(names, "accurate", 512, baselines).compiled_sampler_for_task(task)
+    compiled = PairedSampler(names, trained(), 512, baselines).compiled_sampler_for_task(task)
     both = [compiled.decoders[name] for name in FACTORS.values()]
-    assert both[0] is both[1]
-    decoded = []
-    match = both[0].match
-    both[0].match = lambda *what: decoded.append(1) or match(*what)
+    assert both[0].predecoder is both[1].predecoder is not None
+    runs = []
+    forward = both[0].predecoder.forward
+    both[0].predecoder.forward = lambda *what: runs.append(1) or forward(*what)
     counts = compiled.sample(512).custom_counts
-    assert len(decoded) == 1
-    for what in ("errors", "events_left", "fallbacks", "match_ns"):
-        first, second = (counts[f"{what}:{name}"] for name in FACTORS.values())
-        assert first == second > 0
+    assert len(runs) == 2  # passes of 256 shots
+    first, second = (counts[f"predecode_ns:{name}"] for name in FACTORS.values())
+    assert first == second > 0
+    handed_on = [counts[f"fallbacks:{name}"] for name in FACTORS.values()]
+    assert handed_on[0] == 0 < handed_on[1]
 
 
 def test_the_report_flags_harm_and_nothing_else():
@@ -231,7 +237,8 @@ def test_the_report_flags_harm_and_nothing_else():
     assert (
         "C: interval above 1 at 0 of 3 points, around 1 at 1, below 1 at 1; no errors at 1" in text
     )
-    assert "events /8.00" in text
+    assert "events /8.00 /8.00" in text
+    assert "handed on 3%" in text
     assert "matching /5.00 /5.00" in text
     assert "- (no errors)" in text
     assert "harm: none" in report([helpful, silent], 0.1)
@@ -250,37 +257,42 @@ def test_the_widest_table_is_not_cut():
 # Reliability -------------------------------------------------------------------------------------
 
 
-def test_reliability_counts_every_bit_once(our_circuit):
-    circuit = our_circuit(5, 3, "Z", 0.01)
-    lattice = SpaceTimeLattice.from_circuit(circuit)
+def test_reliability_counts_every_edge_once(our_circuit):
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 3, "Z", 0.01))
     grid = CellGrid(lattice)
 
-    def constant(detectors):
-        return torch.full((len(detectors), *grid.valid.shape), 1.2)
+    def constant(events):
+        return torch.full((len(events), *grid.valid.shape), 1.2)
 
-    bound = types.SimpleNamespace(grid=grid, logits=constant)
-    stub = types.SimpleNamespace(bind=lambda _: bound, rules=CommitRules.same(0.9))
-    found = reliability(circuit, stub, 100)
-    assert found.shots == 128
-    (bin_,) = np.flatnonzero(found.bits)
-    assert found.bits[bin_] == 128 * int(grid.valid.sum())
-    drawn = FrameSampler(circuit).sample(128, _SEED)
-    weight = chain.weight(chain.canonicalise(drawn.chain, lattice))
-    assert found.observed.sum() == found.observed[bin_] == weight > 0
+    bound = types.SimpleNamespace(grid=grid, forward=constant, dtype=torch.float32)
+    stub = types.SimpleNamespace(bind=lambda _: bound, threshold=0.9)
+    found = reliability(lattice, stub, 100)
+    assert found.shots == 100
+    assert found.threshold == 0.9
+    (bin_,) = np.flatnonzero(found.edges)
+    assert found.edges[bin_] == 100 * int(grid.valid.sum()) == 100 * len(grid.told)
+    fired = int(LabelledSampler(lattice).sample(100, _SEED)[1].sum())
+    assert found.observed.sum() == found.observed[bin_] == fired > 0
     rate = 1 / (1 + math.exp(-1.2))
-    assert found.predicted[bin_] / found.bits[bin_] == pytest.approx(rate)
-    assert found.calibration_error == pytest.approx(rate - weight / found.bits.sum())
+    assert found.predicted[bin_] / found.edges[bin_] == pytest.approx(rate)
+    assert found.calibration_error == pytest.approx(rate - fired / found.edges.sum())
 
 
-def test_the_shipped_network_tells_likely_bits_from_unlikely_ones(our_circuit):
-    # Fixed seed.  A random order of the bits' probabilities would have to put the few per cent of
-    # set bits into the top bins: no chance worth a number.
-    found = reliability(our_circuit(5, 5, "X", 0.006), load_predecoder("fast"), 1024)
-    middle = len(found.bits) // 2
-    low, high = slice(0, middle), slice(middle + 4, None)
-    assert found.bits[high].sum() > 500
-    assert found.observed[high].sum() > 0.5 * found.bits[high].sum()
-    assert found.observed[low].sum() < 0.05 * found.bits[low].sum()
+def test_what_is_told_of_an_edge_is_compared_with_that_edge(our_circuit):
+    """One who knows the shots is always right where he is sure."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 3, "X", 0.006))
+    sampler = LabelledSampler(lattice)
+    shots = sampler.sample(128, _SEED)
+
+    def knows(events):
+        assert torch.equal(events, shots[0])
+        return 6 * shots[1].float() - 3
+
+    bound = types.SimpleNamespace(grid=sampler.grid, forward=knows, dtype=torch.uint8)
+    found = reliability(lattice, types.SimpleNamespace(bind=lambda _: bound, threshold=0.9), 128)
+    low, high = np.flatnonzero(found.edges)
+    assert found.observed[low] == 0 < found.observed[high] == found.edges[high]
+    assert found.edges.sum() == 128 * len(sampler.grid.told)
 
 
 # Bad input ---------------------------------------------------------------------------------------

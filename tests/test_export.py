@@ -1,6 +1,5 @@
 """`qec export`: the graph against torch, quantisation, the files, the messages."""
 
-import collections
 import hashlib
 import json
 import sys
@@ -30,8 +29,6 @@ from qec.predecoder.correction import Predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.onnx_model import OPSET
 from qec.predecoder.quantise import quantise
-from qec.predecoder.residual import incidence
-from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
 
 
 def dem_of(circuit):
@@ -44,13 +41,13 @@ def sample(dem, shots, seed):
 
 
 def eager(**architecture):
-    """An untrained pre-decoder that commits many arbitrary corrections."""
+    """An untrained pre-decoder that commits many arbitrary edges."""
     torch.manual_seed(0)
     network = PreDecoderNetwork(width=8, layers=3, **architecture)
-    torch.nn.init.normal_(network.head.bias)
+    torch.nn.init.normal_(network.head.bias, mean=5.0)  # edges are rare: their priors lie near -7
     with torch.no_grad():
         network.head.weight *= 20
-    return Predecoder(network, CommitRules.same(0.7))
+    return Predecoder(network, 0.7)
 
 
 def bind(predecoder, dem):
@@ -61,10 +58,9 @@ def bind(predecoder, dem):
 def exported(stim_circuit):
     """The shipped network at d = 3, R = 3: model, pre-decoder, what it is bound to, the graph."""
     dem = dem_of(stim_circuit(3, 3, "X", 0.006))
-    predecoder = load_predecoder("fast")
+    predecoder = load_predecoder("standard")
     bound = bind(predecoder, dem)
-    rule = predecoder.rules.uncorrelated
-    return dem, predecoder, bound, predecoder_graph(PredecoderModule(bound, rule))
+    return dem, predecoder, bound, predecoder_graph(PredecoderModule(bound))
 
 
 # The graph
@@ -75,14 +71,18 @@ def exported(stim_circuit):
 def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orientation):
     dem = dem_of(our_circuit(distance, rounds, "X", orientation=orientation))
     bound = bind(eager(), dem)
-    table = incidence(bound.grid)
+    module = PredecoderModule(bound)
+    told = len(bound.grid.told)
     generator = torch.Generator().manual_seed(1)
-    bits = torch.randint(2, (50, table.num_bits), generator=generator, dtype=torch.uint8)
+    fired = torch.randint(2, (50, told), generator=generator, dtype=torch.uint8)
     dets = torch.randint(2, (50, dem.num_detectors), generator=generator, dtype=torch.uint8)
-    (residual,), (flips,) = bound.residual(dets, bits.view(50, 12, *bound.grid.shape))
-    padded = np.pad(bits.numpy(), ((0, 0), (0, 1)))
-    np.testing.assert_array_equal(residual, (dets.numpy() + padded[:, table.detector].sum(2)) % 2)
-    np.testing.assert_array_equal(flips, padded[:, table.observable].sum(1) % 2)
+    of_all = np.zeros((50, len(bound.grid.edges.ends)), dtype=np.uint8)
+    of_all[:, bound.grid.told] = fired
+    residual, flips, _ = bound.residual(dets, bound.grid.pack_edges(of_all).float(), 0.5)
+    padded = np.pad(fired.numpy(), ((0, 0), (0, 1)))
+    around = padded[:, module.detector_edges.numpy()].reshape(50, dem.num_detectors, -1)
+    np.testing.assert_array_equal(residual, (dets.numpy() + around.sum(2)) % 2)
+    np.testing.assert_array_equal(flips, padded[:, module.observable_edges].sum(1) % 2)
 
 
 @pytest.mark.parametrize(
@@ -92,25 +92,21 @@ def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orient
         (3, 5, "X", {"activation": "gelu", "residual": False}),
         (5, 3, "Z", {"kernel": 5}),
         (5, 7, "X", {"activation": "silu"}),
-        (5, 4, "Z", {"active_only": True, "separable": True, "memory_only": True}),
-        (3, 3, "X", {"active_only": True, "kernel": 5, "ends_only": True}),
+        (5, 4, "Z", {"active_only": True, "separable": True}),
+        (3, 3, "X", {"active_only": True, "kernel": 5}),
     ],
 )
 @pytest.mark.slow
 def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, architecture):
     dem = dem_of(our_circuit(distance, rounds, basis))
-    predecoder = eager(**architecture)
-    bound, rule = bind(predecoder, dem), predecoder.rules.uncorrelated
-    run = GraphRunner(predecoder_graph(PredecoderModule(bound, rule))).predecode
+    bound = bind(eager(**architecture), dem)
+    run = GraphRunner(predecoder_graph(PredecoderModule(bound))).predecode
     dets = (np.random.default_rng(2).random((300, dem.num_detectors)) < 0.3).astype(np.uint8)
-    want = bound.apply(dets, rule)[0]
+    want = bound.apply(dets)
     assert (want.residual != dets).any(axis=1).mean() > 0.3  # it does commit
-    # A logit within rounding of the threshold may fall on either side of it.
-    clear = [
-        bool(((bound.logits(torch.from_numpy(shot[None])) - rule.cut).abs() > ROUNDING).all())
-        for shot in dets
-    ]
-    assert np.mean(clear) > 0.5
+    # Log-odds within rounding of the threshold may fall on either side of it.
+    clear = (np.abs(bound.log_odds(dets) - bound.cut) > ROUNDING).all(axis=1)
+    assert clear.mean() > 0.5
     for shots in (dets, dets[:7], dets[:1], dets[:0]):
         got = run(shots)
         assert got.residual.dtype == got.committed.dtype == np.uint8
@@ -120,15 +116,15 @@ def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, ar
 
 
 @pytest.mark.slow
-def test_heads_of_ends_are_constants_of_the_graph(our_circuit):
-    dem = dem_of(our_circuit(3, 2, "X"))
-    counts = []
-    for ends_only in (False, True):
-        predecoder = eager(ends_only=ends_only)
-        bound, rule = bind(predecoder, dem), predecoder.rules.uncorrelated
-        nodes = predecoder_graph(PredecoderModule(bound, rule)).graph.node
-        counts.append(collections.Counter(node.op_type for node in nodes))
-    assert counts[0] == counts[1]
+@pytest.mark.parametrize("architecture", [{}, {"active_only": True}, {"separable": True}])
+def test_kernels_are_constants_of_the_graph(our_circuit, architecture):
+    """Also those of heads that read the cells of an edge's ends only, which are made up."""
+    bound = bind(eager(**architecture), dem_of(our_circuit(3, 2, "X")))
+    graph = predecoder_graph(PredecoderModule(bound)).graph
+    constants = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    kernels = [constants[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+    convolutions = bound.network.convolutions()
+    assert kernels == [conv.shape for conv in convolutions]
 
 
 @pytest.mark.slow
@@ -136,45 +132,40 @@ def test_the_shipped_network_and_the_decoder_agree_with_the_graph(exported):
     dem, predecoder, bound, model = exported
     dets, flips = sample(dem, 2000, seed=3)
     decoder = Decoder.from_dem(dem, predecoder=predecoder)
-    check = compare(model, model, bound, predecoder.rules.uncorrelated, decoder, dets, flips)
+    check = compare(model, model, bound, decoder, dets, flips)
     assert check.not_rounding == 0
     assert check.changed_shots <= 2
     assert abs(check.errors - check.torch_errors) <= check.changed_shots
-    residual, committed, *_ = decoder.predecode(dets)
-    alone = decoder.match(dets, Predecoded.sure(residual, committed)).flips
-    assert check.torch_errors == (alone != flips).sum()
+    assert check.torch_errors == (decoder.decode_batch(dets)[:, 0] != flips).sum()
     assert check.time_over_float32 == 1
 
 
 @pytest.mark.slow
 def test_the_check_finds_a_wrong_graph(exported):
-    dem, _, bound, model = exported
+    dem, predecoder, _, model = exported
     dets, flips = sample(dem, 500, seed=4)
-    other = CommitRule(0.99)
-    check = compare(model, model, bound, other, Decoder.from_dem(dem), dets, flips)
+    other = bind(Predecoder(predecoder.network, 0.999), dem)
+    check = compare(model, model, other, Decoder.from_dem(dem), dets, flips)
     assert check.changed_shots >= check.not_rounding > 5
 
 
 @pytest.mark.slow
 def test_nothing_is_committed_at_threshold_one(our_circuit):
     dem = dem_of(our_circuit(3, 2, "Z"))
-    null = Predecoder.null()
-    module = PredecoderModule(bind(null, dem), null.rules.uncorrelated)
+    network = eager().network
+    module = PredecoderModule(bind(Predecoder(network, 1), dem))
     dets, _ = sample(dem, 100, seed=5)
-    residual, committed, *_ = GraphRunner(predecoder_graph(module)).predecode(dets)
+    residual, committed = GraphRunner(predecoder_graph(module)).predecode(dets)
     np.testing.assert_array_equal(residual, dets)
     assert not committed.any()
 
 
 @pytest.mark.slow
 def test_uint8_stays_at_the_ends_of_the_graph(exported):
-    """As TensorRT wants it; and the kernels are constants of their final shape."""
+    """As TensorRT wants it."""
     *_, model = exported
     types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
     assert onnx.TensorProto.UINT8 not in types.values()
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    kernels = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
-    assert [len(constants[name].dims) for name in kernels] == [5] * 6
     (dets,), (out,) = model.graph.input, model.graph.output
     assert (dets.name, out.name) == (INPUT, OUTPUT)
     assert dets.type.tensor_type.shape.dim[0].dim_param
@@ -192,13 +183,12 @@ def test_eight_bits_keep_nearly_all_outputs(exported, precision, dtype):
     quantised = quantise(model, sample(dem, 128, seed=6)[0], precision)
     dets, flips = sample(dem, 2000, seed=7)
     decoder = Decoder.from_dem(dem, predecoder=predecoder)
-    rule = predecoder.rules.uncorrelated
-    check = compare(quantised, model, bound, rule, decoder, dets, flips)
+    check = compare(quantised, model, bound, decoder, dets, flips)
     assert check.not_rounding is None
     assert 0 < check.changed_shots < 0.1 * check.shots
     assert abs(check.errors - check.torch_errors) <= check.changed_shots
     types = [node.op_type for node in quantised.graph.node]
-    assert types.count("Conv") == 6
+    assert types.count("Conv") == len(bound.network.convolutions())
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in quantised.graph.initializer}
     for node in quantised.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -218,22 +208,20 @@ def test_int8_leaves_the_float32_graph_as_it_was(exported):
 @pytest.mark.slow
 def test_int8_needs_hidden_layers(our_circuit):
     dem = dem_of(our_circuit(3, 2, "X"))
-    null = Predecoder.null()
-    model = predecoder_graph(PredecoderModule(bind(null, dem), null.rules.uncorrelated))
+    model = predecoder_graph(PredecoderModule(bind(Predecoder.null(), dem)))
     with pytest.raises(QecError, match="no hidden convolution"):
         quantise(model, sample(dem, 64, seed=6)[0])
 
 
 @pytest.mark.slow
 def test_float16_computes_in_float16(exported):
-    dem, predecoder, bound, _ = exported
-    rule = predecoder.rules.uncorrelated
-    model = predecoder_graph(PredecoderModule(bound, rule, torch.float16))
+    dem, _, bound, _ = exported
+    model = predecoder_graph(PredecoderModule(bound, torch.float16))
     constants = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     kernels = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
     assert {constants[name] for name in kernels} == {onnx.TensorProto.FLOAT16}
     dets, _ = sample(dem, 500, seed=8)
-    got, want = GraphRunner(model).predecode(dets), bound.apply(dets, rule)[0]
+    got, want = GraphRunner(model).predecode(dets), bound.apply(dets)
     assert (got.residual != want.residual).any(axis=1).mean() < 0.05
     assert next(bound.network.parameters()).dtype == torch.float32
 
@@ -263,14 +251,15 @@ def test_the_files_are_what_they_say(tmp_path, stim_circuit, capsys):
     (entry,) = model.metadata_props
     del metadata["sha256"]
     assert json.loads(entry.value) == metadata
-    assert metadata["predecoder"]["digest"] == load_predecoder("fast").digest
+    assert metadata["predecoder"]["digest"] == load_predecoder("standard").digest
+    assert metadata["threshold"] == load_predecoder("standard").threshold
     assert metadata["check"]["shots"] == 200
     assert model.opset_import[0].version == metadata["opset"] == OPSET
 
     dem = stim.DetectorErrorModel.from_file(str(out / "model.dem"))
     dets, _ = sample(dem, 100, seed=9)
     assert metadata["input"]["shape"] == ["shots", dets.shape[1]]
-    want = Decoder.from_circuit(circuit, predecoder="fast").predecode(dets)
+    want = Decoder.from_circuit(circuit, predecoder="standard").predecode(dets)
     got = GraphRunner(model).predecode(dets)
     assert (got.residual == want.residual).mean() > 0.999  # bfloat16, where the CPU has it
 
@@ -280,7 +269,7 @@ def test_the_files_are_what_they_say(tmp_path, stim_circuit, capsys):
     [
         ("precision=int4", "use float32, float16, int8"),
         ("layout=other", "use null or cudaq"),
-        ("correlated=1", "true or false"),
+        ("correlated=true", "correlated"),
         ("p=0.001,0.002", "2 experiments"),
         ("circuit=missing.dem", "no file missing.dem"),
         pytest.param("opset=99", "cannot export to opset=99", marks=pytest.mark.slow),
@@ -296,13 +285,13 @@ def test_bad_values_are_named(tmp_path, monkeypatch, capsys, argument, message):
 
 @pytest.mark.slow
 def test_a_missing_package_comes_with_its_command(monkeypatch, exported):
-    _, predecoder, bound, _ = exported
+    _, _, bound, _ = exported
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "onnx.checker")
     with pytest.raises(
         QecError, match=r"onnx is not installed: pip install onnx onnxscript onnxruntime$"
     ):
-        predecoder_graph(PredecoderModule(bound, predecoder.rules.uncorrelated))
+        predecoder_graph(PredecoderModule(bound))
 
 
 def test_an_error_inside_a_package_is_not_a_missing_package(tmp_path, monkeypatch):
@@ -372,7 +361,7 @@ def test_the_tensorrt_engine_agrees_with_torch(exported, tmp_path):
     trt = pytest.importorskip("tensorrt")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    dem, predecoder, bound, model = exported
+    dem, _, bound, model = exported
     onnx.save(model, tmp_path / "predecoder.onnx")
     path = engine.run(load_config("engine", [f"graph={tmp_path}/predecoder.onnx", "batch=256"]))
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
@@ -385,6 +374,6 @@ def test_the_tensorrt_engine_agrees_with_torch(exported, tmp_path):
     context.set_tensor_address(OUTPUT, out.data_ptr())
     context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
     torch.cuda.synchronize()
-    want = bound.apply(dets, predecoder.rules.uncorrelated)[0]
+    want = bound.apply(dets)
     # float32 convolutions may run in TF32.
     assert (out.cpu().numpy()[:, 1:] == want.residual).mean() > 0.999

@@ -1,4 +1,4 @@
-"""The logical gap against brute force, and the fallback that it decides."""
+"""The logical gap against brute force, and the cascade that it decides."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import pymatching
 import pytest
 import sinter
 import stim
+import torch
 from scipy.sparse import csc_matrix
 
-from qec.decoder import Decoder
+from qec.cascade import Cascade
+from qec.decoder import Decoder, named_decoder
 from qec.errors import QecError
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.matching import Matcher, basis_split
+from qec.matching import Matcher, MemoryMatcher, basis_split, matching_graph
 from qec.paired import PairedSampler
 from qec.patch import MEMORY
-from qec.predecoder.checkpoint import load_predecoder, save_predecoder
+from qec.predecoder.checkpoint import save_predecoder
 from qec.predecoder.correction import Predecoder
+from qec.predecoder.fit import Fit
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules, SecondLook
-from qec.windows import WindowDecoder
 
 
 def matcher_of(circuit, largest):
@@ -130,205 +131,117 @@ def test_an_observable_that_no_boundary_carries_is_refused(our_circuit):
         GapMatcher(graph, lattice, 0.5)
 
 
-def committing_nothing(rule):
-    network = PreDecoderNetwork(width=8, layers=2)
-    return Predecoder(network, CommitRules(rule, rule))
+def eager():
+    """An untrained pre-decoder that commits arbitrary edges, some 14 a shot at d = R = 5."""
+    torch.manual_seed(0)
+    network = PreDecoderNetwork(width=8, layers=3)
+    torch.nn.init.constant_(network.head.bias, 3.0)
+    with torch.no_grad():
+        network.head.weight *= 20
+    return Predecoder(network, 0.7, name="eager")
 
 
-def test_fallback_on_all_doubt_is_correlated_matching(our_circuit):
-    circuit = our_circuit(3, 3, "X", 0.02)
-    dets = circuit.compile_detector_sampler(seed=6).sample(3000)
-    everything = Decoder.from_circuit(circuit, predecoder=committing_nothing(CommitRule(1, 1.0)))
-    full = Decoder.from_circuit(circuit, correlated=True)
-    np.testing.assert_array_equal(everything.decode_batch(dets), full.decode_batch(dets))
-    dets = dets.view(np.uint8)
-    fell_back = everything.match(dets, everything.predecode(dets)).fell_back
-    assert fell_back.mean() > 0.8  # all but those without events in the memory sector
+@pytest.fixture
+def fits_all(monkeypatch):
+    """Decoders take networks that fit no error model, such as ``eager``."""
+    monkeypatch.setattr(Fit, "fits", True)
 
 
-def test_only_doubtful_shots_fall_back(our_circuit):
+@pytest.fixture(params=[Predecoder.null, eager])
+def predecoded(request, our_circuit):
+    """A circuit, its lattice, shots of it and what a pre-decoder makes of them."""
     circuit = our_circuit(5, 5, "X", 0.01)
-    dets = circuit.compile_detector_sampler(seed=7).sample(3000).view(np.uint8)
-    some = Decoder.from_circuit(circuit, predecoder=committing_nothing(CommitRule(1, 0.1)))
-    matched = some.match(dets, some.predecode(dets))
-    assert 0.02 < matched.fell_back.mean() < 0.5
-    for correlated, chosen in ((True, matched.fell_back), (False, ~matched.fell_back)):
-        expected = Decoder.from_circuit(circuit, correlated=correlated).decode_batch(dets)[:, 0]
-        np.testing.assert_array_equal(matched.flips[chosen], expected[chosen])
-
-
-@pytest.mark.slow
-def test_a_second_look_decides_doubtful_shots(our_circuit):
-    """By what more cautious commits leave, and by the whole where that leaves doubt, too."""
-    circuit = our_circuit(5, 5, "X", 0.01)
-    dets = circuit.compile_detector_sampler(seed=11).sample(4000).view(np.uint8)
-    network = load_predecoder("fast").network
-
-    def matched(rule):
-        predecoder = Predecoder(network, CommitRules(rule, rule))
-        decoder = Decoder.from_circuit(circuit, predecoder=predecoder)
-        return decoder.match(dets, decoder.predecode(dets))
-
-    both = matched(CommitRule(0.5, 0.02, second=SecondLook(0.9, 0.4, 0.2)))
-    first, again = matched(CommitRule(0.5, 0.4)), matched(CommitRule(0.9, 0.2))
-    assert not first.looked_again.any()
-    np.testing.assert_array_equal(both.looked_again, first.fell_back)
-    np.testing.assert_array_equal(both.fell_back, first.fell_back & again.fell_back)
-    assert 0 < both.fell_back.sum() < both.looked_again.sum() < len(dets)
-    expected = np.where(first.fell_back, again.flips, first.flips)
-    np.testing.assert_array_equal(both.flips, expected)
-    assert (first.flips != again.flips).any()
-
-
-@pytest.mark.slow
-def test_looks_that_differ_fall_back(our_circuit):
-    circuit = our_circuit(5, 5, "X", 0.01)
-    dets = circuit.compile_detector_sampler(seed=14).sample(4000).view(np.uint8)
-    network = load_predecoder("fast").network
-
-    def matched(rule, **options):
-        predecoder = Predecoder(network, CommitRules(rule, rule))
-        decoder = Decoder.from_circuit(circuit, predecoder=predecoder, **options)
-        return decoder.match(dets, decoder.predecode(dets))
-
-    bold, careful = matched(CommitRule(0.5)), matched(CommitRule(0.97))
-    whole = matched(CommitRule(1.0))
-    found, gap = matched(CommitRule(0.5, agree=(0.97, 1))), matched(CommitRule(0.5, 0.2))
-    differ = (bold.flips != careful.flips) | (bold.flips != whole.flips)
-    assert 0 < differ.mean() < 0.2
-    np.testing.assert_array_equal(found.fell_back, differ)
-    assert found.looked_again.all()
-    np.testing.assert_array_equal(found.flips[~differ], bold.flips[~differ])
-    correlated = Decoder.from_circuit(circuit, correlated=True).decode_batch(dets)[:, 0]
-    np.testing.assert_array_equal(found.flips[differ], correlated[differ])
-    both = matched(CommitRule(0.5, 0.2, agree=(0.97, 1)))
-    np.testing.assert_array_equal(both.fell_back, differ | gap.fell_back)
-    assert not matched(CommitRule(0.5, agree=(0.97,)), fallback=False).looked_again.any()
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    with pytest.raises(QecError, match="windows look once"):
-        CommitRule(0.5, agree=(0.97,)).in_windows(lattice)
-    assert CommitRule(0.5, agree=(0.97,)).in_windows(lattice, fallback=False) == CommitRule(0.5)
+    dets = circuit.compile_detector_sampler(seed=7).sample(2000).view(np.uint8)
+    return circuit, lattice, dets, request.param().bind(lattice).apply(dets)
 
 
-def test_a_rule_looks_at_all_shots_again_or_at_some():
-    with pytest.raises(QecError, match="not both"):
-        CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2), agree=[0.9])
-    with pytest.raises(QecError, match=r"threshold=0\.3"):
-        CommitRule(0.5, agree=[0.3])
+def test_in_all_doubt_a_cascade_is_correlated_matching(predecoded):
+    """Whatever was committed: nothing of it stands."""
+    circuit, lattice, dets, found = predecoded
+    flips, handed_on = Cascade(lattice, nats=1e6).match(dets, found)
+    assert handed_on.all()
+    full = Decoder.from_circuit(circuit, correlated=True)
+    np.testing.assert_array_equal(flips, full.decode_batch(dets)[:, 0])
 
 
-def test_second_looks_begin_at_their_first_distance(our_circuit):
-    steps = [((7, 0.05, gap), (9, 0.05, gap)) for gap in (0.4, 0.2)]
-    rule = CommitRule(0.5, 0.1, second=SecondLook(0.9, *steps))
-    lattices = {d: SpaceTimeLattice.from_circuit(our_circuit(d, 2, "X", 0.01)) for d in (5, 7)}
-    assert rule.on(lattices[5]) == CommitRule(0.5, 0.1)
-    assert rule.on(lattices[7]) == CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2))
-    for options in ({"once": True}, {"fallback": False}):
-        assert rule.on(lattices[7], **options).second is None
+def test_without_doubt_a_cascade_is_matching_of_the_residual(predecoded):
+    _, lattice, dets, found = predecoded
+    flips, handed_on = Cascade(lattice, nats=0.0).match(dets, found)
+    assert not handed_on.any()
+    plain = MemoryMatcher(lattice).decode_batch(found.residual) ^ found.committed
+    np.testing.assert_array_equal(flips, plain)
 
 
-@pytest.mark.slow
-def test_what_looks_once_has_the_gap_for_that(our_circuit):
+def test_only_shots_whose_residual_leaves_doubt_are_handed_on(predecoded):
+    circuit, lattice, dets, found = predecoded
+    cascade = Cascade(lattice, nats=3.0)
+    flips, handed_on = cascade.match(dets, found)
+    assert 0.02 < handed_on.mean() < 0.98
+    plain = MemoryMatcher(lattice).decode_batch(found.residual) ^ found.committed
+    np.testing.assert_array_equal(flips[~handed_on], plain[~handed_on])
+    full = Decoder.from_circuit(circuit, correlated=True).decode_batch(dets)[:, 0]
+    np.testing.assert_array_equal(flips[handed_on], full[handed_on])
+    graph = matching_graph(basis_split(lattice))
+    _, gaps = GapMatcher(graph, lattice, searched=False).decode_batch(found.residual)
+    assert handed_on[gaps < 2.9].all()  # nats: PyMatching rounds
+    assert handed_on[gaps > 3.1].mean() < 0.1  # of which it cannot be certain so quickly
+
+
+@pytest.mark.usefixtures("fits_all")
+def test_handing_on_can_be_switched_off(our_circuit):
     circuit = our_circuit(5, 5, "X", 0.01)
+    dets = circuit.compile_detector_sampler(seed=8).sample(1000).view(np.uint8)
+    shares = {}
+    for cascade in (None, True, False):
+        decoder = Decoder.from_circuit(circuit, predecoder=eager(), cascade=cascade)
+        shares[cascade] = decoder.match(dets, decoder.predecode(dets)).handed_on.mean()
+    assert shares[None] == shares[True] > 0
+    assert shares[False] == 0
+
+
+@pytest.mark.usefixtures("fits_all")
+@pytest.mark.parametrize("predecoder", [None, Predecoder.null, eager])
+@pytest.mark.parametrize("members", [0, 3])
+def test_asking_a_cascade_for_confidence_changes_no_prediction(our_circuit, predecoder, members):
+    circuit = our_circuit(5, 3, "Z", 0.01)
+    options = {"predecoder": predecoder and predecoder(), "cascade": True, "members": members}
+    decoder = Decoder.from_circuit(circuit, **options)
+    dets = circuit.compile_detector_sampler(seed=9).sample(300).view(np.uint8)
+    found = decoder.predecode(dets)
+    matched, asked = (decoder.match(dets, found, confidence=asked) for asked in (False, True))
+    np.testing.assert_array_equal(asked.flips, matched.flips)
+    np.testing.assert_array_equal(asked.handed_on, matched.handed_on)
+    assert matched.confidence is None
+    assert (asked.confidence >= 0).all()
+    assert np.isfinite(asked.confidence).all()
+
+
+@pytest.mark.usefixtures("fits_all")
+def test_events_that_matching_gets_are_counted(our_circuit, tmp_path):
+    """Those of residuals, and for shots that are handed on those of the whole syndrome, too."""
+    circuit = our_circuit(5, 5, "X", 0.01)
+    path, predecoder = tmp_path / "eager.safetensors", eager()
+    architecture = {"width": 8, "layers": 3}
+    save_predecoder(path, predecoder.network.state_dict(), architecture, predecoder.threshold, {})
     dem = circuit.detector_error_model(decompose_errors=True)
-    dets = circuit.compile_detector_sampler(seed=12).sample(1000).view(np.uint8)
-    network = load_predecoder("fast").network
-    once, twice = CommitRule(0.5, 0.1), CommitRule(0.5, 0.1, second=SecondLook(0.9, 0.4, 0.2))
-    found = []
-    for rule in (once, twice):
-        predecoder = Predecoder(network, CommitRules(rule, rule))
-        windows = WindowDecoder(dem, commit=2, buffer=2, predecoder=predecoder)
-        decoder = Decoder.from_dem(dem, predecoder=predecoder)
-        alone = decoder.predecode(dets)._replace(others=())  # as an exported graph tells it
-        found.append((windows.decode_batch(dets), decoder.match(dets, alone)))
-        off = Decoder.from_dem(dem, predecoder=predecoder, fallback=False)
-        assert not off.falls_back
-        assert not off.predecode(dets).others
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    for one, two in zip(found[0][1], found[1][1], strict=True):
-        np.testing.assert_array_equal(one, two)
-
-
-def test_events_of_every_look_are_counted(our_circuit, tmp_path):
-    circuit = our_circuit(5, 5, "X", 0.01)
-    network, model = load_predecoder("fast").network, {"active_only": True}
-    name = "predecoder+pymatching"
-    counts, parts = {}, {}
-    for label, rule in {
-        "both": CommitRule(0.5, 0.02, second=SecondLook(0.9, 0.4, 0.2)),
-        "first": CommitRule(0.5, 0.4),
-        "again": CommitRule(0.9, 0.2),
-    }.items():
-        path = tmp_path / f"{label}.safetensors"
-        save_predecoder(path, network.state_dict(), model, CommitRules(rule, rule), {})
-        dem = circuit.detector_error_model(decompose_errors=True)
-        task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=name)
-        sampler = PairedSampler((name,), str(path), 512)
-        compiled = sampler.compiled_sampler_for_task(task)
-        seed = circuit.compile_detector_sampler(seed=13)
-        compiled.stim_sampler = seed
-        counts[label] = compiled.sample(512).custom_counts
-        dets = circuit.compile_detector_sampler(seed=13).sample(512).view(np.uint8)
-        decoder = Decoder.from_dem(dem, predecoder=path)
-        parts[label] = decoder.predecode(dets), decoder.match(dets, decoder.predecode(dets)), dets
-    (_, both, _), (first, once, dets), (again, _, _) = parts.values()
-    decides = SpaceTimeLattice.from_circuit(circuit).sector == MEMORY
-    first, again, dets = (part[:, decides] for part in (first.residual, again.residual, dets))
-    expected = first.sum(dtype=int) + again[once.fell_back].sum(dtype=int)
-    expected += dets[both.fell_back].sum(dtype=int)
-    assert counts["both"][f"events_left:{name}"] == expected
-    assert counts["both"][f"fallbacks:{name}"] == both.fell_back.sum()
-
-
-@pytest.mark.parametrize("correlated", [False, True])
-def test_fallback_can_be_switched_off(our_circuit, correlated):
-    circuit = our_circuit(5, 5, "X", 0.01)
-    dets = circuit.compile_detector_sampler(seed=8).sample(1000)
-    predecoder = committing_nothing(CommitRule(1, 0.25))
-    off = Decoder.from_circuit(
-        circuit, predecoder=predecoder, correlated=correlated, fallback=False
-    )
-    plain = Decoder.from_circuit(circuit, correlated=correlated)
-    np.testing.assert_array_equal(off.decode_batch(dets), plain.decode_batch(dets))
-
-
-def test_correlated_decoders_fall_back_at_their_own_gap(our_circuit):
-    circuit = our_circuit(5, 5, "X", 0.01)
-    dets = circuit.compile_detector_sampler(seed=9).sample(2000).view(np.uint8)
-    rules = CommitRules(CommitRule(1, 0.1), CommitRule(1, 0.4))
-    predecoder = Predecoder(PreDecoderNetwork(width=8, layers=2), rules)
-    counts = []
-    for correlated in (False, True):
-        decoder = Decoder.from_circuit(circuit, predecoder=predecoder, correlated=correlated)
-        counts.append(decoder.match(dets, decoder.predecode(dets)).fell_back.sum())
-    assert 0 < counts[0] < counts[1] < len(dets)
-
-
-def test_gaps_follow_noise_and_distance(our_circuit):
-    """Where it names one a rule has that gap; beyond, the nearest; between, a mixture."""
-    lattices = [SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", p)) for p in (0.002, 0.008)]
-    quiet, loud = (float(lattice.detection_rate.mean()) for lattice in lattices)
-    assert quiet < loud
-    rule = CommitRule(1, ((5, quiet, 0.4), (5, loud, 0.1), (9, quiet, 0.8)))
-    assert [rule.on(lattice).gap for lattice in lattices] == pytest.approx([0.4, 0.1])
-    middle = SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", 0.004))
-    part = np.log(middle.detection_rate.mean() / quiet) / np.log(loud / quiet)
-    assert rule.on(middle).gap == pytest.approx(0.4 - 0.3 * part)
-    for distance, p, gap in ((5, 0.0005, 0.4), (5, 0.02, 0.1), (3, 0.02, 0.1), (11, 0.02, 0.8)):
-        lattice = SpaceTimeLattice.from_circuit(our_circuit(distance, 2, "X", p))
-        assert rule.on(lattice).gap == pytest.approx(gap)
-    between = SpaceTimeLattice.from_circuit(our_circuit(7, 2, "X", 0.02))
-    assert rule.on(between).gap == pytest.approx((0.1 + 0.8) / 2)
-
-    circuit = our_circuit(5, 5, "X", 0.008)
-    dets = circuit.compile_detector_sampler(seed=7).sample(1000).view(np.uint8)
-    matched = []
-    for gap in (rule.gap, 0.1):
-        predecoder = committing_nothing(CommitRule(1, gap))
-        decoder = Decoder.from_circuit(circuit, predecoder=predecoder)
-        matched.append(decoder.match(dets, decoder.predecode(dets)))
-    np.testing.assert_array_equal(matched[0].fell_back, matched[1].fell_back)
-    assert matched[0].fell_back.any()
+    names = ("predecoder+pymatching", "predecoder+matching-cascade")
+    task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=names[0])
+    sampler = PairedSampler(names, str(path), 512).compiled_sampler_for_task(task)
+    sampler.stim_sampler = circuit.compile_detector_sampler(seed=13)
+    counts = sampler.sample(512).custom_counts
+    dets = circuit.compile_detector_sampler(seed=13).sample(512).view(np.uint8)
+    decides = SpaceTimeLattice.from_circuit(circuit).memory_detectors
+    for name in names:
+        decoder = named_decoder(name, dem, path)
+        found = decoder.predecode(dets)
+        handed_on = decoder.match(dets, found).handed_on
+        assert handed_on.any() == ("cascade" in name)
+        left = found.residual[:, decides].sum(dtype=int)
+        left += dets[handed_on][:, decides].sum(dtype=int)
+        assert counts[f"events_left:{name}"] == left
+        assert counts[f"fallbacks:{name}"] == handed_on.sum()
+    assert counts["events"] == dets[:, decides].sum(dtype=int)
 
 
 @pytest.mark.parametrize("spread", [0, 1])

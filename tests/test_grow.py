@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qec.errors import QecError
+from qec.predecoder.grid import STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
 from qec.training.grow import grow
 
@@ -13,7 +14,7 @@ from qec.training.grow import grow
 def _inputs() -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(5)
     events = (torch.rand(3, 4, 4, 3, 3, generator=rng) < 0.2).float()
-    return events, torch.rand(1, 8, 4, 3, 3, generator=rng)
+    return events, torch.rand(1, STATIC_CHANNELS, 4, 3, 3, generator=rng)
 
 
 @pytest.mark.parametrize(("width", "layers"), [(8, 4), (12, 4), (8, 6), (11, 7)])

@@ -1,6 +1,5 @@
 """Recognition of the space-time lattice from detector error models of many origins."""
 
-import itertools
 import math
 import pathlib
 
@@ -296,15 +295,3 @@ def test_probabilities_of_the_model_are_checked(our_circuit):
     dem = dem_of(our_circuit(3, 1, "X"))
     dem.append("error", math.nan, [stim.target_relative_detector_id(0)])
     assert "not in [0, 1]" in refusal(dem)
-
-
-def test_masks_say_which_bits_a_detector_can_see():
-    for rounds, basis in itertools.product((1, 2, 4), "XZ"):
-        circuit = memory_circuit(RotatedSurfaceCode(3), CircuitNoise.uniform(P), rounds, basis)
-        lattice = SpaceTimeLattice.from_circuit(circuit)
-        assert lattice.data_exists.tolist() == [
-            [True] * (rounds + 1),
-            [0 < k < rounds for k in range(rounds + 1)],
-        ]
-        assert lattice.time_exists.shape == (rounds, 4, 4)
-        assert lattice.time_exists.sum() == rounds * (8 if rounds > 1 else 4)

@@ -131,4 +131,4 @@ def test_damaged_checkpoints_are_refused(tmp_path):
     with pytest.raises(QecError, match="no checkpoint of a noise network"):
         load_network(path)
     with pytest.raises(QecError, match=r"found .qec-predecoder"):
-        load_network(resource_dir("data") / "fast.safetensors")
+        load_network(resource_dir("data") / "standard.safetensors")

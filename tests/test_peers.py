@@ -92,7 +92,7 @@ def test_a_missing_package_is_named_before_anything_runs(name, tmp_path, capsys,
 
 def test_options_of_matching_are_refused(sample):
     dem, *_ = sample(3, 1)
-    for options in ({"correlated": True}, {"memory_only": True}, {"predecoder": "fast"}):
+    for options in ({"correlated": True}, {"memory_only": True}, {"predecoder": "standard"}):
         with pytest.raises(QecError, match="peer='tesseract' decodes by itself"):
             Decoder.from_dem(dem, peer="tesseract", **options)
 
@@ -106,7 +106,7 @@ def test_a_peer_of_lattices_needs_one(sample, says_no_flip):
 def test_peers_get_the_shots_of_a_sweep_and_one_to_warm_up(our_circuit, says_no_flip):
     circuit = our_circuit(3, 3, "X", 0.006)
     names = ("pymatching-css", "beliefmatching")
-    sampler = PairedSampler(names, "fast", batch=40, seed=3)
+    sampler = PairedSampler(names, "standard", batch=40, seed=3)
     point = (circuit, detector_error_model(circuit), {"d": 3, "r": 3})
     (task,) = sampler.tasks([point], max_shots=100)
     compiled = sampler.compiled_sampler_for_task(task)
@@ -136,7 +136,7 @@ def test_peers_are_hollow_in_the_figure(our_circuit, says_no_flip, tmp_path, mon
     monkeypatch.setattr("qec.frontier.save_figure", lambda figure, *_: drawn.append(figure))
     circuit = our_circuit(3, 3, "X", 0.006)
     metadata = {"d": 3, "r": 3, "p": 0.006, "b": "X", "noise": "uniform", "o": "ZV"}
-    sampler = PairedSampler(("pymatching-css", "beliefmatching"), "fast", batch=400, seed=3)
+    sampler = PairedSampler(("pymatching-css", "beliefmatching"), "standard", batch=400, seed=3)
     point = (circuit, detector_error_model(circuit), metadata)
     (task,) = sampler.tasks([point], max_shots=400)
     done = sampler.compiled_sampler_for_task(task).sample(400)

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import stim
+from training_files import trained
 
 from qec.board import Board
 from qec.cli import main
@@ -21,7 +22,7 @@ from qec.realtime.plan import Plan, model_rounds
 from qec.realtime.report import is_stable
 from qec.realtime.settings import Settings
 from qec.realtime.shared import Layout, SharedRun
-from qec.windows import WindowDecoder
+from qec.windows import WINDOW_DECODERS, WindowDecoder
 
 SMALL = ["distance=3", "rounds=40", "shots=6", "p=0.004", "seed=3"]
 
@@ -107,9 +108,10 @@ def test_a_killed_worker_ends_in_a_report(tmp_path, capsys, monkeypatch, stage):
 
 
 @pytest.mark.slow
-def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["predecoder+pymatching", "predecoder+matching-cascade"])
+def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys, name):
     overrides = [*SMALL, "period_us=0", "workers=2", "predecoder_workers=2"]
-    name = "predecoder+pymatching"
+    overrides += [f"predecoder={trained()}"]
     config = load_config("realtime", [*overrides, f"decoders={name}", f"out={tmp_path}"])
     settings = Settings.from_config(config)
     (found,) = command.realtime(config)
@@ -117,7 +119,8 @@ def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys):
     circuit = settings.circuit(settings.rounds)
     shots = circuit.compile_detector_sampler(seed=3).sample(6)
     dem = detector_error_model(circuit)
-    want = WindowDecoder(dem, 3, 3, parallel=True, predecoder="fast").decode_batch(shots)
+    options = dict(WINDOW_DECODERS[name], predecoder=trained())
+    want = WindowDecoder(dem, 3, 3, parallel=True, **options).decode_batch(shots)
     np.testing.assert_array_equal(found.answers, want[:, 0])
     assert found.decided == found.windows
     assert found.predecode_us_per_round > 0

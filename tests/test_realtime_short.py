@@ -9,6 +9,7 @@ import pytest
 import stim
 from hypothesis import given
 from hypothesis import strategies as st
+from training_files import trained
 
 from qec.board import Board
 from qec.cli import main
@@ -24,8 +25,8 @@ from qec.windows import WINDOW_DECODERS, WindowDecoder, block_windows, parallel_
 
 
 @functools.cache
-def fast():
-    return load_predecoder("fast")
+def network():
+    return load_predecoder(trained())
 
 
 def decided(plan, shots):
@@ -47,16 +48,16 @@ def check(circuit, distance, rounds, name, shots=40):
     dem = detector_error_model(circuit)
     options = dict(WINDOW_DECODERS[name])
     if name.startswith("predecoder"):
-        options["predecoder"] = "fast"
+        options["predecoder"] = trained()
     plan = Plan(str(dem), rounds, distance, distance, **options)
     plan = pickle.loads(pickle.dumps(plan))  # as the processes get it
     events = circuit.compile_detector_sampler(seed=rounds).sample(shots).view(np.uint8)
     found = decided(plan, events)
     if len(plan.slots) == 1:
-        want = named_decoder(name, dem, fast()).decode_batch(events)
+        want = named_decoder(name, dem, network()).decode_batch(events)
     else:
         if options.get("predecoder"):
-            options["predecoder"] = fast()
+            options["predecoder"] = network()
         windows = WindowDecoder(dem, distance, distance, parallel=True, **options)
         want = windows.decode_batch(events)
     np.testing.assert_array_equal(found, want[:, 0])
@@ -65,11 +66,11 @@ def check(circuit, distance, rounds, name, shots=40):
 @pytest.mark.parametrize("rounds", range(1, 21))
 @pytest.mark.slow
 def test_every_short_experiment_is_decoded(our_circuit, rounds):
-    check(our_circuit(3, rounds, "X", 0.008), 3, rounds, "predecoder+pymatching-nofallback")
+    check(our_circuit(3, rounds, "X", 0.008), 3, rounds, "predecoder+pymatching")
 
 
 @pytest.mark.parametrize(
-    "name", ["pymatching-correlated-css", "matching-cascade", "predecoder+pymatching"]
+    "name", ["pymatching-correlated-css", "matching-cascade", "predecoder+matching-cascade"]
 )
 @pytest.mark.parametrize("rounds", [1, 6, 9, 16])
 @pytest.mark.slow
@@ -80,7 +81,7 @@ def test_short_experiments_are_decoded_by_other_decoders(our_circuit, rounds, na
 @pytest.mark.parametrize(("distance", "rounds"), [*((5, r) for r in range(9, 14)), (7, 16)])
 @pytest.mark.slow
 def test_short_experiments_of_larger_codes_are_decoded(our_circuit, distance, rounds):
-    name = "predecoder+pymatching-nofallback"
+    name = "predecoder+pymatching"
     check(our_circuit(distance, rounds, "Z", 0.006), distance, rounds, name, shots=20)
 
 
@@ -107,7 +108,7 @@ def test_one_window_needs_the_very_model(our_circuit):
 def test_a_model_too_short_for_the_blocks_is_refused_before_any_process_starts(our_circuit):
     """Long enough for the windows, but not for the network's reach."""
     dem = detector_error_model(our_circuit(3, model_rounds(3, 3, 0), "X"))
-    plan = Plan(str(dem), 60, 3, 3, False, "fast", False)
+    plan = Plan(str(dem), 60, 3, 3, False, trained(), cascade=False)
     assert plan.slots
     with pytest.raises(QecError, match="are needed to cut windows"):
         plan.check()
@@ -120,7 +121,7 @@ def test_what_the_pre_decoder_refuses_is_one_line(monkeypatch, tmp_path, capsys)
         raise QecError("no such experiment")
 
     monkeypatch.setattr("qec.predecoder.correction.Predecoder.bind", refuse)
-    decoders = "decoders=[pymatching-css,predecoder+pymatching-nofallback]"
+    decoders = "decoders=[pymatching-css,predecoder+pymatching]"
     assert (
         main(["realtime", "distance=3", "rounds=2", "shots=2", decoders, f"out={tmp_path}/a"]) == 2
     )

@@ -29,18 +29,15 @@ def test_backends_agree_with_torch(stim_circuit, backend):
         pytest.skip("no C++ compiler")
     circuit = stim_circuit(3, 3, "X", 0.006)
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    predecoder = load_predecoder("fast")
-    rule = predecoder.rules.uncorrelated
+    predecoder = load_predecoder("standard")
     reference = predecoder.bind(lattice, dtype=torch.float32)
     bound = predecoder.bind(lattice, dtype=torch.float32, backend=backend)
     dets = circuit.compile_detector_sampler(seed=1).sample(300).view(np.uint8)
     for shots in (dets, dets[:5], dets[:1]):
-        batch = torch.from_numpy(shots)
-        torch.testing.assert_close(
-            bound.logits(batch), reference.logits(batch), rtol=1e-4, atol=1e-4
-        )
-    ((got, *_),), ((want, *_),) = bound.apply(dets, rule), reference.apply(dets, rule)
-    np.testing.assert_array_equal(got, want)  # logits next to a threshold are float64's
+        got, want = bound.log_odds(shots), reference.log_odds(shots)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    for got, want in zip(bound.apply(dets), reference.apply(dets), strict=True):
+        np.testing.assert_array_equal(got, want)  # log-odds next to the threshold are float64's
 
 
 @pytest.mark.slow
@@ -50,39 +47,41 @@ def test_eight_bits_are_nearly_enough(stim_circuit, backend):
     if backend.startswith("openvino"):
         pytest.importorskip("openvino")
     circuit = stim_circuit(5, 5, "X", 0.006)
-    reference = Decoder.from_circuit(circuit, predecoder="fast", fallback=False)
-    eight_bit = Decoder.from_circuit(circuit, predecoder="fast", fallback=False, backend=backend)
+    options = {"predecoder": "standard", "cascade": False}
+    reference = Decoder.from_circuit(circuit, **options)
+    eight_bit = Decoder.from_circuit(circuit, **options, backend=backend)
     dets, flips = circuit.compile_detector_sampler(seed=4).sample(4000, separate_observables=True)
     dets = dets.view(np.uint8)
-    batch = torch.from_numpy(dets[:500])
-    want, got = reference.predecoder.logits(batch), eight_bit.predecoder.logits(batch)
-    assert 1e-3 < (got - want).abs().mean() < 0.3  # of logits around -8 for bits that are not set
-    assert ((got > 0) != (want > 0)).float().mean() < 2e-3
+    some = dets[:500]
+    want, got = reference.predecoder.log_odds(some), eight_bit.predecoder.log_odds(some)
+    assert 1e-3 < np.abs(got - want).mean() < 0.3  # of log-odds around -8 for most edges
+    cut = reference.predecoder.cut
+    assert ((got > cut) != (want > cut)).mean() < 2e-3
     wrong, reference_wrong = (
         (decoder.decode_batch(dets) != flips).sum() for decoder in (eight_bit, reference)
     )
     assert abs(wrong - reference_wrong) < 0.15 * reference_wrong
-    again = Decoder.from_circuit(circuit, predecoder="fast", fallback=False, backend=backend)
-    torch.testing.assert_close(again.predecoder.logits(batch), got)  # calibrated on the same shots
+    again = Decoder.from_circuit(circuit, **options, backend=backend)
+    np.testing.assert_allclose(again.predecoder.log_odds(some), got)  # calibrated on the same shots
 
 
 @pytest.mark.slow
 def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
     circuit = stim_circuit(3, 2, "X", 0.006)
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    predecoder = load_predecoder("fast")
-    batch = torch.from_numpy(circuit.compile_detector_sampler(seed=3).sample(50).view(np.uint8))
+    predecoder = load_predecoder("standard")
+    batch = circuit.compile_detector_sampler(seed=3).sample(50).view(np.uint8)
     bound = predecoder.bind(lattice, dtype=torch.bfloat16, backend="onnxruntime")
-    want = predecoder.bind(lattice, dtype=torch.float32).logits(batch)
-    got = bound.logits(batch)
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, want, rtol=0.02, atol=0.2)  # constants are in bfloat16
+    want = predecoder.bind(lattice, dtype=torch.float32).log_odds(batch)
+    assert bound.forward(bound.cells(torch.from_numpy(batch))).dtype == torch.float32
+    # What does not depend on the shot is computed in bfloat16.
+    np.testing.assert_allclose(bound.log_odds(batch), want, rtol=0.02, atol=0.2)
 
 
 @pytest.mark.slow
 def test_the_decoder_takes_a_backend(stim_circuit):
     circuit = stim_circuit(3, 3, "Z", 0.006)
-    decoder = Decoder.from_circuit(circuit, predecoder="fast", backend="onnxruntime")
+    decoder = Decoder.from_circuit(circuit, predecoder="standard", backend="onnxruntime")
     dets, flips = circuit.compile_detector_sampler(seed=2).sample(2000, separate_observables=True)
     wrong = (decoder.decode_batch(dets) != flips).mean()
     assert wrong < 0.5 * flips.mean()
@@ -101,8 +100,8 @@ def test_the_benchmark_compares_on_the_same_shots(capsys):
 def test_bad_backends_are_named(stim_circuit, monkeypatch):
     circuit = stim_circuit(3, 3, "X", 0.006)
     with pytest.raises(QecError, match="backend='fastest' is unknown: use eager, compile"):
-        Decoder.from_circuit(circuit, predecoder="fast", backend="fastest")
-    lattice, predecoder = SpaceTimeLattice.from_circuit(circuit), load_predecoder("fast")
+        Decoder.from_circuit(circuit, predecoder="standard", backend="fastest")
+    lattice, predecoder = SpaceTimeLattice.from_circuit(circuit), load_predecoder("standard")
     with pytest.raises(QecError, match="tiles run with backend=eager only"):
         predecoder.bind(lattice, tile=(2, 2, 2), backend="compile")
     on_gpu = torch.empty(1, 1, 1, 1, 1, device="meta")

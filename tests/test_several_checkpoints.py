@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sinter
 import torch
+from training_files import quiet, trained
 
 from qec.cli import main
 from qec.config import load_config
@@ -17,25 +18,22 @@ from qec.lattice import detector_error_model
 from qec.paired import SAMPLER, PairedSampler
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRules
 from qec.results import Row, rows_of
 from qec.sweep import Settings, tasks
 
-TWO = "decoders=[pymatching-css,predecoder+pymatching-nofallback]"
+TWO = "decoders=[pymatching-css,predecoder+pymatching]"
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Two small networks, which load and run at once."""
+    """Two small networks, which load and run at once; they commit nothing, so they always fit."""
     folder, paths = tmp_path_factory.mktemp("checkpoints"), []
     for name, seed in (("one", 1), ("two", 2)):
         torch.manual_seed(seed)
         network = PreDecoderNetwork(width=4, layers=2)
         architecture = {"width": 4, "layers": 2}
         paths.append(folder / f"{name}.safetensors")
-        save_predecoder(
-            paths[-1], network.state_dict(), architecture, CommitRules.same(0.5), history={}
-        )
+        save_predecoder(paths[-1], network.state_dict(), architecture, 1.0, history={})
     return tuple(map(str, paths))
 
 
@@ -45,18 +43,18 @@ def settings(*overrides):
 
 def test_each_checkpoint_has_rows_of_its_own(our_circuit):
     """With the predictions that its decoder makes alone, on the shots that all of them see."""
-    checkpoints = ("fast", "swift")
-    names = ("pymatching-css", "predecoder+pymatching-nofallback")
-    sampler = PairedSampler(names, checkpoints, batch=256)
+    checkpoints = (trained(), quiet())
+    names = ("pymatching-css", "predecoder+pymatching")
+    sampler = PairedSampler(names, checkpoints, batch=1000)
     rows = [
         "pymatching-css",
-        "predecoder[fast]+pymatching-nofallback",
-        "predecoder[swift]+pymatching-nofallback",
+        "predecoder[small]+pymatching",
+        "predecoder[quiet]+pymatching",
     ]
     assert list(sampler.rows()) == rows
-    circuit = our_circuit(3, 3, "X", 0.02)
+    circuit = our_circuit(5, 3, "X", 0.008)
     dem = detector_error_model(circuit)
-    (task,) = sampler.tasks([(circuit, dem, {"d": 3, "r": 3})], max_shots=256)
+    (task,) = sampler.tasks([(circuit, dem, {"d": 5, "r": 3})], max_shots=1000)
     compiled = sampler.compiled_sampler_for_task(task)
     sampled, source = [], compiled.stim_sampler
 
@@ -81,7 +79,7 @@ def test_each_checkpoint_has_rows_of_its_own(our_circuit):
     assert times[0] != times[1] > 0  # each ran its own
 
     stat = sinter.TaskStats(
-        strong_id="1", decoder=SAMPLER, json_metadata=task.json_metadata, shots=256,
+        strong_id="1", decoder=SAMPLER, json_metadata=task.json_metadata, shots=1000,
         errors=found.errors, custom_counts=counts,
     )  # fmt: skip
     tags = [f"{load_predecoder(path).name}@{load_predecoder(path).digest}" for path in checkpoints]
@@ -99,7 +97,7 @@ def test_a_single_checkpoint_has_the_rows_it_always_had(checkpoints):
     assert task.json_metadata["predecoder"] == f"one@{predecoder.digest}"
     assert task.json_metadata["decoders"] == [
         "pymatching-css",
-        "predecoder+pymatching-nofallback",
+        "predecoder+pymatching",
     ]
 
 
@@ -116,11 +114,11 @@ def test_a_sweep_of_two_checkpoints(checkpoints, tmp_path, capsys):
     command = ["sweep", *overrides, "max_shots=600", "num_workers=1", f"out={tmp_path}"]
     assert main(command) == 0
     text = capsys.readouterr().out
-    assert "predecoder[one]+pymatching-nofallback" in text
-    assert "predecoder[two]+pymatching-nofallback" in text
+    assert "predecoder[one]+pymatching" in text
+    assert "predecoder[two]+pymatching" in text
     assert "frontier.png frontier.svg" in text
     stats = sinter.read_stats_from_csv_files(tmp_path / "stats.csv")
-    assert sorted(stat.decoder for stat in stats)[0] == "predecoder[one]+pymatching-nofallback"
+    assert sorted(stat.decoder for stat in stats)[0] == "predecoder[one]+pymatching"
     assert {stat.shots for stat in stats} == {600}
     capsys.readouterr()
     assert main(command) == 0

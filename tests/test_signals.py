@@ -268,7 +268,7 @@ def task(circuit, **options) -> sinter.Task:
     )
 
 
-SAMPLER = PairedSampler(("pymatching",), "fast", batch=100)
+SAMPLER = PairedSampler(("pymatching",), "", batch=100)
 
 
 @pytest.mark.slow

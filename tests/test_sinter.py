@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -9,20 +10,18 @@ import numpy as np
 import pytest
 import sinter
 import stim
-import torch
+from training_files import quiet, trained
 
 from qec.decoder import named_decoder
-from qec.decoder_names import DECODER_NAMES
+from qec.decoder_names import DECODER_NAMES, has_predecoder
 from qec.errors import QecError
-from qec.predecoder.checkpoint import save_predecoder, shipped_checkpoints
-from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRules
+from qec.predecoder.checkpoint import shipped_checkpoints
 from qec.sinter_plugin import SinterDecoder, sinter_decoders
 
 P = 0.004
 BIN = pathlib.Path(sys.executable).parent
 PLUGIN = "qec.sinter_plugin:sinter_decoders"
-OURS = ("predecoder+pymatching", "predecoder+pymatching-correlated")
+OURS = ("predecoder+pymatching", "predecoder+matching-cascade")
 
 
 def stim_gen(folder, task, distance, rounds):
@@ -40,25 +39,14 @@ def stim_gen(folder, task, distance, rounds):
     return path
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory):
-    """A checkpoint with small random weights that commits many arbitrary corrections."""
-    path = tmp_path_factory.mktemp("checkpoint") / "untrained.safetensors"
-    architecture = {"width": 8, "layers": 3}
-    torch.manual_seed(0)
-    network = PreDecoderNetwork(**architecture)
-    torch.nn.init.constant_(network.head.bias, 0.0)
-    save_predecoder(path, network.state_dict(), architecture, CommitRules.same(0.5), {})
-    return str(path)
-
-
 def test_names():
     decoders = sinter_decoders()
     assert set(OURS) | {"pymatching-correlated-css"} <= set(decoders)
     # sinter lets nobody replace its own.
     assert set(sinter.BUILT_IN_DECODERS).isdisjoint(decoders)
     tagged = [name for name in decoders if "@" in name]
-    assert len(tagged) == 4 * len(shipped_checkpoints())
+    names = [name for name in DECODER_NAMES if has_predecoder(name)]
+    assert len(tagged) == len(names) * len(shipped_checkpoints()) > 0
 
 
 def test_decoders_pickle_small():
@@ -72,24 +60,25 @@ def test_decoders_pickle_small():
 
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize("basis", ["X", "Z"])
-def test_predictions_are_the_decoders(stim_circuit, untrained, basis, name):
+def test_predictions_are_the_decoders(stim_circuit, basis, name):
     circuit = stim_circuit(5, 3, basis, 0.006)
     dem = circuit.detector_error_model(decompose_errors=True)
     packed = circuit.compile_detector_sampler(seed=1).sample(300, bit_packed=True)
-    compiled = SinterDecoder(name, untrained).compile_decoder_for_dem(dem=dem)
+    compiled = SinterDecoder(name, trained()).compile_decoder_for_dem(dem=dem)
     got = compiled.decode_shots_bit_packed(bit_packed_detection_event_data=packed)
     assert (got.shape, got.dtype) == ((300, 1), np.uint8)
-    want = named_decoder(name, dem, untrained).decode_batch(packed, bit_packed_shots=True)
+    want = named_decoder(name, dem, trained()).decode_batch(packed, bit_packed_shots=True)
     np.testing.assert_array_equal(got, want)
     alone = named_decoder("pymatching", dem).decode_batch(packed, bit_packed_shots=True)
     assert (got != alone).any()  # the pre-decoder has a say
 
 
-def test_own_checkpoints_get_names_with_their_digest(untrained):
-    decoders = sinter_decoders(untrained)
-    mine = {n.partition("]")[2]: d for n, d in decoders.items() if n.startswith("predecoder[untr")}
+def test_own_checkpoints_get_names_with_their_digest(tmp_path):
+    own = str(shutil.copy(quiet(), tmp_path / "own.safetensors"))
+    decoders = sinter_decoders(own)
+    mine = {n.partition("]")[2]: d for n, d in decoders.items() if n.startswith("predecoder[own@")}
     assert set(mine) == {name.removeprefix("predecoder") for name in DECODER_NAMES if "pre" in name}
-    assert {decoder.predecoder for decoder in mine.values()} == {untrained}
+    assert {decoder.predecoder for decoder in mine.values()} == {own}
 
 
 def test_other_codes_are_refused():
@@ -101,7 +90,6 @@ def test_other_codes_are_refused():
         SinterDecoder("predecoder+pymatching").compile_decoder_for_dem(dem=dem)
 
 
-@pytest.mark.skipif("fast" not in shipped_checkpoints(), reason="no shipped checkpoint")
 @pytest.mark.slow
 def test_collect_with_two_workers(tmp_path):
     tasks = [
@@ -132,9 +120,7 @@ def test_collect_with_two_workers(tmp_path):
 def test_sinters_command_line_finds_the_plugin(tmp_path):
     """As a user would run it: the sinter command, a file from `stim gen`, two processes."""
     circuit = stim_gen(tmp_path, "rotated_memory_z", 3, 3)
-    decoders = ["pymatching-correlated-css"]
-    if "fast" in shipped_checkpoints():
-        decoders += OURS
+    decoders = ["pymatching-correlated-css", *OURS]
     table = tmp_path / "stats.csv"
     command = [
         *(str(BIN / "sinter"), "collect", "--circuits", str(circuit)),

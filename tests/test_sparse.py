@@ -15,9 +15,8 @@ from qec.lattice import SpaceTimeLattice
 from qec.patch import MEMORY
 from qec.predecoder import sparse
 from qec.predecoder.correction import Predecoder
-from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.grid import EDGE_CHANNELS, EVENT_CHANNELS, STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules
 from qec.training.muon import orthogonalised
 
 each_basis = pytest.mark.parametrize("basis", ["X", "Z"])
@@ -32,7 +31,7 @@ def _network(**arguments: object) -> PreDecoderNetwork:
     return network
 
 
-KINDS = [{}, {"separable": True, "memory_only": True}, {"ends_only": True}]
+KINDS = [{}, {"separable": True}, {"kernel": 5, "residual": False}]
 
 
 def _inputs(shots: int, shape: tuple[int, int, int], rate: float, seed: int) -> tuple:
@@ -45,21 +44,19 @@ def _inputs(shots: int, shape: tuple[int, int, int], rate: float, seed: int) -> 
 @given(
     arguments=st.fixed_dictionaries(
         {
-            "kernel": st.sampled_from([1, 3, 5]),
+            "kernel": st.sampled_from([3, 5]),
             "layers": st.integers(2, 4),
             "activation": st.sampled_from(["relu", "gelu", "silu"]),
             "residual": st.booleans(),
             "separable": st.booleans(),
-            "memory_only": st.booleans(),
-            "ends_only": st.booleans(),
         }
-    ).filter(lambda a: a["kernel"] > 1 or not a["ends_only"]),
+    ),
     shots=st.integers(1, 5),
     shape=st.tuples(*[st.integers(1, 5)] * 3),
     rate=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]),
     seed=st.integers(0, 2**31),
 )
-def test_logits_and_gradients_are_those_of_dense_convolutions(
+def test_log_odds_and_gradients_are_those_of_dense_convolutions(
     arguments, shots, shape, rate, seed
 ) -> None:
     network = _network(**arguments)
@@ -67,7 +64,7 @@ def test_logits_and_gradients_are_those_of_dense_convolutions(
     found = []
     for logits in (
         network(events, static),
-        network.dense_logits(events, network.stem_static(static)),
+        network.dense_logits(events, network.static_features(static)),
     ):
         network.zero_grad()
         (logits.sin().sum()).backward()  # any function that is not linear
@@ -92,7 +89,7 @@ def test_bfloat16_comes_close_to_float32(kind) -> None:
     events, static = _inputs(9, (4, 3, 3), 0.1, 1)
     with torch.inference_mode():
         exact = network(events, static)
-        features = network.stem_static(static)
+        features = network.static_features(static)
         with torch.autocast("cpu", torch.bfloat16):
             rounded = network.from_static_features(events.bfloat16(), features.bfloat16())
     assert rounded.dtype == torch.bfloat16
@@ -103,12 +100,12 @@ def test_empty_cells_have_no_features() -> None:
     """What a far event says does not come through a gap wider than the kernel."""
     network = _network()
     events = torch.zeros(2, EVENT_CHANNELS, 1, 1, 9)
-    events[:, 0, 0, 0, 0] = 1
-    events[1, 0, 0, 0, 8] = 1
+    events[:, 1, 0, 0, 0] = 1
+    events[1, 1, 0, 0, 8] = 1
     with torch.inference_mode():
         near, both = network(events, torch.zeros(1, STATIC_CHANNELS, 1, 1, 9))
     torch.testing.assert_close(near[..., :5], both[..., :5])
-    events[1, 0, 0, 0] = 1
+    events[1, 1, 0, 0] = 1
     with torch.inference_mode():
         near, both = network(events, torch.zeros(1, STATIC_CHANNELS, 1, 1, 9))
     assert not torch.allclose(near[..., 0], both[..., 0])
@@ -130,26 +127,56 @@ def test_muon_makes_updates_nearly_orthogonal(shape) -> None:
 
 @each_basis
 @each_orientation
-def test_memory_only_leaves_the_other_checks_alone(our_circuit, basis, orientation) -> None:
-    """It tells all that memory checks see, and what it tells flips no other check."""
-    lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 3, basis, 0.01, orientation))
-    network = _network(memory_only=True, separable=True)
-    torch.nn.init.constant_(network.head.bias, 0.0)
-    bound = Predecoder(network, CommitRules.same(0.5)).bind(lattice)
-    table = bound.incidence
-    flipped = np.unique(table.detector[lattice.sector == MEMORY])
-    channels = flipped[flipped < table.num_bits] // np.prod(bound.grid.shape)
-    assert set(channels) == set(network.bits)
-    dets = (np.random.default_rng(3).random((200, lattice.num_detectors)) < 0.1).view(np.uint8)
-    found = bound.apply(dets, CommitRule(0.5))[0]
-    changed = (found.residual != dets).any(axis=0)
+@pytest.mark.parametrize("kind", [{"active_only": False}, *KINDS])
+def test_networks_leave_the_other_checks_alone(our_circuit, basis, orientation, kind) -> None:
+    """They see the events of both, and tell edges of memory checks."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(3, 3, basis, 0.01, orientation))
+    network = _network(**kind)
+    torch.nn.init.constant_(network.head.bias, 7.0)
+    bound = Predecoder(network, 0.5).bind(lattice)
+    dets = (np.random.default_rng(3).random((100, lattice.num_detectors)) < 0.1).view(np.uint8)
+    changed = (bound.apply(dets).residual != dets).any(axis=0)
     assert changed[lattice.sector == MEMORY].any()
     assert not changed[lattice.sector != MEMORY].any()
+    quiet = dets.copy()
+    quiet[:, lattice.sector != MEMORY] = 0
+    assert (bound.log_odds(quiet) != bound.log_odds(dets)).any()
+
+
+@each_basis
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("core", [None, (1, 3)])
+def test_commits_need_no_log_odds_far_from_events(our_circuit, basis, kind, core) -> None:
+    """Added up where events are, they are those of all cells; priors above the cut count, too."""
+    lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 4, basis, 0.02))
+    network = _network(**kind)
+    torch.nn.init.normal_(network.head.bias, 4.0, 2.0)
+    bound = Predecoder(network, 0.5).bind(lattice, core=core)
+    dets = (np.random.default_rng(3).random((100, lattice.num_detectors)) < 0.1).view(np.uint8)
+    shots = torch.from_numpy(dets)
+    events = bound.cells(shots)
+    found, wanted = (bound.commit(shots, see(events)) for see in (bound.look, bound.forward))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (wanted[0] != dets).any(axis=1).mean() > 0.5
+    assert bound.commit(shots[:0], bound.look(bound.cells(shots[:0])))[1].shape == (0,)
+
+
+def test_what_no_event_tells_about_is_as_likely_as_before() -> None:
+    """A head of zeros adds nothing: the log-odds are the priors of the error model."""
+    for kind in ({"active_only": False}, *KINDS):
+        network = _network(**kind)
+        for parameter in network.head.parameters():
+            torch.nn.init.zeros_(parameter)
+        events, static = _inputs(3, (3, 2, 2), 0.2, 5)
+        with torch.inference_mode():
+            found = network(events, static)
+        assert torch.equal(found, static[:, :EDGE_CHANNELS].expand_as(found))
 
 
 def test_events_of_memory_checks_have_features_of_their_own() -> None:
     """Other events are seen by the first layer, and by no more."""
-    network = _network(memory_only=True)
+    network = _network()
     events = torch.zeros(3, EVENT_CHANNELS, 1, 1, 5)
     events[:, 1, 0, 0, 0] = 1  # memory
     events[1, 0, 0, 0, 1] = 1  # other, beside it
@@ -161,10 +188,8 @@ def test_events_of_memory_checks_have_features_of_their_own() -> None:
 
 
 def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ValueError, match="active_only"):
-        PreDecoderNetwork(memory_only=True)
-    with pytest.raises(ValueError, match="kernel of 3"):
-        PreDecoderNetwork(ends_only=True, kernel=1)
+    with pytest.raises(ValueError, match="active_only needs a kernel of 3"):
+        PreDecoderNetwork(active_only=True, kernel=1)
 
 
 def test_loops_compile_where_nothing_can_be_written(monkeypatch) -> None:

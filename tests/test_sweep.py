@@ -1,5 +1,6 @@
 """`qec sweep` through the command line, on real worker processes."""
 
+import collections
 import csv
 import io
 import json
@@ -7,12 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 import sinter
 import stim
+import torch
 
 from qec.cli import main
 from qec.collect import collect
@@ -20,6 +21,8 @@ from qec.collected import read_collected
 from qec.config import load_config
 from qec.job_array import read_seeds
 from qec.paired import SAMPLER, PairedSampler
+from qec.predecoder.checkpoint import load_predecoder, save_predecoder
+from qec.predecoder.zoo import build_network
 from qec.results import Row, print_tables
 from qec.sweep import Settings, tasks
 
@@ -215,7 +218,7 @@ def test_the_widest_table_is_not_cut_short(capsys):
         "fallbacks": 10**7,
     }
     counts |= {"predecode_ns": 10**14, "match_ns": 10**14, "shots": 10**7}
-    longest = "predecoder[balanced]+pymatching-correlated"
+    longest = "predecoder[standard]+matching-cascade"
     names = ("pymatching", longest, "pymatching-correlated-css")
     rows = [
         Row(task_id="1", metadata=metadata, decoder=name, baseline="pymatching", **counts, **errors)
@@ -236,32 +239,61 @@ def test_the_widest_table_is_not_cut_short(capsys):
 
 @pytest.mark.slow
 def test_sweep_with_the_shipped_predecoder(tmp_path, capsys):
-    decoders = "decoders=[pymatching,predecoder+pymatching,predecoder+pymatching-correlated]"
+    decoders = "decoders=[pymatching,predecoder+pymatching,predecoder+matching-cascade]"
     assert sweep(tmp_path, "distance=5", "rounds=5", "max_shots=2000", decoders) == 0
     with open(tmp_path / "stats.csv") as file:
         rows = {row["decoder"]: row for row in csv.DictReader(file, skipinitialspace=True)}
     counts = {name: json.loads(row["custom_counts"]) for name, row in rows.items()}
-    one, two = counts["predecoder+pymatching"], counts["predecoder+pymatching-correlated"]
+    one, two = counts["predecoder+pymatching"], counts["predecoder+matching-cascade"]
     assert one["events_left"] < one["events"] == counts["pymatching"]["events"]
     # The network ran once for both.
     assert one["predecode_ns"] == two["predecode_ns"]
-    assert 0 < one["fallbacks"] < two["fallbacks"] < 400
+    assert one["fallbacks"] == 0 < two["fallbacks"] < 1000
+    assert one["events_left"] < two["events_left"]  # and the events of the shots handed on
     assert counts["pymatching"]["fallbacks"] == 0
     metadata = json.loads(rows["predecoder+pymatching"]["json_metadata"])
-    assert metadata["predecoder"].startswith("fast@")
+    assert metadata["predecoder"].startswith("standard@")
     assert "predecoder" not in json.loads(rows["pymatching"]["json_metadata"])
 
 
-def test_a_retrained_checkpoint_starts_new_rows(monkeypatch):
+def test_a_retrained_checkpoint_starts_new_rows(tmp_path):
     ids = []
-    for digest in ("aaaa", "bbbb", "aaaa"):
-        stub = types.SimpleNamespace(name="fast", digest=digest)
-        monkeypatch.setattr("qec.predecoder.checkpoint.load_predecoder", lambda _, s=stub: s)
-        overrides = ["distance=3", "basis=X", "decoders=[pymatching,predecoder+pymatching]"]
-        (task,) = tasks(Settings.from_config(load_config("sweep", overrides)))
-        assert task.json_metadata["predecoder"] == f"fast@{digest}"
+    path, architecture = tmp_path / "own.safetensors", {"width": 4, "layers": 2}
+    overrides = ["distance=3", "basis=X", "decoders=[pymatching,predecoder+pymatching]"]
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        weights = build_network(architecture).state_dict()
+        save_predecoder(path, weights, architecture, threshold=1.0, history={})
+        asked = load_config("sweep", [*overrides, f"predecoder={path}"])
+        (task,) = tasks(Settings.from_config(asked))
+        assert task.json_metadata["predecoder"] == f"own@{load_predecoder(path).digest}"
         ids.append(task.strong_id())
     assert ids[0] == ids[2] != ids[1]
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_fit_is_left_out_or_refused(tmp_path, capsys):
+    """Said once for each point; what needs the network is refused before any shot."""
+    path, architecture = tmp_path / "own.safetensors", {"width": 4, "layers": 2}
+    network = build_network(architecture)
+    torch.nn.init.constant_(network.head.bias, 9.0)  # commits edges whatever the events
+    save_predecoder(path, network.state_dict(), architecture, threshold=0.5, history={})
+    words = (f"predecoder={path}", "basis=X,Z", "max_shots=200", "num_workers=1")
+    out, cascade = tmp_path / "out", "predecoder+matching-cascade"
+    assert sweep(out, *words, f"decoders=[pymatching,{cascade},predecoder+pymatching]") == 2
+    error = capsys.readouterr().err
+    assert "basis X" in error
+    assert "the network own does not fit this error model" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+    assert sweep(out, *words, f"decoders=[matching-cascade,{cascade}]") == 0
+    error = capsys.readouterr().err
+    assert error.count("decoding goes on without it") == 2
+    stats = sinter.read_stats_from_csv_files(out / "stats.csv")
+    errors = collections.defaultdict(set)
+    for row in stats:
+        errors[row.json_metadata["b"]].add(row.errors)
+    assert [len(found) for found in errors.values()] == [1, 1]  # the same predictions
 
 
 def test_every_decoder_sees_the_same_shots():
@@ -271,7 +303,7 @@ def test_every_decoder_sees_the_same_shots():
     dem = circuit.detector_error_model(decompose_errors=True)
     task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
     names = ("pymatching", "pymatching-correlated")
-    compiled = PairedSampler(names, "fast", batch=256).compiled_sampler_for_task(task)
+    compiled = PairedSampler(names, "", batch=256).compiled_sampler_for_task(task)
     sampled = []
     stim_sampler = compiled.stim_sampler
 
@@ -298,7 +330,7 @@ def test_every_decoder_sees_the_same_shots():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("distnce=5", "did you mean distance?"),
+        ("distnce=5", "did you mean distance"),
         ("+distance=5", "cannot be added"),
         ("p=[0.1", "cannot read 'p=[0.1'"),
         ("p=glob(*)", "as a list"),
@@ -310,6 +342,10 @@ def test_every_decoder_sees_the_same_shots():
         ("basis=Y", "use X or Z"),
         ("noise=foo", "use one of uniform"),
         ("decoders=[foo]", "decoder 'foo' is unknown"),
+        (
+            "decoders=[predecoder+pymatching-correlated]",
+            "is gone: predecoder+matching-cascade takes its place",
+        ),
         ("decoders=[]", "decoders is empty"),
         ("max_shots=0", "max_shots=0"),
         ("max_shots=1,2", "max_shots=[1, 2]"),
@@ -474,7 +510,7 @@ def test_recorded_seeds_are_those_of_the_shots(tmp_path):
     dem = circuit.detector_error_model(decompose_errors=True)
     task = sinter.Task(circuit=circuit, detector_error_model=dem, decoder=SAMPLER)
     rows, record = tmp_path / "1-run.csv", tmp_path / "1-run.seeds"
-    sampler = PairedSampler(("pymatching",), "fast", batch=256)
+    sampler = PairedSampler(("pymatching",), "", batch=256)
     for shots in (256, 512):  # a run, and another that goes on
         known = read_collected(rows)
         task.collection_options = sinter.CollectionOptions(max_shots=shots)

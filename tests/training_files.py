@@ -1,14 +1,24 @@
-"""Settings of small trainings in tests, and what those read in their folders."""
+"""Small trainings in tests: their settings, a network of one, and what tests read in folders."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import pathlib
+import shutil
+import tempfile
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from qec.config import load_config
+from qec.predecoder.checkpoint import save_predecoder
+from qec.predecoder.zoo import build_network
+from qec.training.loop import train
+from qec.training.settings import TrainSettings
 
 TINY = [
     "model={width: 8, layers: 4}",
@@ -17,12 +27,44 @@ TINY = [
     "batch=128",
     "save_every=0",
     "precision=float32",
-    "validation_shots=64",
-    "validation_distances=[3]",
-    "validation_noises=[uniform]",
-    "thresholds=[0.9]",
-    "gaps=[0.3]",
 ]
+
+
+SMALL = [
+    *(
+        "model={width: 16, layers: 4}",
+        "distances=[3,5]",
+        "orders=[across]",
+        "with_cz=0",
+        "spread=0",
+    ),
+    *("noises=[uniform,stim,si1000]", "ps=[0.001,0.02]", "shots=25600", "ema=0.98", "workers=0"),
+]
+
+
+@functools.cache
+def trained() -> str:
+    """The path of a checkpoint that fits memory experiments of d = 3 and 5, and commits edges.
+
+    It is trained once in each process, in some seconds.
+    """
+    config = load_config("train", [*SMALL, f"out={_folder()}/small"])
+    with contextlib.redirect_stdout(None):
+        return str(train(TrainSettings.from_config(config)))
+
+
+@functools.cache
+def quiet() -> str:
+    """The path of a checkpoint that commits nothing, and so fits all error models."""
+    path, arguments = _folder() / "quiet.safetensors", {"width": 4, "layers": 2}
+    save_predecoder(path, build_network(arguments).state_dict(), arguments, 1.0, {})
+    return str(path)
+
+
+def _folder() -> pathlib.Path:
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return pathlib.Path(folder)
 
 
 def saved_step(state: pathlib.Path) -> int:

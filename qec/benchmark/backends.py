@@ -1,6 +1,6 @@
 """Time of the pre-decoder on each backend: ``python -m qec.benchmark.backends``.
 
-Commit rule and residual are included.  The backends take turns on the same shots, so that a busy
+Commits and residual are included.  The backends take turns on the same shots, so that a busy
 machine slows all of them.
 """
 
@@ -73,7 +73,7 @@ def _at_distance(distance: int, values: dict) -> list[Row]:
     circuit = memory_circuit(RotatedSurfaceCode(distance), noise, distance, values["basis"])
     lattice = SpaceTimeLattice.from_circuit(circuit)
     predecoder = load_predecoder(values["predecoder"])
-    rule, dtype = predecoder.rules.uncorrelated, _DTYPES[values["dtype"]]
+    dtype = _DTYPES[values["dtype"]]
     bound = {
         name: predecoder.bind(lattice, dtype=dtype, backend=name, threads=values["threads"])
         for name in distinct_values("backends", values["backends"])
@@ -86,7 +86,7 @@ def _at_distance(distance: int, values: dict) -> list[Row]:
         first = None
         for name, runner in bound.items():
             start = time.perf_counter()
-            ((residual, flips, *_),) = runner.apply(shots, rule)
+            residual, flips = runner.apply(shots)
             if batch:  # the first one sets things up
                 seconds[name].append(time.perf_counter() - start)
             output = np.column_stack([flips, residual])

@@ -115,7 +115,7 @@ class Timing:
         metadata, decoder, network: of the case.
         steps: microseconds per round and shot of each of ``STEPS``, all processes together: the
             mean of their times over their number.
-        fell_back: fraction of the shots that were matched as a whole.
+        handed_on: fraction of the shots whose whole syndrome a cascade's last stage decoded.
         limit: the same for the network at the rate of a matrix product, or of a copy of its
             activations if that takes longer; nan without a network.
         rates: multiply-adds per second and bytes per second of a process, measured before.
@@ -126,7 +126,7 @@ class Timing:
     decoder: str
     network: dict[str, str]
     steps: dict[str, float]
-    fell_back: float
+    handed_on: float
     limit: float
     rates: tuple[float, float]
     dtype: str
@@ -251,7 +251,7 @@ class _Running:
         decoder = named_decoder(case.decoder, dem, **case.network, threads=threads)
         rounds = case.metadata["r"]
         self._limit, self._rates, self._dtype = np.nan, (np.nan, np.nan), ""
-        if has_predecoder(case.decoder):
+        if decoder.predecoder is not None:  # matching on its weights keeps it to itself
             import torch
 
             from qec.benchmark.roofline import Roofline
@@ -271,7 +271,7 @@ class _Running:
         """After its turns."""
         case, found = self.case, self.profiler.profile()
         return Timing(
-            *(case.metadata, case.decoder, case.network, found.steps, found.fell_back),
+            *(case.metadata, case.decoder, case.network, found.steps, found.handed_on),
             *(self._limit, self._rates, self._dtype),
         )
 
@@ -282,7 +282,7 @@ def _together(timings: Sequence[Timing]) -> Timing:
     return dataclasses.replace(
         timings[0],
         steps={step: sum(t.steps[step] for t in timings) / n**2 for step in STEPS},
-        fell_back=sum(t.fell_back for t in timings) / n,
+        handed_on=sum(t.handed_on for t in timings) / n,
         limit=sum(t.limit for t in timings) / n**2,
         rates=tuple(np.mean([t.rates for t in timings], axis=0).tolist()),
     )
@@ -322,7 +322,7 @@ def print_table(timings: Sequence[Timing], settings: Settings) -> None:
             *(f"{t.steps[step]:.3g}" if t.steps[step] else "" for step in STEPS),
             f"{t.total:.3g}",
             *("" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios),
-            f"{t.fell_back:.1%}" if has_predecoder(t.decoder) else "",
+            f"{t.handed_on:.1%}" if has_predecoder(t.decoder) else "",
             network,
         )
     Console(width=260).print(table)

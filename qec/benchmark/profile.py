@@ -10,7 +10,7 @@ import numpy as np
 
 from qec.decoder import Decoder, unpacked
 
-INSIDE = {"cells": "cells", "network": "forward", "residual": "commit", "gap": "gap"}
+INSIDE = {"cells": "cells", "network": "look", "residual": "commit"}
 """The pre-decoder's own steps, and the methods of ``BoundPredecoder`` that take them."""
 
 STEPS = ("unpack", *INSIDE, "match")
@@ -22,14 +22,13 @@ class Profile:
 
     Attributes:
         steps: ``STEPS`` in their order: bits to bytes; detection events to cells; network;
-            corrections, residual and what is around; the network's logical gap; matching, with the
-            shots matched as a whole.
-        fell_back: fraction of the shots that were matched as a whole.
+            commits, residual and what is around; matching, with the last stage of a cascade.
+        handed_on: fraction of the shots whose whole syndrome that stage decoded.
         batches: of how many the times are means.
     """
 
     steps: dict[str, float]
-    fell_back: float
+    handed_on: float
     batches: int
 
     @property
@@ -56,7 +55,7 @@ class Profiler:
             for step, method in INSIDE.items():
                 timed = _timed(getattr(decoder.predecoder, method), self._inside, step)
                 setattr(decoder.predecoder, method, timed)
-        self._shots = self._fell_back = self._count = 0
+        self._shots = self._handed_on = self._count = 0
 
     def run(self, seconds: float) -> None:
         """One turn, of so many seconds at least."""
@@ -73,7 +72,7 @@ class Profiler:
             for step, elapsed in zip(self._spent, np.diff(times).tolist(), strict=True):
                 self._spent[step] += elapsed
             self._shots += len(batch)
-            self._fell_back += int(matched.fell_back.sum())
+            self._handed_on += int(matched.handed_on.sum())
             self._count += 1
 
     def profile(self) -> Profile:
@@ -84,7 +83,7 @@ class Profiler:
             inside["residual"] += around
         in_all = {**spent, **inside}
         steps = {step: 1e6 * in_all[step] / self._shots / self._rounds for step in STEPS}
-        return Profile(steps, self._fell_back / self._shots, self._count)
+        return Profile(steps, self._handed_on / self._shots, self._count)
 
 
 def _timed(

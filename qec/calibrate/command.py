@@ -27,11 +27,15 @@ from qec.config import distinct_values, positive_integer, required_path
 from qec.dataset import load_structure, read_shots_and_flips
 from qec.decoder import named_decoders
 from qec.decoder_names import check_decoder_name
+from qec.dem import at_most_half
 from qec.errors import QecError
 from qec.files import atomic_path
-from qec.lattice import detector_error_model
+from qec.lattice import SpaceTimeLattice, detector_error_model
 from qec.lock import writes_out_alone
 from qec.points import Grid
+from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.fit import Fit, fit_of
+from qec.predecoder.labelled_shots import LabelledSampler
 from qec.progress import with_bar
 from qec.results import point_title
 from qec.stats import Estimate
@@ -109,8 +113,10 @@ def calibrate(config: DictConfig, command: Sequence[str] = ("qec", "calibrate"))
             over=lambda parts: with_bar(parts, "stages"),
         )
         print_stages(kept, f"{data.title}: {len(data.events)} shots")
+        network = network_fit(data.dem, settings.predecoder)
+        print(f"network {settings.predecoder}: {network.in_words}")
         found = [] if data.flips is None else calibrations(data, settings)
-    content = _content(data, kept, found, command)
+    content = _content(data, kept, network, found, command)
     with atomic_path(settings.out / "calibration.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plots = []
@@ -123,6 +129,16 @@ def calibrate(config: DictConfig, command: Sequence[str] = ("qec", "calibrate"))
     names = ["calibration.json", *(path.name for path in plots)]
     print(f"files: {settings.out}: {' '.join(names)}")
     print(f"{time.monotonic() - started:.1f} s in all; to repeat: {shlex.join(command)}")
+
+
+def network_fit(dem: stim.DetectorErrorModel, name: str) -> Fit:
+    """Whether a checkpoint fits the model; decoders do without a network that does not.
+
+    Raises:
+        QecError: there is no such checkpoint, or the model is no rotated surface code's.
+    """
+    sampler = LabelledSampler(SpaceTimeLattice.from_dem(at_most_half(dem).dem))
+    return fit_of(load_predecoder(name).bind(sampler.grid), sampler)
 
 
 def calibrations(data: Data, settings: Settings) -> list[Calibration]:
@@ -193,7 +209,7 @@ def _sampled(
 
 
 def _content(
-    data: Data, kept: Kept, found: Sequence[Calibration], command: Sequence[str]
+    data: Data, kept: Kept, network: Fit, found: Sequence[Calibration], command: Sequence[str]
 ) -> dict[str, object]:
     return {
         "command": list(command),
@@ -202,6 +218,7 @@ def _content(
         "shots": len(data.events),
         "stages": [_stage(stage) for stage in kept.stages.stages],
         "stages_known": kept.known,
+        "network": {**dataclasses.asdict(network), "fits": network.fits},
         "decoders": [_decoder(one) for one in found],
     }
 

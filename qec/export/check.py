@@ -8,20 +8,19 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from qec.decoder import Decoder
 from qec.export.graph import INPUT
 from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.onnx_model import onnxruntime_session
-from qec.predecoder.rule import CommitRule, Predecoded
+from qec.predecoder.rule import Predecoded
 from qec.stats import Estimate, paired_ratio
 
 if TYPE_CHECKING:
     import onnx
 
-# Runtimes add the products of a convolution in different orders, so float32 logits differ in their
-# last bits; a logit this close to the threshold may fall on either side of it.
+# Runtimes add the products of a convolution in different orders, so float32 log-odds differ in
+# their last bits; those this close to the threshold may fall on either side of it.
 ROUNDING = 1e-4
 _BATCH = 64
 
@@ -38,8 +37,8 @@ class GraphRunner:
 
     def predecode(self, detectors: np.ndarray) -> Predecoded:
         """uint8 (B, num_detectors) -> residual and committed flips."""
-        (output,) = self._session.run(None, {INPUT: detectors})
-        return Predecoded.sure(output[:, 1:], output[:, 0])
+        output, *_ = self._session.run(None, {INPUT: detectors})
+        return Predecoded(output[:, 1:], output[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Check:
     Attributes:
         shots: number of shots.
         changed_bits, changed_shots: output bits that differ, and shots that have any.
-        not_rounding: of those shots, the ones without a logit within ``ROUNDING`` of the threshold;
-            None for a graph of lower precision.
-        errors, torch_errors: logical errors of the pipeline, matching and fallback included, with
+        not_rounding: of those shots, the ones without log-odds within ``ROUNDING`` of the
+            threshold; None for a graph of lower precision.
+        errors, torch_errors: logical errors of the pipeline, matching included, with
             the graph and with torch as its pre-decoder.
         error_ratio: of the two, paired, with its interval.
         time_over_torch, time_over_float32: time of the graph, one thread, over that of torch and
@@ -79,7 +78,7 @@ class Check:
         ratio = self.error_ratio
         changed = f"{self.changed_shots}, {self.changed_bits} bits"
         if self.not_rounding is not None:
-            changed += f" (not rounding of a logit near the threshold: {self.not_rounding})"
+            changed += f" (not rounding near the threshold: {self.not_rounding})"
         return [
             f"check on {self.shots} shots, ONNX Runtime against torch in float32, one thread:",
             f"  shots with a different output: {changed}",
@@ -94,7 +93,6 @@ def compare(
     model: onnx.ModelProto,
     float32: onnx.ModelProto,
     bound: BoundPredecoder,
-    rule: CommitRule,
     decoder: Decoder,
     detectors: np.ndarray,
     flips: np.ndarray,
@@ -105,14 +103,12 @@ def compare(
         model: the graph in question, at any precision.
         float32: the float32 graph; may be the same.
         bound: the pre-decoder, bound with ``dtype=torch.float32``.
-        rule: the commit rule of the graph.
         decoder: matches what they leave.
         detectors: uint8 (B, num_detectors).
         flips: uint8 (B,), true flips of observable 0.
     """
-    rule = CommitRule(rule.threshold)  # a graph tells no gap of the network, and looks once
     runners = {
-        "torch": lambda shots: bound.apply(shots, rule)[0],
+        "torch": bound.apply,
         "float32": GraphRunner(float32).predecode,
         "graph": GraphRunner(model).predecode,
     }
@@ -124,7 +120,7 @@ def compare(
     changed += graph.committed != reference.committed
     odd, not_rounding = np.flatnonzero(changed), None
     if model is float32:
-        not_rounding = int((_distance_to_cut(bound, rule, detectors[odd]) > ROUNDING).sum())
+        not_rounding = int((_distance_to_cut(bound, detectors[odd]) > ROUNDING).sum())
     wrong, torch_wrong = (decoder.match(detectors, p).flips != flips for p in (graph, reference))
     errors, torch_errors = int(wrong.sum()), int(torch_wrong.sum())
     both = int((wrong & torch_wrong).sum())
@@ -154,16 +150,12 @@ def _run(runners: dict, detectors: np.ndarray) -> tuple[dict[str, Predecoded], d
             parts[name].append(run(batch))
             seconds[name] += time.perf_counter() - begun
     joined = {
-        name: Predecoded.sure(*(np.concatenate([part[k] for part in found]) for k in (0, 1)))
+        name: Predecoded(*(np.concatenate([part[k] for part in found]) for k in (0, 1)))
         for name, found in parts.items()
     }
     return joined, seconds
 
 
-def _distance_to_cut(bound: BoundPredecoder, rule: CommitRule, detectors: np.ndarray) -> np.ndarray:
-    """float32 (B,): how close the nearest logit of each shot is to the threshold."""
-    nearest = [
-        (bound.logits(torch.from_numpy(detectors[k : k + _BATCH])) - rule.cut).abs().flatten(1)
-        for k in range(0, len(detectors), _BATCH)
-    ]
-    return np.concatenate([np.empty(0, np.float32), *(n.amin(1).numpy() for n in nearest)])
+def _distance_to_cut(bound: BoundPredecoder, detectors: np.ndarray) -> np.ndarray:
+    """float32 (B,): how close the nearest log-odds of each shot are to the threshold."""
+    return np.abs(bound.log_odds(detectors) - bound.cut).min(axis=1)

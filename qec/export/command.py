@@ -22,7 +22,7 @@ from qec.dem import at_most_half
 from qec.errors import QecError
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
-from qec.export.graph import DTYPES, INPUT, OUTPUT, PredecoderModule, predecoder_graph
+from qec.export.graph import DTYPES, INPUT, LOG_ODDS, OUTPUT, PredecoderModule, predecoder_graph
 from qec.files import atomic_path
 from qec.lattice import SpaceTimeLattice
 from qec.lock import writes_out_alone
@@ -30,7 +30,6 @@ from qec.points import Grid
 from qec.predecoder.checkpoint import load_predecoder
 from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.quantise import quantise
-from qec.predecoder.rule import CommitRule
 
 if TYPE_CHECKING:
     import onnx
@@ -39,11 +38,6 @@ EIGHT_BIT = ("int8", "float8")
 PRECISIONS = (*DTYPES, *EIGHT_BIT)
 LAYOUTS = ("cudaq",)
 FORMAT = "qec-export-1"
-_FALLBACK = (
-    "not in the graph: shots whose residual has a logical gap below `gap` of the lightest logical "
-    "operator are matched as a whole, after the graph; qec.Decoder looks at the network's logical "
-    "gap too, which the graph does not tell"
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,13 +47,13 @@ class Settings:
     grid: Grid | None
     circuit: str | None
     predecoder: str
-    correlated: bool
     precision: str
     opset: int
     calibration_shots: int
     check: int
     seed: int
     layout: str | None
+    log_odds: bool
     out: Path
 
     @classmethod
@@ -72,15 +66,17 @@ class Settings:
             )
         if values["layout"] not in (None, *LAYOUTS):
             raise QecError(f"layout={values['layout']!r} is unknown: use null or cudaq.")
-        if not isinstance(values["correlated"], bool):
-            raise QecError("correlated must be true or false.")
+        if not isinstance(values["log_odds"], bool):
+            raise QecError("log_odds must be true or false.")
+        if values["log_odds"] and values["layout"] is not None:
+            raise QecError(f"layout={values['layout']} takes one output: leave log_odds out.")
         circuit = values["circuit"]
         return cls(
             grid=Grid.from_values(values) if circuit is None else None,
             circuit=None if circuit is None else str(circuit),
             predecoder=str(values["predecoder"]),
             out=required_path(config, "out"),
-            **{key: values[key] for key in ("correlated", "precision", "layout")},
+            **{key: values[key] for key in ("precision", "layout", "log_odds")},
             **{key: positive_integer(key, values[key]) for key in ("opset", "calibration_shots")},
             **{key: positive_integer(key, values[key], least=0) for key in ("check", "seed")},
         )
@@ -110,15 +106,13 @@ def export(config: DictConfig) -> Check | None:
         raise QecError("a graph takes no mechanism that happens in half of the shots or more.")
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
-    rule = predecoder.rules.ahead_of(settings.correlated).on(lattice, once=True)
-
     bound = predecoder.bind(lattice, dtype=torch.float32)
-    model, float32 = _graphs(settings, dem, bound, rule)
+    model, float32 = _graphs(settings, dem, bound)
     shots = _sample(dem, settings.check, settings.seed + 1)
     check = None
     if settings.check:
-        decoder = Decoder.from_dem(dem, predecoder=predecoder, correlated=settings.correlated)
-        check = compare(model, float32, bound, rule, decoder, *shots)
+        decoder = Decoder.from_dem(dem, predecoder=predecoder)
+        check = compare(model, float32, bound, decoder, *shots)
         print("\n".join(check.lines()))
         if settings.precision == "float32" and check.not_rounding:
             raise QecError(
@@ -129,11 +123,8 @@ def export(config: DictConfig) -> Check | None:
         "format": FORMAT,
         "experiment": {"d": lattice.distance, "r": lattice.rounds, **experiment},
         "predecoder": {"name": predecoder.name, "digest": predecoder.digest},
-        "commit_rule": {
-            "correlated": settings.correlated,
-            **dataclasses.asdict(rule),
-            "fallback": _FALLBACK,
-        },
+        "threshold": predecoder.threshold,
+        "edges": _edges(bound) if settings.log_odds else None,
         **_signature(settings, dem.num_detectors),
         "check": None if check is None else check.as_json(),
     }
@@ -145,17 +136,27 @@ def export(config: DictConfig) -> Check | None:
 
 
 def _graphs(
-    settings: Settings, dem: stim.DetectorErrorModel, bound: BoundPredecoder, rule: CommitRule
+    settings: Settings, dem: stim.DetectorErrorModel, bound: BoundPredecoder
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The graph at the wanted precision, and at float32."""
-    float32 = predecoder_graph(PredecoderModule(bound, rule), settings.opset)
+    float32 = predecoder_graph(PredecoderModule(bound, log_odds=settings.log_odds), settings.opset)
     if settings.precision in EIGHT_BIT:
         shots, _ = _sample(dem, settings.calibration_shots, settings.seed)
         return quantise(float32, shots, settings.precision), float32
     if settings.precision == "float16":
-        half = PredecoderModule(bound, rule, DTYPES[settings.precision])
+        half = PredecoderModule(bound, DTYPES[settings.precision], settings.log_odds)
         return predecoder_graph(half, settings.opset), float32
     return float32, float32
+
+
+def _edges(bound: BoundPredecoder) -> dict[str, object]:
+    """What the columns of the second output are about."""
+    ends = bound.residual.ends
+    return {
+        "output": LOG_ODDS,
+        "detectors": np.where(ends == bound.lattice.num_detectors, -1, ends).tolist(),
+        "flips_observable": bound.residual.flips.tolist(),
+    }
 
 
 def _sample(dem: stim.DetectorErrorModel, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from qec.noise import CircuitNoise
 from qec.noise_learning.faults import CHANNELS
 
 KINDS = ("channels", "location", "site")
+_MOST = 0.75  # of a channel's probabilities in all: what Stim takes for depolarising noise
 
 
 def draw_channels(p: float, rng: np.random.Generator) -> CircuitNoise:
@@ -63,6 +64,7 @@ def vary(
         rates = op.gate_args_copy()
         for group in op.target_groups():
             factor = float(np.exp(spread * rng.standard_normal()))
+            factor = min(factor, _MOST / max(sum(rates), 1e-300))
             if by == "site":
                 key = (op.name, *rates, *(target.value for target in group))
                 factor = of_site.setdefault(key, factor)

@@ -1,9 +1,8 @@
 """The pre-decoder on experiments of any length, block by block of layers.
 
 A block is a window whose buffer is the network's reach: the bits of its core come out as they would
-over the whole history.  Every chain bit is committed by one block, the one whose core holds its
-layer; a timelike bit in the last layer of a core flips a detector of the layer after, which is
-handed on.
+over the whole history.  Every edge is committed by one block, the one whose core holds its first
+end; its second end may flip a detector of the layer after, which is handed on.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from qec.board import Explained, left_and_carry
 from qec.config import positive_integer
 from qec.predecoder.correction import BoundPredecoder, Predecoder
-from qec.predecoder.rule import CommitRule
+from qec.predecoder.grid import CellGrid
 from qec.reference import Reference, Window
 
 
@@ -24,7 +23,6 @@ class BlockCutter:
 
     Args:
         predecoder: the network.
-        rule: its commit rule; where it has a gap, blocks find the network's.
         reference: an experiment that is long enough, see ``Reference.place``.
         device, backend: as in ``Predecoder.bind``.
         itself: the blocks are those of the reference itself; it may differ from round to round.
@@ -33,7 +31,6 @@ class BlockCutter:
     def __init__(
         self,
         predecoder: Predecoder,
-        rule: CommitRule,
         reference: Reference,
         device: str = "cpu",
         backend: str = "eager",
@@ -41,10 +38,11 @@ class BlockCutter:
         itself: bool = False,
     ) -> None:
         self.reach = predecoder.network.reach
-        self._predecoder, self._rule = predecoder, rule
+        self._predecoder = predecoder
         self._device, self._backend = device, backend
         self._reference, self._itself = reference, itself
         self._cut: dict[Window, LayerBlock] = {}
+        self._grid: CellGrid | None = None
 
     def block(self, window: Window, layers: int | None) -> LayerBlock:
         """What pre-decodes ``window`` of an experiment of ``layers`` (None: far from its end).
@@ -54,13 +52,15 @@ class BlockCutter:
         """
         place = window if self._itself else self._reference.place(window, layers)
         if place not in self._cut:
-            lattice = self._reference.lattice.cut(place.start, place.end)
+            if self._grid is None:
+                self._grid = CellGrid(self._reference.lattice)
+            grid = self._grid.cut(place.start, place.end)
             core = (place.core_start - place.start, place.core_end - place.start)
-            bound = self._predecoder.bind(lattice, self._device, core, backend=self._backend)
+            bound = self._predecoder.bind(grid, self._device, core, backend=self._backend)
             layer = self._reference.lattice.layer
             column = self._reference.column[(layer >= place.start) & (layer < place.end)]
             width = self._reference.width
-            self._cut[place] = LayerBlock(bound, self._rule, lattice.layer * width + column)
+            self._cut[place] = LayerBlock(bound, grid.lattice.layer * width + column)
         return self._cut[place]
 
 
@@ -70,12 +70,10 @@ class LayerBlock:
 
     Attributes:
         predecoder: on its layers, commits in its core only.
-        rule: what it commits.
         places: int64, where its detectors stand in its layers, flattened.
     """
 
     predecoder: BoundPredecoder
-    rule: CommitRule
     places: np.ndarray
 
     def apply(self, layers: np.ndarray) -> Explained:
@@ -85,10 +83,10 @@ class LayerBlock:
             layers: uint8 (B, end - start, width), its detection events.
         """
         events = layers.reshape(len(layers), -1).take(self.places, axis=1)
-        (found,) = self.predecoder.apply(events, self.rule)
+        found = self.predecoder.apply(events)
         explained = np.zeros_like(layers)
         explained.reshape(len(layers), -1)[:, self.places] = events ^ found.residual
-        return Explained(explained, found.committed, found.gap)
+        return Explained(explained, found.committed)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,14 +98,12 @@ class Predecoded:
         left: uint8 (B, layers of the core, width), the events that it leaves there.
         carry: uint8 (B, width), the events that it explains in the layer after its core.
         flips: uint8 (B,), the logical flips that it commits.
-        gap: float32 (B,), the network's logical gap there, in nats.
     """
 
     start: int
     left: np.ndarray
     carry: np.ndarray
     flips: np.ndarray
-    gap: np.ndarray
 
 
 class StreamingPredecoder:
@@ -145,10 +141,10 @@ class StreamingPredecoder:
 
     def _commit(self, window: Window, layers: int | None) -> Predecoded:
         seen = np.stack(self._events[: window.end - window.start], axis=1)
-        explained, flips, gap = self._cutter.block(window, layers).apply(seen)
+        explained, flips = self._cutter.block(window, layers).apply(seen)
         left, carry = left_and_carry(window, seen, explained)
         self._core = window.core_end
         start = max(self._core - self._cutter.reach, 0)
         del self._events[: start - self._start]
         self._start = start
-        return Predecoded(window.core_start, left, carry, flips, gap)
+        return Predecoded(window.core_start, left, carry, flips)

@@ -1,14 +1,14 @@
-"""Pre-decoder checkpoints: a safetensors file of weights, architecture, commit rules, history."""
+"""Pre-decoder checkpoints: a safetensors file of weights, architecture, threshold, history."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import inspect
 import json
 import math
 import reprlib
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,13 +19,16 @@ from safetensors.torch import save_file
 from qec.errors import QecError, first_line
 from qec.files import atomic_path, is_file, resource_dir
 from qec.predecoder.correction import Predecoder
-from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.grid import EVENT_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import CommitRule, CommitRules
+from qec.predecoder.rule import check_threshold
 from qec.predecoder.runtime import torch_threads
 from qec.predecoder.zoo import build_network, check_architecture
 
-FORMAT = "qec-predecoder-2"
+FORMAT = "qec-predecoder-3"
+_BEFORE = ("qec-predecoder-1", "qec-predecoder-2")  # networks that told bits of error chains
+RENAMED = {"fast": "standard", "balanced": "standard", "accurate": "standard", "swift": "small"}
+"""What takes the place of checkpoints that were shipped before: the names go after a release."""
 
 
 def shipped_checkpoints() -> list[str]:
@@ -36,7 +39,7 @@ def save_predecoder(
     path: Path,
     weights: dict[str, torch.Tensor],
     architecture: dict[str, object],
-    rules: CommitRules,
+    threshold: float,
     history: dict[str, object],
 ) -> None:
     """Saves a checkpoint atomically; kernels in bfloat16, the precision that they are used in.
@@ -45,13 +48,13 @@ def save_predecoder(
         path: a ``.safetensors`` file; its stem is the pre-decoder's name.
         weights: state dict of the network.
         architecture: arguments of ``PreDecoderNetwork``.
-        rules: the commit rules chosen on validation shots.
+        threshold: probability in [0.5, 1] above which an edge is committed.
         history: how it was trained (JSON-serialisable).
     """
     description = {
         "format": FORMAT,
         "architecture": architecture,
-        "rules": dataclasses.asdict(rules),
+        "threshold": threshold,
         "history": history,
     }
     tensors = {
@@ -75,14 +78,18 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     """
     path = Path(name_or_path)
     if path.suffix != ".safetensors":
-        path = resource_dir("data") / f"{name_or_path}.safetensors"
+        name = str(name_or_path)
+        if name in RENAMED:
+            text = f"the checkpoint {name} is gone, {RENAMED[name]} takes its place"
+            warnings.warn(f"{text}: use that name", FutureWarning, stacklevel=2)
+        path = resource_dir("data") / f"{RENAMED.get(name, name)}.safetensors"
     if not is_file(path):
         raise QecError(
             f"no pre-decoder checkpoint {str(name_or_path)!r}: give the path of a .safetensors "
             f"file or one of the shipped names {shipped_checkpoints()}."
         )
     with _opened(path) as file:
-        arguments, rules, history = _described(path, file.metadata() or {})
+        arguments, threshold, history = _described(path, file.metadata() or {})
         network = _fitting_network(path, arguments, file)
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if not all(tensor.is_floating_point() for tensor in stored.values()):
@@ -92,7 +99,7 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
         raise QecError(f"checkpoint {path} holds weights that are NaN or infinite: retrain it.")
     network.load_state_dict(weights)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    return Predecoder(network, rules, path.stem, digest, history)
+    return Predecoder(network, threshold, path.stem, digest, history)
 
 
 def as_predecoder(predecoder: Predecoder | str | Path) -> Predecoder:
@@ -113,13 +120,18 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 def _described(
     path: Path, metadata: Mapping[str, str]
-) -> tuple[dict[str, object], CommitRules, dict[str, object]]:
-    """Architecture, commit rules and history, each of its type and size; nothing is built."""
+) -> tuple[dict[str, object], float, dict[str, object]]:
+    """Architecture, threshold and history, each of its type and size; nothing is built."""
     try:
         description = json.loads(metadata.get("qec", "{}"))
     except (ValueError, RecursionError) as error:  # no JSON, nested very deeply, very long numbers
         raise QecError(f"checkpoint {path} is corrupt: {first_line(error)}.") from error
     found = description.get("format") if isinstance(description, dict) else None
+    if found in _BEFORE:
+        raise QecError(
+            f"checkpoint {path} is of an earlier version, whose networks told bits of error "
+            "chains: use standard or small, or train again (qec train out=FOLDER shots=NUMBER)."
+        )
     if found != FORMAT:
         raise QecError(
             f"checkpoint {path} is not a pre-decoder of this version (expected format {FORMAT!r}, "
@@ -128,17 +140,17 @@ def _described(
     try:
         arguments = description["architecture"]
         check_architecture(arguments)
-        found = description["rules"].items()
-        rules = CommitRules(**{name: CommitRule(**values) for name, values in found})
+        threshold = description["threshold"]
+        check_threshold(threshold)
     except (KeyError, TypeError, AttributeError, QecError) as error:
         raise QecError(
-            f"checkpoint {path} says nothing usable about its architecture or commit rules: "
+            f"checkpoint {path} says nothing usable about its architecture or threshold: "
             f"{first_line(error)}."
         ) from error
     history = description.get("history", {})
     if not isinstance(history, dict):
         raise QecError(f"checkpoint {path} is corrupt: its history is no mapping.")
-    return arguments, rules, history
+    return arguments, threshold, history
 
 
 def _fitting_network(
@@ -165,5 +177,5 @@ def _least_weights(arguments: Mapping[str, object]) -> int:
     given = {name: parameter.default for name, parameter in known} | dict(arguments)
     width, taps = given["width"], given["kernel"] ** 3
     mixing = 2 if given["separable"] else taps
-    first = (EVENT_CHANNELS + STATIC_CHANNELS) * taps * width
+    first = EVENT_CHANNELS * taps * width
     return first + (given["layers"] - 2) * mixing * width**2

@@ -5,23 +5,22 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from qec.config import positive_integer
 from qec.errors import QecError
-from qec.lattice import UNFAMILIAR, SpaceTimeLattice
+from qec.lattice import SpaceTimeLattice
 from qec.matching import basis_split
-from qec.predecoder.grid import CellGrid
+from qec.predecoder.grid import EDGE_CHANNELS, CellGrid
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.network_gap import NetworkGap
 from qec.predecoder.precision import autocast, network_dtype, resolve_device
-from qec.predecoder.residual import Residual, incidence
-from qec.predecoder.rule import CommitRule, CommitRules, Predecoded
+from qec.predecoder.residual import Residual
+from qec.predecoder.rule import Predecoded, check_threshold, log_odds
 from qec.predecoder.runtime import Runtime, network_runtime, torch_threads
+from qec.predecoder.sparse import Terms
 from qec.predecoder.tiles import tiled_logits
 
 _CALIBRATION_SHOTS, _CALIBRATION_SEED = 256, 0  # on which int8 networks are calibrated
@@ -32,11 +31,11 @@ ROUNDING = 1e-4
 
 
 class Predecoder:
-    """A trained network with its commit rules.
+    """A trained network with its threshold.
 
     Args:
-        network: logits of the canonical chain.
-        rules: what is committed, and which shots had better be matched as a whole.
+        network: log-odds of every edge.
+        threshold: probability in [0.5, 1] above which an edge is committed; at 1 none is.
         name: what it is called in tables.
         digest: short hash of the checkpoint, so that results never mix different weights.
         metadata: what the checkpoint says about its training.
@@ -45,13 +44,14 @@ class Predecoder:
     def __init__(
         self,
         network: PreDecoderNetwork,
-        rules: CommitRules,
+        threshold: float,
         name: str = "unnamed",
         digest: str = "",
         metadata: dict | None = None,
     ) -> None:
+        check_threshold(threshold)
         self.network = network.eval()
-        self.rules = rules
+        self.threshold = threshold
         self.name = name
         self.digest = digest
         self.metadata = metadata or {}
@@ -60,11 +60,11 @@ class Predecoder:
     def null(cls) -> Predecoder:
         """A pre-decoder that never commits anything: residual equals input."""
         network = PreDecoderNetwork(width=8, layers=2)
-        return cls(network, CommitRules.same(1), name="null", digest="null")
+        return cls(network, 1.0, name="null", digest="null")
 
     def bind(
         self,
-        lattice: SpaceTimeLattice,
+        lattice: SpaceTimeLattice | CellGrid,
         device: str = "cpu",
         core: tuple[int, int] | None = None,
         tile: tuple[int, int, int] | None = None,
@@ -75,8 +75,9 @@ class Predecoder:
         """Prepares it for one lattice.
 
         Args:
+            lattice: with its error model; or its grid.
             device: "cpu", "cuda" or "cuda:N".
-            core: layers [start, end) in which chain bits are committed; None: in all of them.
+            core: layers [start, end) in which edges are committed; None: in all of them.
             tile: as in ``qec.predecoder.tiles.tiled_logits``; None: the whole volume at once.
             dtype: float32 or bfloat16, in which the network computes; None: ``network_dtype``.
             backend: one of ``qec.predecoder.runtime.BACKENDS``; with tiles, eager.
@@ -84,28 +85,27 @@ class Predecoder:
 
         Raises:
             QecError: there is no such device or backend, or the two do not go together; threads
-                below 1; networks know no lattices like this one.
+                below 1.
         """
-        if lattice.unfamiliar:
-            raise QecError(f"{UNFAMILIAR}: {lattice.unfamiliar}. Decode it without a pre-decoder.")
-        return BoundPredecoder(self, lattice, device, core, tile, dtype, backend, threads)
+        grid = lattice if isinstance(lattice, CellGrid) else CellGrid(lattice)
+        return BoundPredecoder(self, grid, device, core, tile, dtype, backend, threads)
 
 
 class BoundPredecoder:
     """A pre-decoder on one lattice: detection events in, residual and logical flips out.
 
-    Its steps are ``cells``, ``forward``, ``commit`` and, for rules with a gap, ``gap``.
+    Its steps are ``cells``, ``look`` and ``commit``.
 
     The order in which float32 products are added up depends on batch, threads and CPU.  Where that
-    could decide, on a CPU, float64 does: shots with a logit within ``ROUNDING`` of a cut, or a gap
-    that close to a limit, are computed again.
+    could decide, on a CPU, float64 does: shots with an edge within ``ROUNDING`` of the cut are
+    computed again.
     """
 
     @torch_threads(1)
     def __init__(
         self,
         predecoder: Predecoder,
-        lattice: SpaceTimeLattice,
+        grid: CellGrid,
         device: str,
         core: tuple[int, int] | None,
         tile: tuple[int, int, int] | None,
@@ -113,32 +113,34 @@ class BoundPredecoder:
         backend: str,
         threads: int,
     ) -> None:
-        self.lattice = lattice
-        self.grid = CellGrid(lattice)
-        if core is not None:
-            self.grid.valid[:, : core[0]] = False
-            self.grid.valid[:, core[1] :] = False
+        self.grid, self.lattice = grid, grid.lattice
         if tile is not None and backend != "eager":
             raise QecError(f"tiles run with backend=eager only, not {backend}.")
+        self.cut = log_odds(predecoder.threshold)
         self._tile = tile
         self._threads = positive_integer("threads", threads)
         self.device = resolve_device(device)
         self.dtype = dtype or network_dtype(self.device)
         # A copy: the pre-decoder may be bound to several devices.
         self.network = copy.deepcopy(predecoder.network).to(self.device)
-        self.incidence = incidence(self.grid)
-        self.residual = Residual(self.incidence, self.device)
+        self.residual = Residual(grid, self.device, core)
         # What is computed in fewer bits on purpose, or on a GPU, is taken as it comes.
         in_float32 = self.device.type == "cpu" and self.dtype == torch.float32
         self._settles = in_float32 and not backend.endswith("int8")
         with self._computing():
-            static = self.grid.static.to(self.device)
-            self.features = self.network.stem_static(static)
+            self.features = self.network.static_features(grid.static.to(self.device))
         counted = backend == "eager" and tile is None and self.network.sparse_on(self.device)
         self._events_dtype = torch.uint8 if counted else self.dtype
         self._run = network_runtime(
             backend, self.network, self.features, self.dtype, self._sampled, self._threads
         )
+        self._sparse = self._run if counted else None
+        if counted:
+            kernel = self.network.stem.shape[-1]
+            self._readers = self.residual.readers(*self._run.readers, kernel)
+            prior = grid.static[0, :EDGE_CHANNELS].movedim(0, -1).reshape(-1).numpy()
+            bias = self._run.bias[self.residual.place % EDGE_CHANNELS]
+            self._before = prior[self.residual.place] + bias
 
     @contextlib.contextmanager
     def _computing(self) -> Iterator[None]:
@@ -160,7 +162,7 @@ class BoundPredecoder:
         return self.grid.pack_events(detectors).to(self._events_dtype)
 
     def forward(self, events: torch.Tensor) -> torch.Tensor:
-        """events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
+        """events (B, 4, T, Y, X) -> log-odds (B, EDGE_CHANNELS, T, Y, X)."""
         with self._computing():
             if self._tile is None:
                 return self._run(events)
@@ -169,99 +171,62 @@ class BoundPredecoder:
     @functools.cached_property
     def _in_float64(self) -> Runtime:
         network = copy.deepcopy(self.network).double()
-        features = network.stem_static(self.grid.static.double())
+        features = network.static_features(self.grid.static.double())
         if self._tile is not None:
             return lambda events: tiled_logits(network, events, features, self._tile)
         return network_runtime("eager", network, features, torch.float64, self._sampled)
 
-    def _settle(self, detectors: torch.Tensor, logits: torch.Tensor, shots: np.ndarray) -> None:
-        """Puts the logits of some shots, by their numbers, in the place of what float32 gave."""
-        with self._computing():
-            events = self.grid.pack_events(detectors[shots]).double()
-            logits[shots] = self._in_float64(events).float()
-
-    def logits(self, detectors: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, num_detectors) -> logits (B, 12, T, Y, X)."""
-        return self.forward(self.cells(detectors))
-
-    def commit(
-        self, detectors: torch.Tensor, logits: torch.Tensor, cuts: Sequence[float]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """What ``residual`` makes of the chain bits with logits above each cut, as arrays.
-
-        Logits of shots that have one close to a cut are replaced by what float64 gives.
-        """
-        if min(cuts) == math.inf:
-            nothing = detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
-            return [nothing] * len(cuts)
-        margin = ROUNDING if self._settles else 0.0
-        left, flips, close = self.residual.with_close(detectors, logits, cuts, margin)
-        left, flips = left.cpu().numpy(), flips.cpu().numpy()
-        shots = np.flatnonzero(close.cpu().numpy())
-        if len(shots):
-            self._settle(detectors, logits, shots)
-            settled = self.residual(detectors[shots], logits[shots], cuts)
-            left[:, shots], flips[:, shots] = (part.numpy() for part in settled)
-        return list(zip(left, flips, strict=True))
-
-    def apply(
-        self, detectors: np.ndarray, *rules: CommitRule, limits: Sequence[float] = ()
-    ) -> list[Predecoded]:
-        """Commits corrections by each of some rules, running the network once.
-
-        Args:
-            detectors: uint8 (B, num_detectors).
-            limits: nats, with which the network's gap will be compared.
-        """
-        with torch_threads(self._threads):
-            return self._apply(detectors, rules, limits)
-
-    def _apply(
-        self, detectors: np.ndarray, rules: Sequence[CommitRule], limits: Sequence[float]
-    ) -> list[Predecoded]:
-        cuts = [cut for rule in rules for cut in (rule.cut, *rule.other_cuts)]
-        left = {cut: np.empty_like(detectors) for cut in cuts}
-        committed = {cut: np.empty(len(detectors), dtype=np.uint8) for cut in left}
-        sure = np.full(len(detectors), np.inf, dtype=np.float32)
-        gap, asked = sure.copy(), any(rule.doubt for rule in rules)
+    def log_odds(self, detectors: np.ndarray) -> np.ndarray:
+        """uint8 (B, num_detectors) -> float32 (B, E), of ``grid.edges``; not told: the prior's."""
+        found = np.empty((len(detectors), len(self.grid.edges.ends)), dtype=np.float32)
+        found[:] = self.grid.edges.log_odds
         for start in range(0, len(detectors), _SHOTS_PER_PASS):
             part = slice(start, start + _SHOTS_PER_PASS)
-            shots = self._upload(detectors[part])
-            logits = self.logits(shots)
-            for cut, found in zip(left, self.commit(shots, logits, list(left)), strict=True):
-                left[cut][part], committed[cut][part] = found
-            if asked:
-                gap[part] = self._settled_gap(shots, logits, limits)
+            told = self.forward(self.cells(self._upload(detectors[part])))
+            told = told.movedim(1, -1).flatten(1).float().cpu().numpy()
+            found[part, self.grid.told] = told[:, self.grid.place]
+        return found
 
-        def look(cut: float, gap: np.ndarray) -> Predecoded:
-            return Predecoded(left[cut], committed[cut], gap)
+    def look(self, events: torch.Tensor) -> torch.Tensor | Terms:
+        """What ``commit`` takes: as ``forward``, or that before it is added up."""
+        if self._sparse is None:
+            return self.forward(events)
+        with self._computing():
+            return self._sparse.terms(events)
 
-        done = []
-        for rule in rules:
-            doubts = gap if rule.doubt else sure
-            others = tuple(look(cut, doubts) for cut in rule.other_cuts)
-            done.append(look(rule.cut, doubts)._replace(others=others))
-        return done
+    def commit(
+        self, detectors: torch.Tensor, told: torch.Tensor | Terms
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What ``residual`` makes of the edges above the threshold, as arrays."""
+        if self.cut == np.inf:
+            return detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
+        margin = ROUNDING if self._settles else 0.0
+        if isinstance(told, Terms):
+            found = self.residual.of_terms(
+                detectors, told, self._readers, self._before, self.cut, margin
+            )
+        else:
+            found = self.residual(detectors, told, self.cut, margin)
+        left, flips, close = (part.cpu().numpy() for part in found)
+        shots = np.flatnonzero(close)
+        if len(shots):
+            with self._computing():
+                events = self.grid.pack_events(detectors[shots]).double()
+                told = self._in_float64(events).float()
+            settled = self.residual(detectors[shots], told, self.cut)
+            left[shots], flips[shots] = (part.numpy() for part in settled[:2])
+        return left, flips
 
-    def gap(self, logits: torch.Tensor) -> np.ndarray:
-        """logits (B, 12, T, Y, X) -> float32 (B,), as ``NetworkGap``."""
-        return self._network_gap(logits)
-
-    def _settled_gap(
-        self, detectors: torch.Tensor, logits: torch.Tensor, limits: Sequence[float]
-    ) -> np.ndarray:
-        gap = self.gap(logits)
-        if self._settles:
-            from_limits = np.abs(gap[:, None] - np.array(limits))
-            shots = np.flatnonzero((from_limits < ROUNDING).any(axis=1))
-            if len(shots):
-                self._settle(detectors, logits, shots)
-                gap[shots] = self.gap(logits[shots])
-        return gap
-
-    @functools.cached_property
-    def _network_gap(self) -> NetworkGap:
-        return NetworkGap(self.lattice, self.incidence, self.device)
+    def apply(self, detectors: np.ndarray) -> Predecoded:
+        """uint8 (B, num_detectors) -> what committing leaves of them."""
+        left = np.empty_like(detectors)
+        flips = np.empty(len(detectors), dtype=np.uint8)
+        with torch_threads(self._threads):
+            for start in range(0, len(detectors), _SHOTS_PER_PASS):
+                part = slice(start, start + _SHOTS_PER_PASS)
+                shots = self._upload(detectors[part])
+                left[part], flips[part] = self.commit(shots, self.look(self.cells(shots)))
+        return Predecoded(left, flips)
 
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:
         shots = torch.from_numpy(detectors)

@@ -1,85 +1,149 @@
 """Packing of the space-time lattice into unit cells: the tensors that the network sees.
 
-A rotated surface code repeats every two sites, not every one.  So 2 x 2 plaquettes (and the data
-qubits south-east of them) form one cell, and their four positions become channels.  The columns
-are shifted by one where needed, so that the memory checks always take the same two positions.
+A rotated surface code repeats every two sites, not every one.  So 2 x 2 plaquettes form one cell,
+and their four positions become channels.  The columns are shifted by one where needed, so that the
+memory checks always take the same two positions.  An edge of the matching graph belongs to the
+cell of its first end; its channel says where in the cell that is, and which step leads to the
+other end.
 """
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
-from qec.chain import Chain
 from qec.lattice import SpaceTimeLattice
-from qec.patch import MEMORY, OTHER, PADDING
+from qec.memory_edges import MemoryEdges
+from qec.patch import PADDING
 
+STEPS = (
+    *((0, 1, -1), (0, 1, 1), (0, 0, 2), (0, 2, 0)),
+    *((1, 0, 0), (1, -1, -1), (1, -1, 1), (1, 1, -1), (1, 1, 1)),
+    *((1, -2, 0), (1, 2, 0), (1, 0, -2), (1, 0, 2)),
+)
+"""Layers, rows and columns from the first end of an edge to the second, in all orders of gates."""
+_KINDS = len(STEPS) + 1  # the last one ends on a boundary
 EVENT_CHANNELS = 4
-STATIC_CHANNELS = 8
-CHAIN_CHANNELS = 12
+EDGE_CHANNELS = 2 * _KINDS
+STATIC_CHANNELS = 2 * EDGE_CHANNELS + 8
 MEMORY_EVENTS = slice(1, 3)  # the channels of memory checks
-MEMORY_BITS = [0, 1, 2, 3, 9, 10]  # of the chain bits that memory checks see
+NEVER = -20.0  # the log-odds of an edge that there is not
 _TYPICAL_LOG_RATE = -3.0  # log detection rate in the middle of the useful range of noise
 
 
-def bit_ends(bit: int) -> list[tuple[int, int, int]]:
-    """The cells of the checks that see a chain bit: (t, y, x) from its own.
+def edge_ends(channel: int) -> list[tuple[int, int, int]]:
+    """The cells of the ends of an edge, (t, y, x) from its own; one where they are the same.
 
     Args:
-        bit: one of the ``CHAIN_CHANNELS``.
+        channel: one of the ``EDGE_CHANNELS``.
     """
-    plane, row, col = bit // 4, bit % 4 // 2, bit % 2
-    if plane == 2:
-        return [(0, 0, 0), (1, 0, 0)]  # of a measurement: the check's own events around it
-    corners = [(row + i, col + j) for i in (0, 1) for j in (0, 1)]
-    cells = {(0, y // 2, x // 2) for y, x in corners if (y + x) % 2 == (plane == MEMORY)}
-    return sorted(cells)
+    row, kind = divmod(channel, _KINDS)
+    if kind == len(STEPS):
+        return [(0, 0, 0)]
+    layer, rows, cols = STEPS[kind]
+    other = (layer, (row + rows) // 2, (1 - row + cols) // 2)
+    return list(dict.fromkeys([(0, 0, 0), other]))
 
 
 class CellGrid:
-    """Index arithmetic between detectors, chains and cell tensors of one lattice.
+    """Index arithmetic between detectors, edges and cell tensors of one lattice.
+
+    Args:
+        lattice: of the detectors.
+        edges: its memory edges; None: those of its error model.
+        static: as the attribute; None: made of the edges.
 
     Attributes:
         shape: (T, Y, X): R+1 layers and the rows and columns of cells.
-        static: float32 (1, 8, T, Y, X): which detectors exist, and their log detection rates as
-            far as the model knows them (this is how the network learns the noise level).
-        valid: bool (12, T, Y, X): chain bits that some detector can see.
+        edges: the memory edges of the error model.
+        told: int64 (n,), the edges for which there is a channel: nearly all.
+        place: int64 (n,), where they stand in the flattened (T, Y, X, EDGE_CHANNELS).
+        static: float32 (1, STATIC_CHANNELS, T, Y, X), what the network is told of the error model:
+            for each edge the log-odds that it fires and how much of that it shares with others
+            (``MemoryEdges``); which detectors exist, and their log detection rates.
     """
 
-    def __init__(self, lattice: SpaceTimeLattice) -> None:
+    def __init__(
+        self,
+        lattice: SpaceTimeLattice,
+        edges: MemoryEdges | None = None,
+        static: torch.Tensor | None = None,
+    ) -> None:
         self.lattice = lattice
-        d, r = lattice.distance, lattice.rounds
-        self._shift = 1 - lattice.parity
-        self.shape = (r + 1, (d + 1) // 2, (d + 2 + self._shift) // 2)
-        layers, rows, cols = self._full = (r + 1, 2 * self.shape[1], 2 * self.shape[2])
+        self.edges = MemoryEdges.of(lattice) if edges is None else edges
+        shift = 1 - lattice.parity
+        rows, cols = lattice.shape
+        self.shape = (lattice.rounds + 1, rows // 2 + 1, (cols + 2 + shift) // 2)
+        self._full = (self.shape[0], 2 * self.shape[1], 2 * self.shape[2])
 
         there = np.flatnonzero(lattice.sector != PADDING)
-        where = (lattice.layer[there], lattice.row[there], lattice.col[there] + self._shift)
+        where = (lattice.layer[there], lattice.row[there], lattice.col[there] + shift)
         detector = np.full(self._full, lattice.num_detectors)
         detector[where] = there
         # (T, Y, X, 4), channels last; the extra detector is an always silent one.
-        self._detector = torch.from_numpy(
-            self._cells(detector[None]).transpose(1, 2, 3, 0).reshape(-1).copy()
-        )
+        self._detector = torch.from_numpy(self._cells(detector).reshape(-1).copy())
+        self.told, self.place = self._places(shift)
+        self.static = self._static(where, there) if static is None else static
+
+    def _static(self, where: tuple[np.ndarray, ...], there: np.ndarray) -> torch.Tensor:
         exists = np.zeros(self._full, dtype=np.float32)
         exists[where] = 1
         rate = np.zeros(self._full, dtype=np.float32)
-        rate[where] = np.log(np.clip(lattice.detection_rate[there], 1e-6, 0.5)) - _TYPICAL_LOG_RATE
-        static = np.concatenate([self._cells(exists[None]), self._cells(rate[None])])
-        self.static = torch.from_numpy(static[None].copy())
+        known = np.clip(self.lattice.detection_rate[there], 1e-6, 0.5)
+        rate[where] = np.log(known) - _TYPICAL_LOG_RATE
+        prior = np.full((*self.shape, EDGE_CHANNELS), NEVER, dtype=np.float32)
+        prior.reshape(-1)[self.place] = np.maximum(self.edges.log_odds[self.told], NEVER)
+        shared = np.zeros_like(prior)
+        shared.reshape(-1)[self.place] = self.edges.shared[self.told]
+        parts = [prior, shared, self._cells(exists), self._cells(rate)]
+        return torch.from_numpy(np.concatenate(parts, axis=-1)).movedim(-1, 0)[None]
 
-        valid = np.zeros((3, layers, rows, cols), dtype=bool)
-        for sector in (MEMORY, OTHER):
-            valid[sector, lattice.data_exists[sector], :d, self._shift : self._shift + d] = True
-        valid[2, :r, : d + 1, self._shift : self._shift + d + 1] = lattice.time_exists
-        self.valid = torch.from_numpy(self._cells(valid).copy())
+    def cut(self, start: int, end: int) -> CellGrid:
+        """Layers [start, end) by themselves; edges that lead out are not told there.
 
-    def _cells(self, planes: np.ndarray) -> np.ndarray:
-        """(n, T, 2Y, 2X, ...) -> (4n, T, Y, X, ...); channel = (plane, row % 2, column % 2)."""
-        n, rest = len(planes), planes.shape[4:]
+        The network is told of these layers what it is told of them in the whole lattice.
+        """
+        layer = self.lattice.layer
+        kept = np.flatnonzero((layer >= start) & (layer < end))
+        static = self.static[:, :, start:end]
+        return CellGrid(self.lattice.cut(start, end), self.edges.among(kept), static)
+
+    def _places(self, shift: int) -> tuple[np.ndarray, np.ndarray]:
+        """``told`` and ``place``."""
+        lattice = self.lattice
+        first, second = self.edges.ends.T
+        site = np.stack([lattice.layer, lattice.row, lattice.col + shift])
+        step = (site[:, second] - site[:, first]).T
+        kind = np.where(second < 0, len(STEPS), -1)
+        for k, known in enumerate(STEPS):
+            kind[(second >= 0) & (step == known).all(axis=1)] = k
+        told = np.flatnonzero(kind >= 0)
+        t, row, col = site[:, first[told]]
+        _, y, x = self.shape
+        cell = (t * y + row // 2) * x + col // 2
+        return told, cell * EDGE_CHANNELS + row % 2 * _KINDS + kind[told]
+
+    def _cells(self, plane: np.ndarray) -> np.ndarray:
+        """(T, 2Y, 2X) -> (T, Y, X, 4); channel = (row % 2, column % 2)."""
         t, y, x = self.shape
-        split = planes.reshape(n, t, y, 2, x, 2, *rest)
-        return np.moveaxis(split, (3, 5), (1, 2)).reshape(4 * n, t, y, x, *rest)
+        return plane.reshape(t, y, 2, x, 2).transpose(0, 1, 3, 2, 4).reshape(t, y, x, 4)
+
+    @functools.cached_property
+    def valid(self) -> torch.Tensor:
+        """bool (EDGE_CHANNELS, T, Y, X), where there is an edge."""
+        found = torch.zeros(*self.shape, EDGE_CHANNELS, dtype=torch.bool)
+        found.view(-1)[torch.from_numpy(self.place)] = True
+        return found.movedim(-1, 0)
+
+    @functools.cached_property
+    def event_place(self) -> np.ndarray:
+        """int64 (num_detectors,), where each stands in the flattened (T, Y, X, 4); -1: nowhere."""
+        detector = self._detector.numpy()
+        place = np.full(self.lattice.num_detectors + 1, -1)
+        place[detector] = np.arange(len(detector))
+        return place[:-1]
 
     def pack_events(self, detectors: torch.Tensor) -> torch.Tensor:
         """(B, num_detectors) of any dtype -> the same (B, 4, T, Y, X), channels last in memory."""
@@ -91,23 +155,9 @@ class CellGrid:
         shots = detectors.shape[0]  # not len(): torch.export would take it for a constant
         return cells.view(shots, *self.shape, EVENT_CHANNELS).permute(0, 4, 1, 2, 3)
 
-    def pack_chain(self, chain: Chain) -> torch.Tensor:
-        """Chain of uint64 words -> uint8 (64 W, 12, T, Y, X)."""
-        d, r, s = self.lattice.distance, self.lattice.rounds, self._shift
-        planes = np.zeros((3, *self._full, chain.t.shape[-1]), dtype=np.uint64)
-        planes[:2, :, :d, s : s + d] = chain.q
-        planes[2, :r, : d + 1, s : s + d + 1] = chain.t
-        cells = np.unpackbits(
-            np.ascontiguousarray(self._cells(planes)).view(np.uint8), axis=-1, bitorder="little"
-        )
-        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(cells, -1, 0)))
-
-    def unpack_chain(self, bits: torch.Tensor) -> Chain:
-        """Integers (B, 12, T, Y, X) -> chain of tensors of the same dtype, shots last."""
-        d, r, s = self.lattice.distance, self.lattice.rounds, self._shift
-        t, y, x = self.shape
-        # Shots last and contiguous: the residual then works on long runs.
-        bits = (bits * self.valid.to(bits.device)).permute(1, 2, 3, 4, 0).contiguous()
-        planes = bits.view(3, 2, 2, t, y, x, -1).permute(0, 3, 4, 1, 5, 2, 6)
-        planes = planes.reshape(3, t, 2 * y, 2 * x, -1)
-        return Chain(planes[:2, :, :d, s : s + d], planes[2, :r, : d + 1, s : s + d + 1])
+    def pack_edges(self, fired: np.ndarray) -> torch.Tensor:
+        """uint8 (B, E) -> the same (B, EDGE_CHANNELS, T, Y, X), channels last in memory."""
+        cells = np.zeros((len(fired), int(np.prod(self.shape)) * EDGE_CHANNELS), dtype=np.uint8)
+        cells[:, self.place] = fired[:, self.told]
+        found = torch.from_numpy(cells).view(len(fired), *self.shape, EDGE_CHANNELS)
+        return found.permute(0, 4, 1, 2, 3)

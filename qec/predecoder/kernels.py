@@ -184,40 +184,96 @@ def gather(
 @compiled
 def left_after(
     detectors: np.ndarray,
-    bits: np.ndarray,
-    cuts: np.ndarray,
+    told: np.ndarray,
+    cut: float,
     margin: float,
+    place: np.ndarray,
+    ends: np.ndarray,
     flips: np.ndarray,
-    logical: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Residuals, as ``qec.predecoder.residual.Residual`` tells them.
 
     Args:
         detectors: uint8 (B, num_detectors).
-        bits: (B, bits) of any dtype.
-        cuts: float64 (n,); committed are the bits above each.
-        margin: how far from a cut a bit is close to it.
-        flips: int64 (bits, k), the detectors that each bit flips; num_detectors stands for none.
-        logical: uint8 (bits,).
+        told: (B, places), log-odds of any floating dtype.
+        cut: committed are the edges above it.
+        margin: how far from the cut an edge is close to it.
+        place: int64 (n,), where the edges stand.
+        ends: int64 (n, 2), the detectors that each flips; num_detectors stands for none.
+        flips: uint8 (n,), whether it flips the observable.
 
     Returns:
-        uint8 (n, B, num_detectors), uint8 (n, B), and bool (B,): whether any bit is close to a cut.
+        uint8 (B, num_detectors), uint8 (B,), bool (B,): whether any edge is close to the cut.
     """
     shots, width = detectors.shape
-    left = np.empty((len(cuts), shots, width), np.uint8)
-    left[:] = detectors
-    flipped = np.zeros((len(cuts), shots), np.uint8)
+    left = detectors.copy()
+    logical = np.zeros(shots, np.uint8)
     close = np.zeros(shots, np.bool_)
-    lowest = cuts.min() - margin
     for b in range(shots):
-        for bit in range(bits.shape[1]):
-            if bits[b, bit] > lowest:
-                for look in range(len(cuts)):
-                    close[b] |= abs(bits[b, bit] - cuts[look]) < margin
-                    if bits[b, bit] > cuts[look]:
-                        flipped[look, b] ^= logical[bit]
-                        for k in range(flips.shape[1]):
-                            detector = flips[bit, k]
-                            if detector < width:
-                                left[look, b, detector] ^= 1
-    return left, flipped, close
+        for e in range(len(place)):
+            above = told[b, place[e]] - cut
+            if above > -margin:
+                close[b] |= abs(above) < margin
+                if above > 0:
+                    logical[b] ^= flips[e]
+                    for k in range(2):
+                        if ends[e, k] < width:
+                            left[b, ends[e, k]] ^= 1
+    return left, logical, close
+
+
+@compiled
+def left_after_terms(
+    detectors: np.ndarray,
+    cell: np.ndarray,
+    start: np.ndarray,
+    terms: np.ndarray,
+    readers: np.ndarray,
+    before: np.ndarray,
+    cut: float,
+    margin: float,
+    ends: np.ndarray,
+    flips: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As ``left_after``, of log-odds that are still to be added up.
+
+    Args:
+        cell, start, terms: as of ``qec.predecoder.sparse.Terms``.
+        readers: int64 (cells, m), the edge that each term of a cell is for; -1: none.
+        before: (n,), log-odds of each edge without terms.
+    """
+    shots, width = detectors.shape
+    left = detectors.copy()
+    logical = np.zeros(shots, np.uint8)
+    close = np.zeros(shots, np.bool_)
+    always = np.flatnonzero(before - cut > -margin)
+    told = before.copy()
+    added = np.zeros(len(before), np.bool_)
+    touched = np.empty(len(before), np.int64)
+    for b in range(shots):
+        count = 0
+        for e in always:
+            added[e] = True
+            touched[count] = e
+            count += 1
+        for i in range(start[b], start[b + 1]):
+            for k in range(terms.shape[1]):
+                e = readers[cell[i], k]
+                if e >= 0:
+                    if not added[e]:
+                        added[e] = True
+                        touched[count] = e
+                        count += 1
+                    told[e] += terms[i, k]
+        for t in range(count):
+            e = touched[t]
+            above = told[e] - cut
+            close[b] |= abs(above) < margin
+            if above > 0:
+                logical[b] ^= flips[e]
+                for k in range(2):
+                    if ends[e, k] < width:
+                        left[b, ends[e, k]] ^= 1
+            told[e] = before[e]
+            added[e] = False
+    return left, logical, close

@@ -9,14 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from qec.predecoder.grid import (
-    CHAIN_CHANNELS,
+    EDGE_CHANNELS,
     EVENT_CHANNELS,
-    MEMORY_BITS,
     MEMORY_EVENTS,
     STATIC_CHANNELS,
-    bit_ends,
+    edge_ends,
 )
-from qec.predecoder.sparse import NEVER, SparseNetwork
+from qec.predecoder.sparse import SparseNetwork
 
 _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
 
@@ -67,18 +66,14 @@ class CubeConv(nn.Module):
 
 
 class EndsConv(CubeConv):
-    """A ``CubeConv`` for chain bits, each of which reads the cells of the checks that see it.
+    """A ``CubeConv`` for edges, each of which reads the cells of its two ends."""
 
-    Args:
-        bits: the chain channels that it tells.
-    """
-
-    def __init__(self, inputs: int, bits: list[int], kernel: int, gain: float) -> None:
-        super().__init__(inputs, len(bits), kernel, gain)
-        ends = [(k, *end) for k, bit in enumerate(bits) for end in bit_ends(bit)]
+    def __init__(self, inputs: int, kernel: int, gain: float) -> None:
+        super().__init__(inputs, EDGE_CHANNELS, kernel, gain)
+        ends = [(k, *end) for k in range(EDGE_CHANNELS) for end in edge_ends(k)]
         output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
         tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
-        end = torch.full((len(bits), kernel**3), len(ends))
+        end = torch.full((EDGE_CHANNELS, kernel**3), len(ends))
         end[output, tap] = torch.arange(len(ends))
         for name, index in {"_output": output, "_tap": tap, "_end": end.flatten()}.items():
             self.register_buffer(name, index, persistent=False)
@@ -92,6 +87,28 @@ class EndsConv(CubeConv):
 
     def terms(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.weight.t(), self._tap, self._output
+
+
+class StaticStem(nn.Module):
+    """What the first layer adds in each cell for the error model: computed once per lattice.
+
+    Two layers, since where an edge is says little and what surrounds it much; the first one mixes
+    channels within a cell and keeps the second one small.
+    """
+
+    def __init__(self, width: int, kernel: int) -> None:
+        super().__init__()
+        self.within = CubeConv(STATIC_CHANNELS, _STATIC_WIDTH, kernel=1)
+        self.around = CubeConv(_STATIC_WIDTH, width, kernel, gain=0.5)
+
+    def forward(self, static: torch.Tensor) -> torch.Tensor:
+        prior = (static[:, :EDGE_CHANNELS] - _LOWEST).clamp(min=0) / 4
+        x = torch.cat([prior, static[:, EDGE_CHANNELS:]], dim=1)
+        return self.around(functional.relu(self.within(x)))
+
+
+_STATIC_WIDTH = 32
+_LOWEST = -12.0  # log-odds: as if there were no such edge
 
 
 def _takes_onednn(x: torch.Tensor) -> bool:
@@ -134,7 +151,10 @@ class SeparableConv(nn.Module):
 
 
 class PreDecoderNetwork(nn.Module):
-    """Detection events -> logits of the canonical error chain, cell by cell.
+    """Detection events -> log-odds that each edge of the matching graph has fired.
+
+    The network adds to the log-odds that the error model gives: what it says nothing about stays
+    as likely as before.
 
     Args:
         width: channels.
@@ -143,15 +163,14 @@ class PreDecoderNetwork(nn.Module):
         kernel: odd kernel size.
         activation: "relu", "gelu" or "silu".
         residual: add each hidden layer to its input.
-        active_only: have features in cells that hold events only.  On CPUs such a network computes
-            nothing elsewhere (``qec.predecoder.sparse``).
+        active_only: have features in cells with events of memory checks only.  Edges are told by
+            the cells of their ends.  On CPUs such a network computes nothing elsewhere
+            (``qec.predecoder.sparse``).
         separable: hidden layers are ``SeparableConv``.
-        memory_only: have features in cells with events of memory checks only, and tell only the
-            chain bits that those checks see: all that decides the observable.  Events of the other
-            checks are input.
 
     Raises:
-        ValueError: width or layers too small, an even kernel, or memory_only without active_only.
+        ValueError: width or layers too small, or a kernel that is even, or too small for the edges
+            of a network with active_only.
     """
 
     def __init__(
@@ -163,14 +182,10 @@ class PreDecoderNetwork(nn.Module):
         residual: bool = True,
         active_only: bool = False,
         separable: bool = False,
-        memory_only: bool = False,
-        ends_only: bool = False,
     ) -> None:
         super().__init__()
-        if memory_only and not active_only:
-            raise ValueError("memory_only needs active_only")
-        if ends_only and kernel == 1:
-            raise ValueError("ends_only needs a kernel of 3 or more")
+        if active_only and kernel == 1:
+            raise ValueError("active_only needs a kernel of 3 or more")
         if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
             raise ValueError(
                 f"width={width} must be >= 1, layers={layers} >= 2 and kernel={kernel} odd"
@@ -179,11 +194,9 @@ class PreDecoderNetwork(nn.Module):
         self.residual = residual
         self.active_only = active_only
         self.separable = separable
-        self.memory_only = memory_only
-        self.ends_only = ends_only
         self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
         # What does not depend on the shot enters apart, so that a decoder computes it once.
-        self.stem_static = CubeConv(STATIC_CHANNELS, width, kernel, gain=0.5)
+        self.stem_static = StaticStem(width, kernel)
         gain = (layers - 2) ** -0.5 if residual and layers > 2 else 1.0
         self.hidden = nn.ModuleList(
             SeparableConv(width, kernel, activation, gain)
@@ -191,26 +204,35 @@ class PreDecoderNetwork(nn.Module):
             else CubeConv(width, width, kernel, gain=gain)
             for _ in range(layers - 2)
         )
-        bits = MEMORY_BITS if memory_only else list(range(CHAIN_CHANNELS))
-        if ends_only:
-            self.head = EndsConv(width, bits, kernel, gain=0.1)
-        else:
-            self.head = CubeConv(width, len(bits), kernel, gain=0.1)
-        nn.init.constant_(self.head.bias, -4.0)  # errors are rare
+        head = EndsConv if active_only else functools.partial(CubeConv, outputs=EDGE_CHANNELS)
+        self.head = head(width, kernel=kernel, gain=0.1)
 
     def forward(self, events: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
-        """events (B, 4, T, Y, X), static (1 or B, 8, T, Y, X) -> logits (B, 12, T, Y, X)."""
-        return self.from_static_features(events, self.stem_static(static))
+        """What the network tells of shots of one error model.
+
+        Args:
+            events: (B, 4, T, Y, X), any floating dtype.
+            static: float32 (1 or B, STATIC_CHANNELS, T, Y, X), as ``CellGrid.static``.
+
+        Returns:
+            (B, EDGE_CHANNELS, T, Y, X), log-odds in nats.
+        """
+        return self.from_static_features(events, self.static_features(static))
+
+    def static_features(self, static: torch.Tensor) -> torch.Tensor:
+        """(1, width + EDGE_CHANNELS, T, Y, X): what the first layer adds, and the priors."""
+        return torch.cat([self.stem_static(static), static[:, :EDGE_CHANNELS]], dim=1)
 
     def from_static_features(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """As ``forward``, with ``stem_static(static)`` computed before."""
+        """As ``forward``, with ``static_features(static)`` computed before."""
         if self.sparse_on(events.device) and not torch.compiler.is_compiling():
             return SparseNetwork(self, features, events.dtype)(events)
         return self.dense_logits(events, features)
 
     def dense_logits(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """As ``from_static_features``, by convolutions over all cells."""
-        h = self.stem(events) + features
+        static, prior = features[:, :-EDGE_CHANNELS], features[:, -EDGE_CHANNELS:]
+        h = self.stem(events) + static
         if self.active_only:
             active = self.active(events)[:, None].to(h.dtype)
             h = h * active
@@ -219,7 +241,7 @@ class PreDecoderNetwork(nn.Module):
             if self.active_only:
                 update = update * active
             h = h + update if self.residual else update
-        return self.all_bits(self.head(self.activation(h)))
+        return self.head(self.activation(h)) + prior
 
     def sparse_on(self, device: torch.device) -> bool:
         """Whether it is computed on active cells alone (``qec.predecoder.sparse``)."""
@@ -227,34 +249,14 @@ class PreDecoderNetwork(nn.Module):
 
     def active(self, events: torch.Tensor) -> torch.Tensor:
         """events (B, 4, T, Y, X) -> bool (B, T, Y, X), the cells that have features."""
-        return events[:, self.feature_channels].ne(0).any(dim=1)
-
-    def all_bits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits of ``bits`` -> (B, 12, T, Y, X), of all; what is not told is never committed."""
-        if not self.memory_only:
-            return logits
-        spacelike, timelike = logits[:, :4], logits[:, 4:]
-        silent = torch.full_like(logits[:, :1], NEVER)
-        between = silent.expand(-1, 5, -1, -1, -1)
-        return torch.cat([spacelike, between, timelike, silent], dim=1)
-
-    @property
-    def feature_channels(self) -> slice:
-        """The channels whose events give a cell features."""
-        return MEMORY_EVENTS if self.memory_only else slice(None)
-
-    @property
-    def bits(self) -> list[int] | slice:
-        """The chain channels that the network tells."""
-        return MEMORY_BITS if self.memory_only else slice(None)
+        return events[:, MEMORY_EVENTS].ne(0).any(dim=1)
 
     def extra_repr(self) -> str:
         """What the shapes of the layers do not tell."""
         name = self.activation.__name__
         return (
             f"activation={name}, residual={self.residual}, active_only={self.active_only}, "
-            f"separable={self.separable}, memory_only={self.memory_only}, "
-            f"ends_only={self.ends_only}"
+            f"separable={self.separable}"
         )
 
     @property

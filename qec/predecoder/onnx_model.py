@@ -23,14 +23,14 @@ OPSET = 23
 
 
 def onnx_model(
-    module: nn.Module, example: torch.Tensor, names: tuple[str, str], opset: int = OPSET
+    module: nn.Module, example: torch.Tensor, names: tuple[str, ...], opset: int = OPSET
 ) -> onnx.ModelProto:
-    """A module of one input and one output as ONNX, with a dynamic first axis.
+    """A module of one input as ONNX, with a dynamic first axis.
 
     Args:
         module: what to export.
         example: an input with a first axis of 2 or more.
-        names: of input and output.
+        names: of the input and of every output.
         opset: version of the ONNX operators.
 
     Raises:

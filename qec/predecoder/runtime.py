@@ -31,7 +31,7 @@ _ON_GPUS = ("eager", "compile")
 _PROCESS = os.getpid()  # of which a fork is another
 
 Runtime = Callable[[torch.Tensor], torch.Tensor]
-"""Events (B, 4, T, Y, X) -> logits (B, 12, T, Y, X)."""
+"""Events (B, 4, T, Y, X) -> log-odds (B, EDGE_CHANNELS, T, Y, X)."""
 
 
 class _FixedNetwork(nn.Module):
@@ -82,7 +82,7 @@ def network_runtime(
     Args:
         backend: one of ``BACKENDS``.
         network: on its device.
-        features: (1, width, T, Y, X), its ``stem_static`` of the lattice.
+        features: as of ``PreDecoderNetwork.static_features``, of the lattice.
         dtype: float32 or bfloat16; onnxruntime computes in float32 in any case, and what ends in
             int8 does so in the hidden layers.
         sampled: makes events (B, 4, T, Y, X) for int8 to be calibrated on.

@@ -22,12 +22,11 @@ import torch
 from torch.nn import functional
 
 from qec.predecoder import kernels
-from qec.predecoder.grid import CHAIN_CHANNELS, EVENT_CHANNELS
+from qec.predecoder.grid import EDGE_CHANNELS, EVENT_CHANNELS, MEMORY_EVENTS
 
 if TYPE_CHECKING:
     from qec.predecoder.network import CubeConv, PreDecoderNetwork, SeparableConv
 
-NEVER = -20.0  # the logit of a bit that a network does not tell
 _TERMS_PER_PASS = 2**17  # of the last convolution that are at hand at a time
 _EVENTS_PER_PASS = 8192  # so that what a convolution gathers stays within a few MB
 
@@ -50,6 +49,20 @@ class Kernel(NamedTuple):
         return cls(taps.to(dtype).contiguous(), conv.bias.to(dtype))
 
 
+class Terms(NamedTuple):
+    """What active cells add to log-odds of edges.
+
+    Attributes:
+        cell: int64 (n,), which cell of its shot each is.
+        start: int64 (B + 1,), where those of each shot begin.
+        terms: (n, m), what each adds, to the edges that ``SparseNetwork.readers`` tell.
+    """
+
+    cell: np.ndarray
+    start: np.ndarray
+    terms: np.ndarray
+
+
 class SparseNetwork:
     """``network.dense_logits(., features)`` on active cells, the same up to rounding.
 
@@ -57,7 +70,7 @@ class SparseNetwork:
 
     Args:
         network: one with ``active_only``, on the CPU.
-        features: (1, width, T, Y, X), its ``stem_static`` of a lattice.
+        features: (1, width + EDGE_CHANNELS, T, Y, X), its ``static_features`` of a lattice.
         dtype: in which to compute.
     """
 
@@ -66,35 +79,64 @@ class SparseNetwork:
     ) -> None:
         self._activation, self._residual = network.activation, network.residual
         self._size = network.stem.shape[-1]
-        self._channels = np.arange(CHAIN_CHANNELS)[network.bits]
         self._features = np.zeros(EVENT_CHANNELS, dtype=np.bool_)
-        self._features[network.feature_channels] = True
+        self._features[MEMORY_EVENTS] = True
         stem = Kernel.of(network.stem, dtype)
         matrix, tap, output = network.head.terms()
         self._head = matrix.to(dtype).contiguous(), network.head.bias.to(dtype)
-        self._told = tap.numpy(), self._channels[output.numpy()]
+        self._told = tap.numpy(), output.numpy()
         kind = _Separable if network.separable else _Mixing
         self._hidden = [kind(layer, dtype) for layer in network.hidden]
         # What the first convolution adds up in a cell: a row for all that it may see by a tap, and
         # one for where the cell is.
         any_events = torch.arange(2**EVENT_CHANNELS)[:, None] >> torch.arange(EVENT_CHANNELS) & 1
-        static = features[0].flatten(1).t().to(dtype) + stem.bias
+        static, self._prior = features[0].split([stem.bias.numel(), EDGE_CHANNELS])
+        static = static.flatten(1).t().to(dtype) + stem.bias
         self._terms = torch.cat([(any_events.to(dtype) @ stem.taps).flatten(0, 1), static])
 
     def __call__(self, events: torch.Tensor) -> torch.Tensor:
-        """events (B, 4, T, Y, X), any dtype -> logits (B, 12, T, Y, X), some shots at a time."""
-        count = max(int(torch.count_nonzero(events)), 1)
-        shots = max(1, _EVENTS_PER_PASS * len(events) // count)
-        parts = [self._one_pass(part) for part in events.split(shots)]
+        """events (B, 4, T, Y, X) of any dtype -> (B, EDGE_CHANNELS, T, Y, X), in several passes."""
+        parts = []
+        for part in self._passes(events):
+            cells, h = self._features_of(part)
+            told = _Last.apply(h, *self._head, cells, *self._told)
+            parts.append(told + self._prior.to(told.dtype))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def _one_pass(self, events: torch.Tensor) -> torch.Tensor:
+    def terms(self, events: torch.Tensor) -> Terms:
+        """What its active cells add to the log-odds of edges: the same, before it is added up."""
+        parts = []
+        for part in self._passes(events):
+            cells, h = self._features_of(part)
+            shot = cells.place // math.prod(cells.padded[1:])
+            parts.append((cells.cell, np.bincount(shot, minlength=len(part)), h @ self._head[0]))
+        cell, count, terms = zip(*parts, strict=True)
+        start = np.concatenate([[0], np.concatenate(count).cumsum()])
+        return Terms(np.concatenate(cell), start, _for_loops(torch.cat(terms)))
+
+    @property
+    def readers(self) -> tuple[np.ndarray, np.ndarray]:
+        """int64 (m,), by which tap each term is read, and for which channel."""
+        return self._told
+
+    @property
+    def bias(self) -> np.ndarray:
+        """(EDGE_CHANNELS,), what is added besides terms and priors."""
+        return _for_loops(self._head[1])
+
+    @staticmethod
+    def _passes(events: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        count = max(int(torch.count_nonzero(events)), 1)
+        return events.split(max(1, _EVENTS_PER_PASS * len(events) // count))
+
+    def _features_of(self, events: torch.Tensor) -> tuple[ActiveCells, torch.Tensor]:
+        """The active cells, and (n, width), what the last layer reads there."""
         cells = ActiveCells(events, self._features, self._size)
         h = functional.embedding_bag(cells.terms, self._terms, cells.begin, mode="sum")
         for layer in self._hidden:
             update = layer(self._activation(h), cells)
             h = h + update if self._residual else update
-        return _Last.apply(self._activation(h), *self._head, cells, self._channels, *self._told)
+        return cells, self._activation(h)
 
 
 class _Mixing:
@@ -208,15 +250,14 @@ def _offsets(size: int) -> np.ndarray:
 
 
 class _Last(torch.autograd.Function):
-    """The last convolution, in all cells: logits (B, 12, T, Y, X).
+    """The last convolution, in all cells: logits (B, EDGE_CHANNELS, T, Y, X).
 
     Args:
         h: (n, inputs), in active cells.
         matrix: (inputs, m), as of ``CubeConv.terms``.
         bias: (outputs,).
         cells: the active ones.
-        channels: int64 (outputs,), of the 12 those that it tells; the others are ``NEVER``.
-        tap, channel: int64 (m,), by which tap each term is read, and for which of the 12.
+        tap, channel: int64 (m,), by which tap each term is read, and for which output.
     """
 
     @staticmethod
@@ -226,16 +267,12 @@ class _Last(torch.autograd.Function):
         matrix: torch.Tensor,
         bias: torch.Tensor,
         cells: ActiveCells,
-        channels: np.ndarray,
         tap: np.ndarray,
         channel: np.ndarray,
     ) -> torch.Tensor:
-        ctx.cells, ctx.channels, ctx.step, ctx.channel = cells, channels, cells.step[tap], channel
+        ctx.cells, ctx.step, ctx.channel = cells, cells.step[tap], channel
         ctx.save_for_backward(h, matrix)
-        told = _for_loops(bias)
-        everywhere = np.full(CHAIN_CHANNELS, NEVER, dtype=told.dtype)
-        everywhere[channels] = told
-        out = kernels.rows(everywhere, math.prod(cells.padded))
+        out = kernels.rows(_for_loops(bias), math.prod(cells.padded))
         rows, start = max(1, _TERMS_PER_PASS // len(tap)), 0
         for part in h.detach().split(rows):
             terms = _for_loops(part @ matrix)
@@ -247,12 +284,12 @@ class _Last(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
         cells: ActiveCells = ctx.cells
         h, matrix = ctx.saved_tensors
-        around = torch.zeros(math.prod(cells.padded), CHAIN_CHANNELS)
+        around = torch.zeros(math.prod(cells.padded), EDGE_CHANNELS)
         cells.inner(around).copy_(grad)
         read = kernels.gather(around.numpy(), cells.place, ctx.step, ctx.channel)
         read = torch.from_numpy(read).to(h.dtype)
-        told = around[:, torch.from_numpy(ctx.channels)].sum(dim=0).to(h.dtype)
-        return read @ matrix.t(), h.t() @ read, told, None, None, None, None
+        told = around.sum(dim=0).to(h.dtype)
+        return read @ matrix.t(), h.t() @ read, told, None, None, None
 
 
 class _Convolution(torch.autograd.Function):

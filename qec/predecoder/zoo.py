@@ -12,30 +12,10 @@ if TYPE_CHECKING:
     from qec.predecoder.network import PreDecoderNetwork
 
 ARCHITECTURES: dict[str, dict[str, object]] = {
-    "r6x64": {"width": 64, "layers": 6},
-    "r8x64": {"width": 64, "layers": 8},
-    "r8x96": {"width": 96, "layers": 8},
-    "r6x128": {"width": 128, "layers": 6},
-    # Features in cells with events only: 7 to 20 times faster on a CPU, and in training.
-    "s6x64": {"width": 64, "layers": 6, "active_only": True},
-    "s8x128": {"width": 128, "layers": 8, "active_only": True},
-    # The memory checks alone, by cheaper layers.
-    "q5x64": {
-        "width": 64,
-        "layers": 5,
-        "active_only": True,
-        "separable": True,
-        "memory_only": True,
-    },
-    # Half as wide, and a bit is told by the cells of the checks that see it.
-    "e5x32": {
-        "width": 32,
-        "layers": 5,
-        "active_only": True,
-        "separable": True,
-        "memory_only": True,
-        "ends_only": True,
-    },
+    # Features in cells with events only, and layers that are cheap there: for CPUs.
+    "small": {"width": 32, "layers": 5, "active_only": True, "separable": True},
+    "standard": {"width": 32, "layers": 10},
+    "large": {"width": 96, "layers": 12},
     # Kernel, depth, width and activation of the paper's models, on packed cells.
     "m1": {"width": 128, "layers": 4, "activation": "gelu", "residual": False},
     "m2": {"width": 256, "layers": 4, "activation": "gelu", "residual": False},
@@ -47,7 +27,7 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 
 
 _LARGEST = {"width": 4096, "layers": 256, "kernel": 15}
-_FLAGS = ("residual", "active_only", "separable", "memory_only", "ends_only")
+_FLAGS = ("residual", "active_only", "separable")
 
 
 def architecture(model: str | Mapping[str, object]) -> dict[str, object]:

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from qec.decoder import named_decoder
-from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone
@@ -190,7 +189,7 @@ def write(
 
 
 def _may_fall_back(name: str) -> bool:
-    return has_predecoder(name) or "cascade" in WINDOW_DECODERS.get(name, {})
+    return bool(WINDOW_DECODERS.get(name, {}).get("cascade"))
 
 
 def print_table(reports: Sequence[Report], settings: Settings) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import stim
 
 from qec.board import Block, Explained, Slot
-from qec.predecoder.rule import CommitRule
+from qec.cascade import NATS, RESIDUAL_NATS
 from qec.reference import Reference, Window, rounds_needed
 from qec.window_cutter import WindowCutter
 from qec.windows import block_windows, parallel_windows, slots
@@ -23,7 +23,7 @@ class NullBlock:
 
     def apply(self, layers: np.ndarray) -> Explained:
         nothing = np.zeros(len(layers), dtype=np.uint8)
-        return Explained(np.zeros_like(layers), nothing, np.full(len(layers), np.inf, np.float32))
+        return Explained(np.zeros_like(layers), nothing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plan:
         commit, buffer: as in ``qec.windows.parallel_windows``.
         correlated: as in ``qec.Decoder.from_dem``; None is the matcher that does nothing.
         predecoder: name or path of a checkpoint, ``NOTHING``, or None for no pre-decoding.
-        fallback, cascade: as in ``qec.windows.WindowDecoder``.
+        cascade: as in ``qec.windows.WindowDecoder``.
         device, backend: as in ``qec.Decoder.from_dem``.
     """
 
@@ -46,7 +46,6 @@ class Plan:
     buffer: int
     correlated: bool | None = False
     predecoder: str | None = None
-    fallback: bool = True
     device: str = "cpu"
     backend: str = "eager"
     cascade: bool = False
@@ -71,8 +70,8 @@ class Plan:
         Raises:
             QecError: as ``parallel_windows``, a model that is too short, or as ``load_predecoder``.
         """
-        gap = self._rule.gap if self._has_network else 0.0
-        cutter = WindowCutter(self.reference, self.correlated, gap, cascade=self.cascade)
+        nats = RESIDUAL_NATS if self._has_network else NATS
+        cutter = WindowCutter(self.reference, self.correlated, cascade=self.cascade, nats=nats)
         return slots(self._stages, self.layers, cutter)
 
     @functools.cached_property
@@ -91,9 +90,13 @@ class Plan:
         """Makes windows and blocks once, so that no process dies of what does not go.
 
         Raises:
-            QecError: as ``slots``, or the pre-decoder refuses the experiment.
+            QecError: as ``slots``, or the network does not fit the error model.
         """
         _ = self.slots
+        if self._has_network:
+            from qec.predecoder.fit import bind_where_it_fits  # torch only where needed
+
+            bind_where_it_fits(self._predecoder, self.reference.lattice, needed=True)
         self._blocks("cpu", "eager")  # whatever runs the network later: the refusals are the same
 
     def blocks(self) -> list[Block]:
@@ -109,7 +112,7 @@ class Plan:
             return [NullBlock() for _ in self.block_windows]
         from qec.predecoder.blocks import BlockCutter
 
-        cutter = BlockCutter(self._predecoder, self._rule, self.reference, device, backend)
+        cutter = BlockCutter(self._predecoder, self.reference, device, backend)
         return [cutter.block(window, self.layers) for window in self.block_windows]
 
     @functools.cached_property
@@ -119,12 +122,6 @@ class Plan:
     @property
     def _has_network(self) -> bool:
         return self.predecoder not in (None, NOTHING)
-
-    @property
-    def _rule(self) -> CommitRule:
-        """The commit rule of windows, with its gap here."""
-        rule = self._predecoder.rules.ahead_of(self.correlated)
-        return rule.in_windows(self.reference.lattice, self.fallback)
 
     @functools.cached_property
     def _predecoder(self):

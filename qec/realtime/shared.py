@@ -47,7 +47,6 @@ class Layout:
             "memory": ((self.workers, 2), np.int64),
             "begin": ((1,), np.int64),
             "stop": ((1,), np.int64),
-            "block_gap": ((self.slots,), np.float32),
             "source": ((self.layers, self.width), np.uint8),
             "events": ((self.layers, self.width), np.uint8),
             "left": ((self.layers if self.blocks else 0, self.width), np.uint8),
@@ -71,7 +70,7 @@ class SharedRun:
         begin, stop: the signals to begin and to stop early (collector).
         source: detection events to come (collector).
         events: those that have arrived (producer).
-        left, carry, block_flip, block_gap: as in ``Board``, of all experiments (pre-decoder).
+        left, carry, block_flip: as in ``Board``, of all experiments (pre-decoder).
         defects, flip, fell_back: likewise (matcher).
     """
 
@@ -89,7 +88,6 @@ class SharedRun:
     left: np.ndarray
     carry: np.ndarray
     block_flip: np.ndarray
-    block_gap: np.ndarray
     defects: np.ndarray
     flip: np.ndarray
     fell_back: np.ndarray
@@ -103,14 +101,11 @@ class SharedRun:
         fields = layout.fields()
         sizes = [int(np.prod(s)) * np.dtype(t).itemsize for s, t in fields.values()]
         # It has no name, so that nothing of it is left when the processes are killed.
-        is_new = memory is None
-        self.memory_block = _new_block(sum(sizes)) if is_new else memory
+        self.memory_block = _new_block(sum(sizes)) if memory is None else memory
         offset = 0
         for (field, (shape, dtype)), size in zip(fields.items(), sizes, strict=True):
             setattr(self, field, np.ndarray(shape, dtype, self.memory_block, offset))
             offset += size
-        if is_new:
-            self.block_gap[...] = np.inf  # of a block that is not there
         self.layout = layout
 
     def boards(self, shots: int) -> list[Board]:

@@ -1,7 +1,8 @@
-"""Training batches, made on the fly: detection events in, the teacher's canonical chains out."""
+"""Training batches, made on the fly: detection events in, the edges that have fired out."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -11,28 +12,24 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from qec.chain import canonicalise
 from qec.child import end_with_parent, signals_blocked
-from qec.circuit import memory_circuit
-from qec.code import RotatedSurfaceCode
 from qec.errors import QecError
-from qec.lattice import SpaceTimeLattice
-from qec.noise import CircuitNoise
-from qec.predecoder.grid import CellGrid
-from qec.sampling import FrameSampler
+from qec.predecoder.labelled_shots import LabelledSampler
+from qec.training.mixture import Source, source_of
 from qec.training.processes import ALONE, Processes
 from qec.training.settings import TrainSettings
-from qec.training.teacher import MatchingTeacher
+
+_KEPT = 64  # samplers that a worker keeps: two pools of the mixture, some MB each
 
 
 class Batch(NamedTuple):
-    """Tensors of one training step; all shots share one circuit.
+    """Tensors of one training step; all shots share one error model.
 
     Attributes:
         events: uint8 (B, 4, T, Y, X).
-        static: float32 (1, 8, T, Y, X).
-        labels: uint8 (B, 12, T, Y, X).
-        valid: bool (12, T, Y, X).
+        static: float32 (1, STATIC_CHANNELS, T, Y, X).
+        labels: uint8 (B, EDGE_CHANNELS, T, Y, X), whether each edge has fired.
+        valid: bool (EDGE_CHANNELS, T, Y, X), where there is an edge.
     """
 
     events: torch.Tensor
@@ -41,46 +38,9 @@ class Batch(NamedTuple):
     valid: torch.Tensor
 
 
-class Source(NamedTuple):
-    """One circuit of the training mixture."""
-
-    distance: int
-    rounds: int
-    orientation: str
-    basis: str
-    noise: str
-    p: float
-    labels: str  # "matching" (the teacher's correction) or "frames" (the sampled error)
-
-
-class Labeller:
-    """Makes batches of one source."""
-
-    def __init__(self, source: Source) -> None:
-        circuit = memory_circuit(
-            RotatedSurfaceCode(source.distance, source.orientation),
-            CircuitNoise.named(source.noise, source.p),
-            source.rounds,
-            source.basis,
-        )
-        lattice = SpaceTimeLattice.from_circuit(circuit)
-        self.circuit = circuit
-        self.grid = CellGrid(lattice)
-        self._teacher = MatchingTeacher(lattice) if source.labels == "matching" else None
-        self._frames = FrameSampler(circuit, lattice) if self._teacher is None else None
-
-    def batch(self, shots: int, seed: int) -> Batch:
-        """Draws ``shots`` (a multiple of 64) shots, reproducibly by ``seed``."""
-        if self._teacher is not None:
-            sampler = self.circuit.compile_detector_sampler(seed=seed)
-            detectors = sampler.sample(shots).astype(np.uint8)
-            chain = self._teacher.label(detectors)
-        else:
-            drawn = self._frames.sample(shots, seed)
-            detectors = np.unpackbits(drawn.detectors, axis=1, bitorder="little").T
-            chain = canonicalise(drawn.chain, self.grid.lattice)
-        events = self.grid.pack_events(torch.from_numpy(np.ascontiguousarray(detectors)))
-        return Batch(events, self.grid.static, self.grid.pack_chain(chain), self.grid.valid)
+def sampler_of(source: Source) -> LabelledSampler:
+    """What draws its shots; errors as of ``Source.lattice`` and ``LabelledSampler``."""
+    return LabelledSampler(source.lattice())
 
 
 class BatchStream(IterableDataset):
@@ -100,53 +60,40 @@ class BatchStream(IterableDataset):
         """Batches; bad input ends them as an item, since a worker can only raise its traceback."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        labeller = functools.cache(Labeller)  # every source comes again: forget none
+        sampler = functools.lru_cache(_KEPT)(sampler_of)
         for step in range(self.first + worker, self.last, workers):
             try:
-                yield self.batch(step, labeller)
+                yield self.batch(step, sampler)
             except QecError as error:
                 yield error
                 return
 
-    def batch(self, step: int, labeller: Callable[[Source], Labeller] = Labeller) -> Batch:
-        """This process's share of batch ``step``; QecError where its circuit cannot be labelled."""
-        # The 0 keeps the batches, and so the results, of earlier versions.
+    def batch(self, step: int, sampler: Callable[[Source], LabelledSampler] = sampler_of) -> Batch:
+        """This process's share of batch ``step``; QecError where its model cannot be sampled."""
         rng = np.random.default_rng([self.settings.seed, step, 0])
-        source = draw_source(self.settings, rng)
         shards = self.settings.shards
         seeds = rng.integers(2**62, size=shards)[self.processes.rank :: self.processes.size]
-        make = labeller(source).batch
-        parts = [make(self.settings.batch // shards, int(seed)) for seed in seeds]
-        return parts[0]._replace(
-            events=torch.cat([part.events for part in parts]),
-            labels=torch.cat([part.labels for part in parts]),
-        )
-
-
-def draw_source(settings: TrainSettings, rng: np.random.Generator) -> Source:
-    """Draws one circuit of the mixture that ``settings`` describes."""
-    distance = int(rng.choice(settings.distances))
-    return Source(
-        distance=distance,
-        rounds=settings.rounds or distance,
-        orientation=str(rng.choice(settings.orientations)),
-        basis=str(rng.choice(["X", "Z"])),
-        noise=str(rng.choice(settings.noises)),
-        p=float(rng.choice(settings.ps)),
-        labels=settings.labels,
-    )
+        drawn = sampler(source_of(self.settings, step))
+        parts = [drawn.sample(self.settings.batch // shards, int(seed)) for seed in seeds]
+        events, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Batch(events, drawn.grid.static, labels, drawn.grid.valid)
 
 
 def check_mixture(settings: TrainSettings) -> None:
-    """Labels the smallest circuit of each noise at its strongest.
+    """Draws from the models of ``model_of``, or from the first ones of the mixture.
 
     Raises:
-        QecError: noise so strong that Stim or the teacher refuses it.
+        QecError: a file that is no such model, or noise so strong that Stim refuses it.
     """
-    d, orientation = min(settings.distances), settings.orientations[0]
+    if settings.model_of:
+        for file in settings.model_of:
+            sampler_of(Source(file=file))
+        return
+    d, p = min(settings.distances), max(settings.ps)
     for noise in sorted(set(settings.noises)):
-        p, rounds = max(settings.ps), settings.rounds or d
-        Labeller(Source(d, rounds, orientation, "X", noise, p, settings.labels))
+        source = Source(distance=d, rounds=settings.rounds or d, noise=noise, p=p)
+        for with_cz in {False, settings.with_cz > 0}:
+            sampler_of(dataclasses.replace(source, with_cz=with_cz, spread=settings.spread))
 
 
 def batches(
@@ -155,7 +102,7 @@ def batches(
     """Shares of batches first .. last - 1 in order, made ahead by ``settings.workers`` workers.
 
     Raises:
-        QecError: a circuit of the mixture that cannot be labelled.
+        QecError: an error model of the mixture that cannot be sampled.
     """
     loader = DataLoader(
         BatchStream(settings, first, last, processes),
@@ -169,7 +116,7 @@ def batches(
         items = iter(loader)
     for item in items:
         if isinstance(item, QecError):
-            raise item
+            raise QecError(str(item))  # `item` and its frame would keep the workers for ever
         yield item
 
 

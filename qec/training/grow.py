@@ -18,29 +18,27 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
 
     Raises:
         QecError: ``large`` is narrower or shallower, differs in anything else, gains layers without
-            being residual, or is separable or ends_only and not the same.
+            being residual, or is separable or active_only and not the same.
     """
     old, new = _shape(small), _shape(large)
     if old == new:
         large.load_state_dict(small.state_dict())
         return
-    kept = (
-        *("kernel", "activation", "residual", "active_only"),
-        *("separable", "memory_only", "ends_only"),
-    )
+    kept = ("kernel", "activation", "residual", "active_only", "separable")
     changed = any(new[key] != old[key] for key in kept)
     smaller = new["width"] < old["width"] or new["layers"] < old["layers"]
     deeper = new["layers"] > old["layers"]
-    fixed = small.separable or small.ends_only
+    fixed = small.separable or small.active_only
     if changed or smaller or fixed or (deeper and not large.residual):
         raise QecError(
             f"a network of {old} cannot grow into one of {new}: keep all but width and layers, and "
-            "make it wider or (if residual) deeper, never smaller; separable or ends_only ones do "
-            "not grow."
+            "make it wider or (if residual) deeper, never smaller; separable or active_only ones "
+            "do not grow."
         )
     with torch.no_grad():
         _embed(small.stem, large.stem)
-        _embed(small.stem_static, large.stem_static)
+        large.stem_static.within.load_state_dict(small.stem_static.within.state_dict())
+        _embed(small.stem_static.around, large.stem_static.around)
         _embed(small.head, large.head)
         for k, conv in enumerate(large.hidden):
             _embed(small.hidden[k] if k < len(small.hidden) else None, conv, old["width"])
@@ -56,8 +54,6 @@ def _shape(network: PreDecoderNetwork) -> dict[str, object]:
         "residual": network.residual,
         "active_only": network.active_only,
         "separable": network.separable,
-        "memory_only": network.memory_only,
-        "ends_only": network.ends_only,
     }
 
 

@@ -1,8 +1,8 @@
 """The training loop, from configuration to checkpoint.
 
 state.safetensors in the output folder holds everything needed to go on; a run that finds it there
-resumes.  At the end the commit rules are chosen on validation shots and <out>/<name>.safetensors
-is written for use, with its model card.
+resumes.  With each state that is saved on the way, and at the end, <out>/<name>.safetensors is
+written for use.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 
 from qec.errors import Preempted, QecError
 from qec.lock import sole_writer
+from qec.predecoder.checkpoint import save_predecoder
 from qec.preemption import stop_requests
 from qec.training.data import batches, check_mixture
 from qec.training.log import TrainingLog
 from qec.training.optim import set_learning_rate
 from qec.training.processes import Processes
-from qec.training.rules import write_with_rules
 from qec.training.run import Run
 from qec.training.settings import TrainSettings
 
@@ -32,8 +32,8 @@ def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) ->
 
     Ctrl-C saves the state, unless it strikes in the middle of an optimiser step: then the state
     saved last stands, at most ``save_every`` seconds old.  SIGUSR1 and SIGTERM let the step end and
-    save.  ``command`` is recorded in the checkpoint and its model card.  Of several processes (see
-    ``Processes``) the first writes the files; the others return before there is a checkpoint.
+    save.  ``command`` is recorded in the checkpoint.  Of several processes (see ``Processes``) the
+    first writes the files; the others return before there is a checkpoint.
 
     Raises:
         QecError: settings that make no sense, a state in the folder that belongs to another run,
@@ -61,6 +61,8 @@ def _train_and_finish(
         run = Run(settings, settings.out / "state.safetensors", processes)
         stopped_by = _train(run, settings, command)
     if stopped_by is not None:
+        if processes.first:
+            _finish(run, settings)
         raise Preempted(f"stopped by {stopped_by} at step {run.step} of {settings.steps}")
     return _finish(run, settings) if processes.first else settings.checkpoint
 
@@ -113,12 +115,14 @@ def _optimise(run: Run, settings: TrainSettings) -> str | None:
             if save:
                 log.saving(run.step, run.seconds)
                 run.save()
+                if processes.first:
+                    _finish(run, settings)
                 last_save = now
     return None
 
 
 def _finish(run: Run, settings: TrainSettings) -> Path:
-    """Chooses the commit rules; writes the checkpoint with its history, and its card."""
+    """Writes the checkpoint with its history."""
     history = {
         **settings.deciding(),
         "shots": run.step * settings.batch,
@@ -126,4 +130,6 @@ def _finish(run: Run, settings: TrainSettings) -> Path:
         "started_from": run.parent,
         "sessions": run.sessions,
     }
-    return write_with_rules(run.ema.module.eval(), settings.model, history, settings)
+    weights = run.ema.module.state_dict()
+    save_predecoder(settings.checkpoint, weights, settings.model, settings.threshold, history)
+    return settings.checkpoint

@@ -114,7 +114,7 @@ class Run:
         mixed = self.dtype == torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             logits = self.model(events.to(self.dtype), static)
-        loss = cross_entropy(logits, labels, valid, self.network.bits)
+        loss = cross_entropy(logits, labels, valid)
         loss.backward()
         return self.processes.mean(loss.detach())
 
@@ -221,10 +221,6 @@ class Run:
         self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
         if not 0 <= self.step < 2**53 or not 0 <= self.seconds < math.inf:
             raise ValueError(f"step {self.step} after {self.seconds} seconds")
-        if "record" not in meta:  # written by the first version, which kept no record
-            self.parent = self.settings.init_from
-            self.sessions = [{"command": "not recorded", "hardware": "not recorded", "step": 0}]
-            return
         record = json.loads(meta["record"])
         recorded = dict(**record["settings"])
         for key, now in self.settings.deciding().items():

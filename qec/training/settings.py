@@ -16,8 +16,8 @@ from qec.errors import QecError
 from qec.noise import CircuitNoise
 from qec.predecoder.zoo import architecture
 
-LABELS = {"matching": "correlated matching", "frames": "sampled errors"}
-"""What imitates what: the values of ``labels``, in words."""
+RANDOM_NOISE = "random"
+"""Among ``noises``: 25 rates that are drawn at random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,16 @@ class TrainSettings:
     out: Path
     model: dict[str, object]
     seed: int
+    threshold: float
+    model_of: tuple[str, ...]
     distances: tuple[int, ...]
     rounds: int | None
     orientations: tuple[str, ...]
+    orders: tuple[str, ...]
     noises: tuple[str, ...]
     ps: tuple[float, ...]
-    labels: str
+    with_cz: float
+    spread: float
     shots: int
     batch: int
     shards: int
@@ -54,24 +58,6 @@ class TrainSettings:
     fused: bool
     log_every: int
     save_every: float
-    validation_shots: int
-    validation_workers: int | None
-    validation_distances: tuple[int, ...]
-    validation_noises: tuple[str, ...]
-    validation_p: float
-    validation_quiet_p: float | None
-    validation_density: float | None
-    validation_quiet_density: float | None
-    validation_quiet_density_correlated: float | None
-    validation_f: float
-    validation_c: float | None
-    agree: tuple[float, ...]
-    agree_correlated: tuple[float, ...]
-    second_look: bool
-    ensemble: int
-    thresholds: tuple[float, ...]
-    gaps: tuple[float, ...]
-    quiet_gaps: tuple[float, ...]
 
     @classmethod
     def from_config(cls, config: DictConfig) -> TrainSettings:
@@ -84,25 +70,20 @@ class TrainSettings:
         for key in _LISTS:
             empty = key in _MAY_BE_EMPTY and values[key] in (None, [])
             values[key] = () if empty else value_list(key, values[key])
-        for key in ("shots", "validation_shots"):  # 1e6 is a float in YAML
-            if isinstance(values[key], float) and values[key].is_integer():
-                values[key] = int(values[key])
+        if isinstance(values["shots"], float) and values["shots"].is_integer():
+            values["shots"] = int(values["shots"])  # 1e6 is a float in YAML
         for key, (fits, wanted) in _RULES.items():
             for value in values[key] if key in _LISTS else (values[key],):
                 if not fits(value):
                     raise QecError(f"{key}={value!r} is not supported: use {wanted}.")
-        for distance in values["distances"] + values["validation_distances"]:
+        for distance in values["distances"]:
             RotatedSurfaceCode(distance)
         for orientation in values["orientations"]:
-            RotatedSurfaceCode(3, orientation)
+            for order in values["orders"]:
+                RotatedSurfaceCode(3, orientation, order)
         for noise in values["noises"]:
             for p in values["ps"]:
-                CircuitNoise.named(noise, p)
-        quiet, loud = values["validation_quiet_p"], values["validation_p"]
-        if quiet is not None and quiet >= loud:
-            raise QecError(f"validation_quiet_p={quiet} must be below validation_p={loud}.")
-        for noise in values["validation_noises"]:
-            CircuitNoise.named(noise, loud)
+                CircuitNoise.named("uniform" if noise == RANDOM_NOISE else noise, p)
         if values["shots"] < values["batch"]:
             raise QecError(f"shots={values['shots']} is less than one batch of {values['batch']}.")
         if values["batch"] % (64 * values["shards"]):
@@ -137,15 +118,11 @@ class TrainSettings:
 
 
 _DECIDING = (
-    *("model", "seed", "distances", "rounds", "orientations", "noises", "ps", "labels"),
-    *("batch", "shards", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
+    *("model", "seed", "model_of", "distances", "rounds", "orientations", "orders", "noises", "ps"),
+    *("with_cz", "spread", "batch", "shards", "muon_lr", "adamw_lr", "warmup", "ema", "init_from"),
 )
-_MAY_BE_EMPTY = ("agree", "agree_correlated")
-_LISTS = (
-    *("distances", "orientations", "noises", "ps"),
-    *("validation_distances", "validation_noises", "thresholds", "gaps", "quiet_gaps"),
-    *_MAY_BE_EMPTY,
-)
+_MAY_BE_EMPTY = ("model_of",)
+_LISTS = ("distances", "orientations", "orders", "noises", "ps", *_MAY_BE_EMPTY)
 
 
 def _integer(low: int, multiple: int = 1) -> Callable[[object], bool]:
@@ -174,9 +151,12 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "seed": (_integer(0), "an integer >= 0"),
     "rounds": (lambda x: x is None or _integer(1)(x), "null or an integer >= 1"),
     "ps": _STRENGTH,
-    "labels": (lambda x: x in tuple(LABELS), " or ".join(LABELS)),
+    "model_of": (lambda x: isinstance(x, str), "null or paths"),
+    "threshold": (_number(lambda x: 0.5 <= x <= 1), "a probability in [0.5, 1]"),
+    "with_cz": (_number(lambda x: 0 <= x <= 1), "a number in [0, 1]"),
+    "spread": (_number(lambda x: 0 <= x <= 2), "a number in [0, 2]"),
     "workers": (_integer(0), "an integer >= 0"),
-    **dict.fromkeys(("tf32", "compile", "fused", "second_look"), _FLAG),
+    **dict.fromkeys(("tf32", "compile", "fused"), _FLAG),
     "shots": (_integer(1), "an integer >= 1"),
     "batch": (_integer(64, multiple=64), "a positive multiple of 64"),
     "shards": (_integer(1), "an integer >= 1"),
@@ -187,25 +167,4 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
     "init_from": (lambda x: x is None or isinstance(x, str), "null, a name or a path"),
     "log_every": (_integer(1), "an integer >= 1"),
     "save_every": (_number(lambda x: x >= 0), "seconds >= 0"),
-    "validation_shots": (_integer(1), "an integer >= 1"),
-    "validation_workers": (lambda x: x is None or _integer(1)(x), "null or an integer >= 1"),
-    "validation_p": _STRENGTH,
-    "validation_quiet_p": (lambda x: x is None or _STRENGTH[0](x), f"null or {_STRENGTH[1]}"),
-    **dict.fromkeys(
-        (
-            "validation_density",
-            "validation_quiet_density",
-            "validation_quiet_density_correlated",
-        ),
-        (lambda x: x is None or _number(lambda x: x >= 1)(x), "null or a number >= 1"),
-    ),
-    "validation_f": _POSITIVE,
-    "validation_c": (lambda x: x is None or _POSITIVE[0](x), f"null or {_POSITIVE[1]}"),
-    **dict.fromkeys(
-        _MAY_BE_EMPTY,
-        (_number(lambda x: 0.5 <= x <= 1), "probabilities in [0.5, 1]"),
-    ),
-    "ensemble": (_integer(1), "an integer >= 1"),
-    **dict.fromkeys(("gaps", "quiet_gaps"), (_number(lambda x: 0 < x <= 1), "fractions in (0, 1]")),
-    "thresholds": (_number(lambda x: 0.5 <= x < 1), "probabilities in [0.5, 1)"),
 }
