@@ -109,7 +109,9 @@ def test_the_residual_is_matched_with_the_learned_weights(files):
     packed = np.fromfile(files / "events.b8", np.uint8).reshape(20_000, -1)[:2000]
     learned = NoiseLearner(guess).update(packed).estimate().dem
     predictions = {
-        name: Decoder.from_dem(dem, predecoder="standard").decode_batch(packed, bit_packed_shots=True)
+        name: Decoder.from_dem(dem, predecoder="standard").decode_batch(
+            packed, bit_packed_shots=True
+        )
         for name, dem in {"learned": learned, "true": true}.items()
     }
     assert np.mean(predictions["learned"] != predictions["true"]) < 0.02

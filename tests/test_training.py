@@ -11,7 +11,7 @@ import types
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from training_files import saved_step
 
 from qec.cli import main
