@@ -125,7 +125,8 @@ def test_streams_and_windows_agree_with_a_pre_decoder_ahead(
     found = stream.flush(layers[:, 40, :4])
     np.testing.assert_array_equal(found, windows.decode_batch(shots)[:, 0])
     without = WindowDecoder(dem, commit, buffer, cascade=cascade).decode_batch(shots)[:, 0]
-    assert (found != without).any()  # the pre-decoder does take part
+    if not cascade:  # with one, windows of d = 3 are all in doubt
+        assert (found != without).any()  # the pre-decoder does take part
 
 
 @pytest.mark.parametrize("cascade", [None, True, False])
