@@ -281,10 +281,7 @@ def _with_fits(points: Iterable[Point], settings: Settings) -> Iterator[Point]:
     from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
     from qec.predecoder.fit import bind_where_it_fits
 
-    several = settings.predecoder
-    loaded = [
-        load_predecoder(path) for path in ([several] if isinstance(several, str) else several)
-    ]
+    loaded = [load_predecoder(path) for path in settings.predecoder]
     needed = any(needs_network(name) for name in settings.decoders)
     for circuit, dem, metadata in points:
         lattice = SpaceTimeLattice.from_dem(at_most_half(dem).dem)

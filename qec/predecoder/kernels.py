@@ -182,6 +182,14 @@ def gather(
 
 
 @compiled
+def _flip(shot: np.ndarray, ends: np.ndarray) -> None:
+    """The events at both ends of an edge; one past the last detector is none."""
+    for end in ends:
+        if end < len(shot):
+            shot[end] ^= 1
+
+
+@compiled
 def left_after(
     detectors: np.ndarray,
     told: np.ndarray,
@@ -205,7 +213,7 @@ def left_after(
     Returns:
         uint8 (B, num_detectors), uint8 (B,), bool (B,): whether any edge is close to the cut.
     """
-    shots, width = detectors.shape
+    shots = len(detectors)
     left = detectors.copy()
     logical = np.zeros(shots, np.uint8)
     close = np.zeros(shots, np.bool_)
@@ -216,9 +224,7 @@ def left_after(
                 close[b] |= abs(above) < margin
                 if above > 0:
                     logical[b] ^= flips[e]
-                    for k in range(2):
-                        if ends[e, k] < width:
-                            left[b, ends[e, k]] ^= 1
+                    _flip(left[b], ends[e])
     return left, logical, close
 
 
@@ -242,7 +248,7 @@ def left_after_terms(
         readers: int64 (cells, m), the edge that each term of a cell is for; -1: none.
         before: (n,), log-odds of each edge without terms.
     """
-    shots, width = detectors.shape
+    shots = len(detectors)
     left = detectors.copy()
     logical = np.zeros(shots, np.uint8)
     close = np.zeros(shots, np.bool_)
@@ -271,9 +277,7 @@ def left_after_terms(
             close[b] |= abs(above) < margin
             if above > 0:
                 logical[b] ^= flips[e]
-                for k in range(2):
-                    if ends[e, k] < width:
-                        left[b, ends[e, k]] ^= 1
+                _flip(left[b], ends[e])
             told[e] = before[e]
             added[e] = False
     return left, logical, close
