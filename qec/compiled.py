@@ -13,9 +13,9 @@ from numba.core import event
 def compiled(function: Callable) -> Callable:
     """The function in machine code, which is kept on disk where there is a place for it."""
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder nor the home can be written to
-        return njit(nogil=True)(function)
+        return njit(nogil=True, error_model="numpy")(function)
 
 
 class _Said(event.Listener):

@@ -55,7 +55,7 @@ def reliability(lattice: SpaceTimeLattice, predecoder: Predecoder, shots: int) -
     sums = np.zeros((3, len(_EDGES) + 1))
     for start in range(0, shots, _SHOTS_PER_PASS):
         events, fired = sampler.sample(min(_SHOTS_PER_PASS, shots - start), _SEED + start)
-        told = bound.forward(events.to(bound.dtype)).float()
+        told = bound.forward(bound.cells(events)).float()
         told, fired = (x[:, sampler.grid.valid].numpy().ravel() for x in (told, fired))
         probability = 1 / (1 + np.exp(-told.astype(np.float64)))
         place = np.digitize(told, _EDGES)

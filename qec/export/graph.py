@@ -73,8 +73,8 @@ class PredecoderModule(nn.Module):
             edges of ``bound.residual`` have fired.
         """
         # TensorRT takes uint8 as input and output only: cast first, and last.
-        events = self.grid.pack_events(dets.to(self.dtype))
-        told = self.network.from_static_features(events, self.features)
+        seen = self.grid.pack(dets.float(), self.network.belief_propagation, self.dtype)
+        told = self.network.from_static_features(seen, self.features)
         told = told.movedim(1, -1).flatten(1).index_select(1, self.place)
         edges = (told > self.cut).to(torch.int32)
         edges = functional.pad(edges, (0, 1))  # the edge that fills up the table, never there

@@ -37,7 +37,8 @@ class BlockCutter:
         *,
         itself: bool = False,
     ) -> None:
-        self.reach = predecoder.network.reach
+        network = predecoder.network
+        self.reach = network.reach + network.belief_propagation
         self._predecoder = predecoder
         self._device, self._backend = device, backend
         self._reference, self._itself = reference, itself

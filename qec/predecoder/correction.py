@@ -152,17 +152,20 @@ class BoundPredecoder:
             yield
 
     def _sampled(self) -> torch.Tensor:
-        """Events (B, 4, T, Y, X) of shots of the error model; every time the same."""
+        """``cells`` of shots of the error model; every time the same."""
         sampler = basis_split(self.lattice).compile_sampler(seed=_CALIBRATION_SEED)
         detectors, _, _ = sampler.sample(_CALIBRATION_SHOTS)
         return self.cells(torch.from_numpy(detectors.view(np.uint8)))
 
     def cells(self, detectors: torch.Tensor) -> torch.Tensor:
-        """uint8 (B, num_detectors) -> events (B, 4, T, Y, X), as the network takes them."""
-        return self.grid.pack_events(detectors).to(self._events_dtype)
+        """uint8 (B, num_detectors) -> (B, inputs, T, Y, X), as the network takes them."""
+        return self._cells(detectors, self._events_dtype)
+
+    def _cells(self, detectors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return self.grid.pack(detectors, self.network.belief_propagation, dtype)
 
     def forward(self, events: torch.Tensor) -> torch.Tensor:
-        """events (B, 4, T, Y, X) -> log-odds (B, EDGE_CHANNELS, T, Y, X)."""
+        """What ``cells`` returns -> log-odds (B, EDGE_CHANNELS, T, Y, X)."""
         with self._computing():
             if self._tile is None:
                 return self._run(events)
@@ -211,8 +214,7 @@ class BoundPredecoder:
         shots = np.flatnonzero(close)
         if len(shots):
             with self._computing():
-                events = self.grid.pack_events(detectors[shots]).double()
-                told = self._in_float64(events).float()
+                told = self._in_float64(self._cells(detectors[shots], torch.float64)).float()
             settled = self.residual(detectors[shots], told, self.cut)
             left[shots], flips[shots] = (part.numpy() for part in settled[:2])
         return left, flips

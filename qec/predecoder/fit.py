@@ -117,7 +117,7 @@ def fit_of(bound: BoundPredecoder, sampler: LabelledSampler) -> Fit:
 def _counts(bound: BoundPredecoder, sampler: LabelledSampler, shots: int, seed: int) -> np.ndarray:
     """float64 (3, shots): edges committed, those of them not fired, and how many are expected."""
     events, fired = sampler.sample(shots, seed)
-    told = bound.forward(events.to(bound.device, bound.dtype)).movedim(1, -1).flatten(1)
+    told = bound.forward(bound.cells(events.to(bound.device))).movedim(1, -1).flatten(1)
     told = told.float().cpu().numpy()[:, sampler.grid.place].astype(np.float64)
     fired = fired.movedim(1, -1).flatten(1).numpy()[:, sampler.grid.place]
     committed = told > bound.cut

@@ -10,6 +10,8 @@ other end.
 from __future__ import annotations
 
 import functools
+import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ import torch
 from qec.lattice import SpaceTimeLattice
 from qec.memory_edges import MemoryEdges
 from qec.patch import PADDING
+from qec.pieces import Pieces
+from qec.predecoder.belief import BeliefPropagation, FactorGraph
+from qec.runs import place_in_run
 
 STEPS = (
     *((0, 1, -1), (0, 1, 1), (0, 0, 2), (0, 2, 0)),
@@ -47,17 +52,25 @@ def edge_ends(channel: int) -> list[tuple[int, int, int]]:
     return list(dict.fromkeys([(0, 0, 0), other]))
 
 
+class Known(NamedTuple):
+    """What a grid knows of an error model: attributes of ``CellGrid``; None: to be made."""
+
+    edges: MemoryEdges
+    factors: FactorGraph
+    static: torch.Tensor | None
+
+
 class CellGrid:
     """Index arithmetic between detectors, edges and cell tensors of one lattice.
 
     Args:
         lattice: of the detectors.
-        edges: its memory edges; None: those of its error model.
-        static: as the attribute; None: made of the edges.
+        known: of its error model; None: made of the lattice's.
 
     Attributes:
         shape: (T, Y, X): R+1 layers and the rows and columns of cells.
         edges: the memory edges of the error model.
+        factors: its mechanisms and the detectors that they flip.
         told: int64 (n,), the edges for which there is a channel: nearly all.
         place: int64 (n,), where they stand in the flattened (T, Y, X, EDGE_CHANNELS).
         static: float32 (1, STATIC_CHANNELS, T, Y, X), what the network is told of the error model:
@@ -68,11 +81,13 @@ class CellGrid:
     def __init__(
         self,
         lattice: SpaceTimeLattice,
-        edges: MemoryEdges | None = None,
-        static: torch.Tensor | None = None,
+        known: Known | None = None,
     ) -> None:
         self.lattice = lattice
-        self.edges = MemoryEdges.of(lattice) if edges is None else edges
+        if known is None:
+            pieces = Pieces.of(lattice)
+            known = Known(MemoryEdges.of(lattice, pieces), FactorGraph.of(pieces), None)
+        self.edges, self.factors, static = known
         shift = 1 - lattice.parity
         rows, cols = lattice.shape
         self.shape = (lattice.rounds + 1, rows // 2 + 1, (cols + 2 + shift) // 2)
@@ -86,6 +101,7 @@ class CellGrid:
         self._detector = torch.from_numpy(self._cells(detector).reshape(-1).copy())
         self.told, self.place = self._places(shift)
         self.static = self._static(where, there) if static is None else static
+        self._beliefs: dict[int, BeliefPropagation] = {}
 
     def _static(self, where: tuple[np.ndarray, ...], there: np.ndarray) -> torch.Tensor:
         exists = np.zeros(self._full, dtype=np.float32)
@@ -108,7 +124,8 @@ class CellGrid:
         layer = self.lattice.layer
         kept = np.flatnonzero((layer >= start) & (layer < end))
         static = self.static[:, :, start:end]
-        return CellGrid(self.lattice.cut(start, end), self.edges.among(kept), static)
+        known = Known(self.edges.among(kept), self.factors.among(kept), static)
+        return CellGrid(self.lattice.cut(start, end), known)
 
     def _places(self, shift: int) -> tuple[np.ndarray, np.ndarray]:
         """``told`` and ``place``."""
@@ -154,6 +171,55 @@ class CellGrid:
             cells = padded.index_select(1, self._detector.to(detectors.device))
         shots = detectors.shape[0]  # not len(): torch.export would take it for a constant
         return cells.view(shots, *self.shape, EVENT_CHANNELS).permute(0, 4, 1, 2, 3)
+
+    def pack(self, detectors: torch.Tensor, iterations: int, dtype: torch.dtype) -> torch.Tensor:
+        """What a network sees of shots: their events, and beliefs after some iterations, if any.
+
+        Args:
+            detectors: (B, num_detectors) of any dtype, 0 or 1.
+            iterations: of belief propagation; 0: events alone.
+            dtype: of what is returned.
+
+        Returns:
+            (B, 4 or 4 + EDGE_CHANNELS, T, Y, X), channels last in memory.
+        """
+        events = self.pack_events(detectors).to(dtype)
+        if not iterations:
+            return events
+        beliefs = self.pack_beliefs(detectors, iterations).to(dtype)
+        both = torch.cat([part.movedim(1, -1) for part in (events, beliefs)], dim=-1)
+        return both.movedim(-1, 1)
+
+    def pack_beliefs(self, detectors: torch.Tensor, iterations: int) -> torch.Tensor:
+        """What belief propagation says of each edge.
+
+        Args:
+            detectors: (B, num_detectors) of any dtype.
+            iterations: of belief propagation.
+
+        Returns:
+            float32 (B, EDGE_CHANNELS, T, Y, X), as of ``BeliefPropagation``; 0 where is no edge.
+        """
+        if iterations not in self._beliefs:
+            self._beliefs[iterations] = self._belief(iterations)
+        found = self._beliefs[iterations](detectors)
+        shots = detectors.shape[0]
+        cells = found.new_zeros(shots, math.prod(self.shape) * EDGE_CHANNELS)
+        place = torch.from_numpy(self.place).to(found.device)
+        cells = cells.index_copy(1, place, found)
+        return cells.view(shots, *self.shape, EDGE_CHANNELS).permute(0, 4, 1, 2, 3)
+
+    def _belief(self, iterations: int) -> BeliefPropagation:
+        edges = self.edges
+        number = np.full(len(edges.ends), -1)
+        number[self.told] = np.arange(len(self.told))
+        edge = number[edges.edge]
+        order = np.argsort(edge, kind="stable")[np.count_nonzero(edge < 0) :]
+        count = np.bincount(edge[order], minlength=len(self.told))
+        rows = np.full((len(self.told), max(int(count.max(initial=0)), 1)), -1)
+        rows[edge[order], place_in_run(count)] = edges.mechanism[order]
+        prior = edges.probability[self.told]
+        return BeliefPropagation(self.factors, rows, prior, self.lattice.num_detectors, iterations)
 
     def pack_edges(self, fired: np.ndarray) -> torch.Tensor:
         """uint8 (B, E) -> the same (B, EDGE_CHANNELS, T, Y, X), channels last in memory."""

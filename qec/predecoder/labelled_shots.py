@@ -7,39 +7,35 @@ the tensors of a batch, and is 10 times faster.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from qec.compiled import compiled
 from qec.lattice import SpaceTimeLattice
-from qec.memory_edges import MemoryEdges
-from qec.pieces import Pieces
-from qec.predecoder.grid import EDGE_CHANNELS, EVENT_CHANNELS, CellGrid
+from qec.predecoder.grid import EDGE_CHANNELS, CellGrid
 
 
 class LabelledSampler:
-    """Draws shots of one error model, packed into cells.
+    """Draws shots of one error model.
 
     Args:
         lattice: with its error model.
 
     Attributes:
-        grid: how they are packed.
+        grid: how they are packed into cells.
 
     Raises:
         QecError: as ``qec.matching.basis_split``.
     """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
-        pieces = Pieces.of(lattice)
-        self.grid = CellGrid(lattice, MemoryEdges.of(lattice, pieces))
-        edges = self.grid.edges
-        there = pieces.ends >= 0
-        place = self.grid.event_place[pieces.ends[there]]
-        owner = np.broadcast_to(pieces.mechanism[:, None], there.shape)[there]
-        self._probability = pieces.probability
-        count = len(pieces.probability)
-        self._events = _rows(owner, place, count)
+        self.grid = CellGrid(lattice)
+        edges, factors = self.grid.edges, self.grid.factors
+        self._probability = factors.probability
+        count = len(factors.probability)
+        self._events = _rows(factors.mechanism, factors.detector, count)
         channel = np.full(len(edges.ends), -1)  # where each edge goes
         channel[self.grid.told] = self.grid.place
         told = channel[edges.edge] >= 0
@@ -49,18 +45,16 @@ class LabelledSampler:
         """Shots, reproducibly by ``seed``.
 
         Returns:
-            uint8 (B, 4, T, Y, X), detection events, and uint8 (B, EDGE_CHANNELS, T, Y, X), whether
-            each edge has fired an odd number of times; both channels last in memory.
+            uint8 (B, num_detectors), detection events, and uint8 (B, EDGE_CHANNELS, T, Y, X),
+            whether each edge has fired an odd number of times, channels last in memory.
         """
-        cells = int(np.prod(self.grid.shape))
-        events = np.zeros((shots, cells * EVENT_CHANNELS), dtype=np.uint8)
-        fired = np.zeros((shots, cells * EDGE_CHANNELS), dtype=np.uint8)
+        shape = self.grid.shape
+        events = np.zeros((shots, self.grid.lattice.num_detectors), dtype=np.uint8)
+        fired = np.zeros((shots, math.prod(shape) * EDGE_CHANNELS), dtype=np.uint8)
         rng = np.random.default_rng(seed)
         _draw(self._probability, *self._events, *self._edges, rng, events, fired)
-        return tuple(
-            torch.from_numpy(part).view(shots, *self.grid.shape, -1).permute(0, 4, 1, 2, 3)
-            for part in (events, fired)
-        )
+        labels = torch.from_numpy(fired).view(shots, *shape, EDGE_CHANNELS)
+        return torch.from_numpy(events), labels.permute(0, 4, 1, 2, 3)
 
 
 def _rows(owner: np.ndarray, value: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,7 @@ class StaticStem(nn.Module):
         return self.around(functional.relu(self.within(x)))
 
 
+_PER_BELIEF = 4.0  # nats that a belief is worth, where it is not cut off
 _STATIC_WIDTH = 32
 _LOWEST = -12.0  # log-odds: as if there were no such edge
 
@@ -167,10 +168,12 @@ class PreDecoderNetwork(nn.Module):
             the cells of their ends.  On CPUs such a network computes nothing elsewhere
             (``qec.predecoder.sparse``).
         separable: hidden layers are ``SeparableConv``.
+        belief_propagation: iterations (``qec.predecoder.belief``) whose result it sees beside the
+            events, and corrects; 0: it sees events alone.
 
     Raises:
         ValueError: width or layers too small, or a kernel that is even, or too small for the edges
-            of a network with active_only.
+            of a network with active_only, which sees events alone.
     """
 
     def __init__(
@@ -182,10 +185,11 @@ class PreDecoderNetwork(nn.Module):
         residual: bool = True,
         active_only: bool = False,
         separable: bool = False,
+        belief_propagation: int = 0,
     ) -> None:
         super().__init__()
-        if active_only and kernel == 1:
-            raise ValueError("active_only needs a kernel of 3 or more")
+        if active_only and (kernel == 1 or belief_propagation):
+            raise ValueError("active_only needs a kernel of 3 or more and no belief_propagation")
         if width < 1 or layers < 2 or kernel < 1 or kernel % 2 == 0:
             raise ValueError(
                 f"width={width} must be >= 1, layers={layers} >= 2 and kernel={kernel} odd"
@@ -194,7 +198,9 @@ class PreDecoderNetwork(nn.Module):
         self.residual = residual
         self.active_only = active_only
         self.separable = separable
-        self.stem = CubeConv(EVENT_CHANNELS, width, kernel)
+        self.belief_propagation = belief_propagation
+        self.inputs = EVENT_CHANNELS + (EDGE_CHANNELS if belief_propagation else 0)
+        self.stem = CubeConv(self.inputs, width, kernel)
         # What does not depend on the shot enters apart, so that a decoder computes it once.
         self.stem_static = StaticStem(width, kernel)
         gain = (layers - 2) ** -0.5 if residual and layers > 2 else 1.0
@@ -206,12 +212,16 @@ class PreDecoderNetwork(nn.Module):
         )
         head = EndsConv if active_only else functools.partial(CubeConv, outputs=EDGE_CHANNELS)
         self.head = head(width, kernel=kernel, gain=0.1)
+        if belief_propagation:
+            # By how much to believe it, for each kind of edge.
+            self.trust = nn.Parameter(torch.ones(EDGE_CHANNELS, 1, 1, 1))
 
     def forward(self, events: torch.Tensor, static: torch.Tensor) -> torch.Tensor:
         """What the network tells of shots of one error model.
 
         Args:
-            events: (B, 4, T, Y, X), any floating dtype.
+            events: (B, inputs, T, Y, X), any floating dtype: events, and beliefs if it sees any,
+                as ``CellGrid.pack``.
             static: float32 (1 or B, STATIC_CHANNELS, T, Y, X), as ``CellGrid.static``.
 
         Returns:
@@ -241,7 +251,10 @@ class PreDecoderNetwork(nn.Module):
             if self.active_only:
                 update = update * active
             h = h + update if self.residual else update
-        return self.head(self.activation(h)) + prior
+        told = self.head(self.activation(h)) + prior
+        if self.belief_propagation:
+            told = told + _PER_BELIEF * self.trust * events[:, EVENT_CHANNELS:]
+        return told
 
     def sparse_on(self, device: torch.device) -> bool:
         """Whether it is computed on active cells alone (``qec.predecoder.sparse``)."""
@@ -256,12 +269,15 @@ class PreDecoderNetwork(nn.Module):
         name = self.activation.__name__
         return (
             f"activation={name}, residual={self.residual}, active_only={self.active_only}, "
-            f"separable={self.separable}"
+            f"separable={self.separable}, belief_propagation={self.belief_propagation}"
         )
 
     @property
     def reach(self) -> int:
-        """Cells, and layers, between a logit and the farthest events that it depends on."""
+        """Cells, and layers, between a logit and the farthest of its inputs.
+
+        With belief propagation these depend on events ``belief_propagation`` layers farther.
+        """
         return (len(self.hidden) + 2) * (self.stem.shape[-1] // 2)
 
     def multiply_adds_per_site(self) -> float:

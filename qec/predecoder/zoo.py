@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, dict[str, object]] = {
     # Features in cells with events only, and layers that are cheap there: for CPUs.
     "small": {"width": 32, "layers": 5, "active_only": True, "separable": True},
-    "standard": {"width": 32, "layers": 10},
-    "large": {"width": 96, "layers": 12},
+    "standard": {"width": 32, "layers": 10, "belief_propagation": 8},
+    "large": {"width": 96, "layers": 12, "belief_propagation": 8},
     # Kernel, depth, width and activation of the paper's models, on packed cells.
     "m1": {"width": 128, "layers": 4, "activation": "gelu", "residual": False},
     "m2": {"width": 256, "layers": 4, "activation": "gelu", "residual": False},
@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, dict[str, object]] = {
 }
 
 
-_LARGEST = {"width": 4096, "layers": 256, "kernel": 15}
+_LARGEST = {"width": 4096, "layers": 256, "kernel": 15, "belief_propagation": 64}
 _FLAGS = ("residual", "active_only", "separable")
 
 
@@ -53,8 +53,12 @@ def check_architecture(arguments: object) -> None:
         raise QecError(f"model arguments {reprlib.repr(arguments)} are no mapping.")
     for name, value in arguments.items():
         if name in _LARGEST:
+            least = 0 if name == "belief_propagation" else 1
             whole = isinstance(value, int) and not isinstance(value, bool)
-            fits, wanted = whole and 1 <= value <= _LARGEST[name], f"1 to {_LARGEST[name]}"
+            fits, wanted = (
+                whole and least <= value <= _LARGEST[name],
+                f"{least} to {_LARGEST[name]}",
+            )
         elif name in _FLAGS:
             fits, wanted = isinstance(value, bool), "true or false"
         elif name == "activation":

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     """Tensors of one training step; all shots share one error model.
 
     Attributes:
-        events: uint8 (B, 4, T, Y, X).
+        events: (B, inputs of the network, T, Y, X), uint8 or, with beliefs, float16.
         static: float32 (1, STATIC_CHANNELS, T, Y, X).
         labels: uint8 (B, EDGE_CHANNELS, T, Y, X), whether each edge has fired.
         valid: bool (EDGE_CHANNELS, T, Y, X), where there is an edge.
@@ -76,7 +76,10 @@ class BatchStream(IterableDataset):
         drawn = sampler(source_of(self.settings, step))
         parts = [drawn.sample(self.settings.batch // shards, int(seed)) for seed in seeds]
         events, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Batch(events, drawn.grid.static, labels, drawn.grid.valid)
+        iterations = self.settings.model.get("belief_propagation", 0)
+        dtype = torch.float16 if iterations else torch.uint8
+        seen = drawn.grid.pack(events, iterations, dtype)
+        return Batch(seen, drawn.grid.static, labels, drawn.grid.valid)
 
 
 def check_mixture(settings: TrainSettings) -> None:

@@ -24,7 +24,7 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
     if old == new:
         large.load_state_dict(small.state_dict())
         return
-    kept = ("kernel", "activation", "residual", "active_only", "separable")
+    kept = ("kernel", "activation", "residual", "active_only", "separable", "belief_propagation")
     changed = any(new[key] != old[key] for key in kept)
     smaller = new["width"] < old["width"] or new["layers"] < old["layers"]
     deeper = new["layers"] > old["layers"]
@@ -40,6 +40,8 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
         large.stem_static.within.load_state_dict(small.stem_static.within.state_dict())
         _embed(small.stem_static.around, large.stem_static.around)
         _embed(small.head, large.head)
+        if small.belief_propagation:
+            large.trust.copy_(small.trust)
         for k, conv in enumerate(large.hidden):
             _embed(small.hidden[k] if k < len(small.hidden) else None, conv, old["width"])
 
@@ -54,6 +56,7 @@ def _shape(network: PreDecoderNetwork) -> dict[str, object]:
         "residual": network.residual,
         "active_only": network.active_only,
         "separable": network.separable,
+        "belief_propagation": network.belief_propagation,
     }
 
 

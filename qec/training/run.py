@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from qec.errors import QecError, first_line
 from qec.files import atomic_path
 from qec.predecoder.checkpoint import load_predecoder
-from qec.predecoder.grid import EVENT_CHANNELS, STATIC_CHANNELS
+from qec.predecoder.grid import STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import resolve_precision
 from qec.predecoder.zoo import build_network
@@ -124,7 +124,7 @@ class Run:
         Left to the first step, the step after a resume would round in another way than without.
         """
         shape = (2, 2, 2)
-        events = torch.zeros(1, EVENT_CHANNELS, *shape, device=self.device)
+        events = torch.zeros(1, self.network.inputs, *shape, device=self.device)
         static = torch.zeros(1, STATIC_CHANNELS, *shape, device=self.device)
         self.model(events, static).sum().backward()
         self.network.zero_grad(set_to_none=True)
