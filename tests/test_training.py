@@ -183,7 +183,7 @@ def test_training_learns(tmp_path, model, most) -> None:
     with torch.no_grad():
         told = network(batch.events.float(), batch.static)
     prior = batch.static[:, : told.shape[1]].expand_as(told)
-    trained, before = (cross_entropy(x, batch.labels, batch.valid) for x in (told, prior))
+    trained, before = (cross_entropy(x, batch.labels, batch.valid, prior[0]) for x in (told, prior))
     assert trained < most * before
 
 
@@ -317,7 +317,9 @@ def test_every_circuit_is_built_once(tmp_path, monkeypatch) -> None:
     built: list[Source] = []
 
     class Fake:
-        grid = types.SimpleNamespace(static=torch.zeros(1), valid=torch.zeros(1))
+        grid = types.SimpleNamespace(
+            static=torch.zeros(1), valid=torch.zeros(1), pack=lambda *_: torch.zeros(1)
+        )
 
         def sample(self, shots: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.zeros(1), torch.zeros(1)

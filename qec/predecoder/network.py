@@ -108,6 +108,7 @@ class StaticStem(nn.Module):
 
 
 _PER_BELIEF = 4.0  # nats that a belief is worth, where it is not cut off
+_SUREST = 0.99  # half a belief: 21 nats
 _STATIC_WIDTH = 32
 _LOWEST = -12.0  # log-odds: as if there were no such edge
 
@@ -242,7 +243,7 @@ class PreDecoderNetwork(nn.Module):
     def dense_logits(self, events: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """As ``from_static_features``, by convolutions over all cells."""
         static, prior = features[:, :-EDGE_CHANNELS], features[:, -EDGE_CHANNELS:]
-        h = self.stem(events) + static
+        h = self.stem(self._seen(events, prior)) + static
         if self.active_only:
             active = self.active(events)[:, None].to(h.dtype)
             h = h * active
@@ -255,6 +256,16 @@ class PreDecoderNetwork(nn.Module):
         if self.belief_propagation:
             told = told + _PER_BELIEF * self.trust * events[:, EVENT_CHANNELS:]
         return told
+
+    def _seen(self, events: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
+        """What the first layer sees: beliefs as probabilities, nearly 0 where nothing happens."""
+        if not self.belief_propagation:
+            return events
+        belief = events[:, EVENT_CHANNELS:] / 2
+        log_odds = prior + 2 * _PER_BELIEF * torch.atanh(belief.clamp(-_SUREST, _SUREST))
+        # Of the square root of the odds: small probabilities are told apart, too.
+        likely = 2 * torch.sigmoid(log_odds / 2)
+        return torch.cat([events[:, :EVENT_CHANNELS], likely.to(events.dtype)], dim=1)
 
     def sparse_on(self, device: torch.device) -> bool:
         """Whether it is computed on active cells alone (``qec.predecoder.sparse``)."""

@@ -9,15 +9,22 @@ def cross_entropy(
     logits: torch.Tensor,
     labels: torch.Tensor,
     valid: torch.Tensor,
+    prior: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean binary cross-entropy, in nats, of the edges that there are.
+    """Binary cross-entropy of the edges that there are, over the entropy of their priors.
+
+    What is left to learn of an error model, between 0 and 1 where the network knows more than the
+    prior: so no model weighs a hundred times another one for its noise alone.
 
     Args:
         logits: (B, EDGE_CHANNELS, T, Y, X), any floating dtype.
         labels: uint8 (B, EDGE_CHANNELS, T, Y, X), whether each has fired.
         valid: bool (EDGE_CHANNELS, T, Y, X), as ``qec.predecoder.grid.CellGrid.valid``.
+        prior: float32 (EDGE_CHANNELS, T, Y, X), log-odds of the edges in the error model.
     """
+    p = torch.sigmoid(prior[valid])
+    entropy = torch.special.entr(p) + torch.special.entr(1 - p)
     total = torch.nn.functional.binary_cross_entropy_with_logits(
         logits.float(), labels.float(), weight=valid.float(), reduction="sum"
     )
-    return total / (valid.sum() * len(logits))
+    return total / (entropy.sum() * len(logits))

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from qec.errors import QecError, first_line
 from qec.files import atomic_path
 from qec.predecoder.checkpoint import load_predecoder
-from qec.predecoder.grid import STATIC_CHANNELS
+from qec.predecoder.grid import EDGE_CHANNELS, STATIC_CHANNELS
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.precision import resolve_precision
 from qec.predecoder.zoo import build_network
@@ -114,7 +114,7 @@ class Run:
         mixed = self.dtype == torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
             logits = self.model(events.to(self.dtype), static)
-        loss = cross_entropy(logits, labels, valid)
+        loss = cross_entropy(logits, labels, valid, static[0, :EDGE_CHANNELS])
         loss.backward()
         return self.processes.mean(loss.detach())
 
