@@ -124,8 +124,9 @@ class Decoder:
                 model (``qec.predecoder.fit``), that goes on without it, with a warning.
             members: with a cascade, from how many perturbed correlated matchings doubtful shots
                 are decoded (``qec.ensemble``): 15 are nearly as accurate as the likeliest error.
-            weighted: commit nothing, match every shot with the network's probabilities of edges
-                as weights: more accurate than correlated matching, and slow.
+            weighted: match on the network's probabilities of edges as weights
+                (``qec.predecoder.weighted``): with a cascade the doubtful shots, else all of them,
+                with nothing committed before.
             peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
@@ -147,17 +148,19 @@ class Decoder:
         if cascade is None:
             cascade = predecoder is not None and not weighted
         css = decomposition == "css" and not correlated
-        if memory_only + cascade + weighted > 1 or (
+        if memory_only + cascade > 1 or (
             not css and (memory_only or predecoder is not None or cascade)
         ):
             raise QecError(
-                "memory_only, cascade and weighted exclude each other; they and pre-decoders need "
+                "memory_only and cascade exclude each other; they and pre-decoders need "
                 "decomposition='css' and correlated=False."
             )
         if (memory_only and predecoder is not None) or (weighted and predecoder is None):
             raise QecError("memory_only goes without a pre-decoder, weighted needs one.")
-        if members < 0 or (members and not cascade):
-            raise QecError(f"members={members} needs cascade=True, and is not negative.")
+        if members < 0 or (members and (weighted or not cascade)):
+            raise QecError(
+                f"members={members} needs cascade=True without weighted, and is not negative."
+            )
         if peer is not None and (predecoder or correlated or memory_only or cascade):
             raise QecError(f"peer={peer!r} decodes by itself: leave the options of matching out.")
         likely = at_most_half(dem)
@@ -182,12 +185,17 @@ class Decoder:
             )
         if peer is not None:
             matcher = Peer(peer, likely.dem, lattice)
-        elif weighted:
-            from qec.predecoder.weighted import WeightedMatcher
+        elif cascade or weighted:
+            on_weights = None
+            if weighted and bound is not None:
+                from qec.predecoder.weighted import WeightedMatcher
 
-            matcher, bound = WeightedMatcher(bound), None
-        elif cascade:
-            matcher = Cascade(lattice, members, NATS if bound is None else RESIDUAL_NATS)
+                on_weights = WeightedMatcher(bound)
+            if cascade:
+                nats = NATS if bound is None else RESIDUAL_NATS
+                matcher = Cascade(lattice, members, nats, on_weights)
+            else:
+                matcher, bound = on_weights, None
         elif memory_only or bound is not None:
             matcher = MemoryMatcher(lattice)
         else:

@@ -17,6 +17,7 @@ DECODERS: dict[str, dict[str, object]] = {
     "predecoder+pymatching": {"cascade": False},
     "predecoder+matching-cascade": {"cascade": True},
     "predecoder+matching-cascade-ensemble": {"cascade": True, "members": 15},
+    "predecoder+weighted-cascade": {"cascade": True, "weighted": True},
     "predecoder+weighted-matching": {"weighted": True},
     "beliefmatching": {"peer": "beliefmatching"},
     "fusion-blossom": {"peer": "fusion-blossom"},
