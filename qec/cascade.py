@@ -2,8 +2,8 @@
 
 Memory-check matching decodes every shot, or what a pre-decoder leaves of it.  Where its logical gap
 is small, and only there, the whole syndrome goes to correlated matching, to an ensemble of
-matchings, or to matching on a network's weights.  The gap is in nats, so one threshold holds for all distances, noise rates and error
-models (data/experiments.md).
+matchings, or to matching on a network's weights.  The gap is in nats, so one threshold holds for
+all distances, noise rates and error models (data/experiments.md).
 """
 
 from __future__ import annotations

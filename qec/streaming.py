@@ -32,7 +32,7 @@ class StreamingDecoder:
     Args:
         dem: detector error model of the same experiment with any number of rounds that leaves room
             for three windows, R >= commit + buffer + 3, and for a pre-decoder R >= commit + 3 and
-            twice its reach (`standard`: 10, `small`: 5); its bulk stands for that of the stream.
+            twice its reach (`standard`: 18, `small`: 5); its bulk stands for that of the stream.
         commit: rounds that a window decides; ``push`` does so once per that many rounds.
         buffer: rounds that a window looks ahead.
         correlated, predecoder, cascade, device: as in ``qec.windows.WindowDecoder``.

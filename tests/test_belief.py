@@ -83,8 +83,7 @@ def sampler_of(distance, rounds):
 def test_tensors_give_what_the_loops_give() -> None:
     sampler = sampler_of(5, 5)
     events, _ = sampler.sample(200, seed=1)
-    sampler.grid.pack_beliefs(events, 8)
-    propagation = sampler.grid._beliefs[8]
+    propagation = sampler.grid.beliefs(8)
     loops, tensors = propagation(events), propagation.by_tensors(events)
     assert (loops - tensors).abs().max() < 1e-3
     assert loops.std() > 0.3

@@ -116,6 +116,18 @@ def test_the_graph_is_torch_bit_for_bit(our_circuit, distance, rounds, basis, ar
 
 
 @pytest.mark.slow
+def test_belief_propagation_is_part_of_the_graph(our_circuit):
+    dem = dem_of(our_circuit(3, 3, "X", 0.01))
+    bound = bind(eager(belief_propagation=3), dem)
+    run = GraphRunner(predecoder_graph(PredecoderModule(bound))).predecode
+    dets, _ = sample(dem, 400, seed=3)
+    want, got = bound.apply(dets), run(dets)
+    # Tensors and loops round in different ways, of which a threshold may make a commit.
+    assert (got.residual != want.residual).any(axis=1).mean() < 0.01
+    assert (want.residual != dets).any(axis=1).mean() > 0.3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [{}, {"active_only": True}, {"separable": True}])
 def test_kernels_are_constants_of_the_graph(our_circuit, architecture):
     """Also those of heads that read the cells of an edge's ends only, which are made up."""

@@ -337,7 +337,7 @@ def test_residuals_add_up(case, seed):
 
 @functools.cache
 def eager(**architecture):
-    """An untrained pre-decoder that commits arbitrary edges; it reaches three layers."""
+    """An untrained pre-decoder that commits arbitrary edges; it reaches three layers or more."""
     torch.manual_seed(0)
     network = PreDecoderNetwork(width=8, layers=3, **architecture)
     torch.nn.init.constant_(network.head.bias, 4.0)
@@ -349,7 +349,7 @@ def eager(**architecture):
 @settings(max_examples=25)
 @given(
     st.sampled_from("XZ"),
-    st.sampled_from([{}, {"active_only": True, "separable": True}]),
+    st.sampled_from([{}, {"active_only": True, "separable": True}, {"belief_propagation": 2}]),
     st.sampled_from(["uniform", "sites"]),
     st.lists(st.integers(1, 12), max_size=4, unique=True),
 )

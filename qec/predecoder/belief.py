@@ -125,13 +125,17 @@ class BeliefPropagation:
             found[start : start + lanes] = belief[:, : len(part)].T
         return found
 
+    def tables(self, device: torch.device) -> _Tables:
+        """What ``by_tensors`` reads there, made once; before a trace, which must not make it."""
+        if device not in self._tables:
+            self._tables[device] = _Tables.of(self, device)
+        return self._tables[device]
+
     def by_tensors(self, detectors: torch.Tensor) -> torch.Tensor:
         """The same on any device, up to rounding."""
-        if detectors.device not in self._tables:
-            self._tables[detectors.device] = _Tables.of(self, detectors.device)
-        of = self._tables[detectors.device]
+        of = self.tables(detectors.device)
         sign = 1 - 2 * detectors.float()
-        told = of.difference.expand(len(detectors), -1)
+        told = of.difference.expand(detectors.shape[0], -1)  # not len(): as in CellGrid.pack_events
         damped = None
         for _ in range(self.iterations):
             rest = (sign * _product(told, of.at_detector)).index_select(1, of.detector)

@@ -37,8 +37,7 @@ class BlockCutter:
         *,
         itself: bool = False,
     ) -> None:
-        network = predecoder.network
-        self.reach = network.reach + network.belief_propagation
+        self.reach = predecoder.network.reach
         self._predecoder = predecoder
         self._device, self._backend = device, backend
         self._reference, self._itself = reference, itself

@@ -100,6 +100,7 @@ class CellGrid:
         # (T, Y, X, 4), channels last; the extra detector is an always silent one.
         self._detector = torch.from_numpy(self._cells(detector).reshape(-1).copy())
         self.told, self.place = self._places(shift)
+        self._told_place = torch.from_numpy(self.place)
         self.static = self._static(where, there) if static is None else static
         self._beliefs: dict[int, BeliefPropagation] = {}
 
@@ -200,16 +201,19 @@ class CellGrid:
         Returns:
             float32 (B, EDGE_CHANNELS, T, Y, X), as of ``BeliefPropagation``; 0 where is no edge.
         """
-        if iterations not in self._beliefs:
-            self._beliefs[iterations] = self._belief(iterations)
-        found = self._beliefs[iterations](detectors)
+        found = self.beliefs(iterations)(detectors)
         shots = detectors.shape[0]
         cells = found.new_zeros(shots, math.prod(self.shape) * EDGE_CHANNELS)
-        place = torch.from_numpy(self.place).to(found.device)
-        cells = cells.index_copy(1, place, found)
+        cells = cells.index_copy(1, self._told_place.to(found.device), found)
         return cells.view(shots, *self.shape, EDGE_CHANNELS).permute(0, 4, 1, 2, 3)
 
-    def _belief(self, iterations: int) -> BeliefPropagation:
+    def beliefs(self, iterations: int) -> BeliefPropagation:
+        """Belief propagation with so many iterations, for the edges of ``told``."""
+        if iterations not in self._beliefs:
+            self._beliefs[iterations] = self._propagation(iterations)
+        return self._beliefs[iterations]
+
+    def _propagation(self, iterations: int) -> BeliefPropagation:
         edges = self.edges
         number = np.full(len(edges.ends), -1)
         number[self.told] = np.arange(len(self.told))

@@ -285,10 +285,12 @@ class PreDecoderNetwork(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Cells, and layers, between a logit and the farthest of its inputs.
+        """Layers between a logit and the farthest events that it depends on."""
+        return self.halo + self.belief_propagation
 
-        With belief propagation these depend on events ``belief_propagation`` layers farther.
-        """
+    @property
+    def halo(self) -> int:
+        """Cells, and layers, between a logit and the farthest of the inputs of the network."""
         return (len(self.hidden) + 2) * (self.stem.shape[-1] // 2)
 
     def multiply_adds_per_site(self) -> float:

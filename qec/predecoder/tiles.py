@@ -1,6 +1,6 @@
 """The network tile by tile: the same logits as over the whole volume, with bounded memory.
 
-A logit depends on events within the network's reach only.  So each tile is computed with a halo of
+A logit depends on inputs within the network's halo only.  So each tile is computed with a halo of
 that many cells and layers around it, which is then cut off.
 """
 
@@ -34,7 +34,7 @@ def tiled_logits(
         positive_integer("tile", size)
     shape = events.shape[2:]
     cuts = [
-        [_cut(start, size, extent, network.reach) for start in range(0, extent, size)]
+        [_cut(start, size, extent, network.halo) for start in range(0, extent, size)]
         for size, extent in zip(tile, shape, strict=True)
     ]
     out = None
