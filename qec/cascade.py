@@ -1,26 +1,22 @@
 """A cascade of matchings: what one is sure of needs no better one.
 
 Memory-check matching decodes every shot, or what a pre-decoder leaves of it.  Where its logical gap
-is small, and only there, the whole syndrome goes to correlated matching, to an ensemble of
-matchings, or to matching on a network's weights.  The gap is in nats, so one threshold holds for
-all distances, noise rates and error models (data/experiments.md).
+is small, and only there, the whole syndrome goes to correlated matching, to belief matching, or to
+an ensemble of matchings.  The gap is in nats, so one threshold holds for all distances, noise rates
+and error models (data/experiments.md).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from qec.belief_matching import BeliefMatcher
 from qec.confidence import Confidence
 from qec.ensemble import NATS, Ensemble
 from qec.gap import GapMatcher
 from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
 from qec.predecoder.rule import Predecoded
-
-if TYPE_CHECKING:
-    from qec.predecoder.weighted import WeightedMatcher
 
 RESIDUAL_NATS = 8.0
 """The logical gap of a residual from which it is believed, more than ``NATS``.
@@ -38,7 +34,7 @@ class Cascade:
         members: of the ensemble in doubt; 0: correlated matching.
         nats: the logical gap from which memory-check matching is believed; after a pre-decoder
             ``RESIDUAL_NATS``.
-        weighted: in place of the other two; None: there is none.
+        beliefs: belief matching in doubt, in place of the others.
 
     Attributes:
         nats: as given.
@@ -55,12 +51,12 @@ class Cascade:
         lattice: SpaceTimeLattice,
         members: int = 0,
         nats: float = NATS,
-        weighted: WeightedMatcher | None = None,
+        beliefs: bool = False,
     ) -> None:
         self.nats, self._confidence = nats, Confidence(lattice)
         model = basis_split(lattice)
-        if weighted or members:
-            self.last = weighted or Ensemble(lattice, members)
+        if beliefs or members:
+            self.last = BeliefMatcher(lattice) if beliefs else Ensemble(lattice, members)
             self.graph = matching_graph(model, silent=lattice.silent)
         else:
             self.last = Matcher(model, correlated=True, silent=lattice.silent)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import stim
 
+from qec.belief_matching import BeliefMatcher
 from qec.cascade import NATS, RESIDUAL_NATS, Cascade
 from qec.confidence import Confidence
 from qec.decoder_names import DECODERS, check_decoder_name, has_predecoder
@@ -29,7 +30,6 @@ from qec.predecoder.rule import Predecoded
 
 if TYPE_CHECKING:
     from qec.predecoder.correction import BoundPredecoder, Predecoder
-    from qec.predecoder.weighted import WeightedMatcher
 
 DEFAULT_PREDECODER = "standard"
 
@@ -73,7 +73,7 @@ class Decoder:
     def __init__(
         self,
         num_detectors: int,
-        matcher: Matcher | MemoryMatcher | Cascade | WeightedMatcher | Peer,
+        matcher: Matcher | MemoryMatcher | Cascade | BeliefMatcher | Peer,
         predecoder: BoundPredecoder | None = None,
     ) -> None:
         self.num_detectors = num_detectors
@@ -100,7 +100,7 @@ class Decoder:
         memory_only: bool = False,
         cascade: bool | None = None,
         members: int = 0,
-        weighted: bool = False,
+        beliefs: bool = False,
         peer: str | None = None,
         device: str = "cpu",
         backend: str = "eager",
@@ -124,9 +124,8 @@ class Decoder:
                 model (``qec.predecoder.fit``), that goes on without it, with a warning.
             members: with a cascade, from how many perturbed correlated matchings doubtful shots
                 are decoded (``qec.ensemble``): 15 are nearly as accurate as the likeliest error.
-            weighted: match on the network's probabilities of edges as weights
-                (``qec.predecoder.weighted``): with a cascade the doubtful shots, else all of them,
-                with nothing committed before.
+            beliefs: belief matching (``qec.belief_matching``) of the doubtful shots of a cascade;
+                without one and without a pre-decoder, of all shots.
             peer: name of another package's decoder that does it all (``qec.peers``).
             device: where the network runs, "cpu" or "cuda".
             backend: what runs it, "eager", "compile", "onnxruntime" or "openvino", the last two
@@ -146,22 +145,24 @@ class Decoder:
         options = {name: value for name, value in locals().items() if name not in ("cls", "dem")}
         _check_model(dem)
         if cascade is None:
-            cascade = predecoder is not None and not weighted
+            cascade = predecoder is not None
         css = decomposition == "css" and not correlated
-        if memory_only + cascade > 1 or (
-            not css and (memory_only or predecoder is not None or cascade)
+        if memory_only + (cascade or beliefs) > 1 or (
+            not css and (memory_only or predecoder is not None or cascade or beliefs)
         ):
             raise QecError(
-                "memory_only and cascade exclude each other; they and pre-decoders need "
+                "memory_only excludes cascade and beliefs; they and pre-decoders need "
                 "decomposition='css' and correlated=False."
             )
-        if (memory_only and predecoder is not None) or (weighted and predecoder is None):
-            raise QecError("memory_only goes without a pre-decoder, weighted needs one.")
-        if members < 0 or (members and (weighted or not cascade)):
+        if predecoder is not None and (memory_only or (beliefs and not cascade)):
             raise QecError(
-                f"members={members} needs cascade=True without weighted, and is not negative."
+                "memory_only goes without a pre-decoder, and so does beliefs without a cascade."
             )
-        if peer is not None and (predecoder or correlated or memory_only or cascade):
+        if members < 0 or (members and (beliefs or not cascade)):
+            raise QecError(
+                f"members={members} needs cascade=True without beliefs, and is not negative."
+            )
+        if peer is not None and (predecoder or correlated or memory_only or cascade or beliefs):
             raise QecError(f"peer={peer!r} decodes by itself: leave the options of matching out.")
         likely = at_most_half(dem)
         needs_lattice = predecoder is not None or decomposition == "css"
@@ -185,17 +186,11 @@ class Decoder:
             )
         if peer is not None:
             matcher = Peer(peer, likely.dem, lattice)
-        elif cascade or weighted:
-            on_weights = None
-            if weighted and bound is not None:
-                from qec.predecoder.weighted import WeightedMatcher
-
-                on_weights = WeightedMatcher(bound)
-            if cascade:
-                nats = NATS if bound is None else RESIDUAL_NATS
-                matcher = Cascade(lattice, members, nats, on_weights)
-            else:
-                matcher, bound = on_weights, None
+        elif cascade:
+            nats = NATS if bound is None else RESIDUAL_NATS
+            matcher = Cascade(lattice, members, nats, beliefs)
+        elif beliefs:
+            matcher = BeliefMatcher(lattice)
         elif memory_only or bound is not None:
             matcher = MemoryMatcher(lattice)
         else:

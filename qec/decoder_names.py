@@ -14,11 +14,12 @@ DECODERS: dict[str, dict[str, object]] = {
     "pymatching-correlated-css": {"correlated": True},
     "matching-cascade": {"cascade": True},
     "matching-cascade-ensemble": {"cascade": True, "members": 15},
+    "matching-cascade-beliefs": {"cascade": True, "beliefs": True},
+    "belief-matching": {"beliefs": True},
     "predecoder+pymatching": {"cascade": False},
     "predecoder+matching-cascade": {"cascade": True},
     "predecoder+matching-cascade-ensemble": {"cascade": True, "members": 15},
-    "predecoder+weighted-cascade": {"cascade": True, "weighted": True},
-    "predecoder+weighted-matching": {"weighted": True},
+    "predecoder+matching-cascade-beliefs": {"cascade": True, "beliefs": True},
     "beliefmatching": {"peer": "beliefmatching"},
     "fusion-blossom": {"peer": "fusion-blossom"},
     "stabilizer-qec": {"peer": "stabilizer-qec"},
@@ -52,7 +53,8 @@ PEERS = {
 _RENAMED = {
     "predecoder+pymatching-correlated": "predecoder+matching-cascade",
     "predecoder+pymatching-nofallback": "predecoder+pymatching",
-    "predecoder+pymatching-correlated-nofallback": "predecoder+weighted-matching",
+    "predecoder+pymatching-correlated-nofallback": "belief-matching",
+    "predecoder+weighted-matching": "belief-matching",
 }
 
 

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qec.belief import BeliefPropagation, FactorGraph, change_of_log_odds
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
 from qec.lattice import SpaceTimeLattice
+from qec.memory_edges import MemoryEdges
 from qec.noise import CircuitNoise
-from qec.predecoder.belief import BeliefPropagation, FactorGraph
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.labelled_shots import LabelledSampler
 
@@ -22,13 +23,15 @@ def of_each_mechanism(probability, rows, detectors, iterations):
     """One edge for each mechanism, which flips some detectors."""
     mechanism = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     factors = FactorGraph(np.array(probability), mechanism, np.concatenate(rows))
-    edges = np.arange(len(rows))[:, None]
-    return BeliefPropagation(factors, edges, factors.probability, detectors, iterations)
+    each, nothing = np.arange(len(rows)), np.zeros(len(rows))
+    ends = np.stack([each, each - len(rows)], axis=1)  # of no meaning here
+    edges = MemoryEdges(ends, nothing > 0, each, each, factors.probability, nothing)
+    return BeliefPropagation(factors, edges, None, detectors, iterations)
 
 
 def log_odds(belief, probability):
     p = np.array(probability)
-    return (8 * np.arctanh(belief.double().numpy() / 2)) + np.log(p / (1 - p))
+    return change_of_log_odds(belief) + np.log(p / (1 - p))
 
 
 @st.composite
@@ -60,7 +63,7 @@ def test_marginals_are_exact_where_the_graph_has_no_loops(tree, data) -> None:
             chance = np.prod([p if e else 1 - p for e, p in zip(error, probability, strict=True)])
             weight[error, np.arange(len(rows))] += chance
     propagation = of_each_mechanism(probability, rows, detectors, iterations=40)
-    found = log_odds(propagation(torch.from_numpy(seen[None])), probability)[0]
+    found = log_odds(propagation(seen[None]), probability)[0]
     exact = np.log(np.maximum(weight[1], 1e-30)) - np.log(np.maximum(weight[0], 1e-30))
     assert np.clip(found, -6, 6) == pytest.approx(np.clip(exact, -6, 6), abs=0.02)
 
@@ -68,7 +71,7 @@ def test_marginals_are_exact_where_the_graph_has_no_loops(tree, data) -> None:
 def test_three_detectors() -> None:
     """The worked example: a did happen, b did not."""
     propagation = of_each_mechanism([0.1, 0.1], [[0, 1], [1, 2]], 3, iterations=1)
-    once = log_odds(propagation(torch.tensor([[1, 1, 0]])), [0.1, 0.1])[0]
+    once = log_odds(propagation(np.array([[1, 1, 0]], dtype=np.uint8)), [0.1, 0.1])[0]
     assert once[0] > 10
     assert once[1] < -10
 
@@ -83,8 +86,8 @@ def sampler_of(distance, rounds):
 def test_tensors_give_what_the_loops_give() -> None:
     sampler = sampler_of(5, 5)
     events, _ = sampler.sample(200, seed=1)
-    propagation = sampler.grid.beliefs(8)
-    loops, tensors = propagation(events), propagation.by_tensors(events)
+    loops = torch.from_numpy(sampler.grid.beliefs(8)(events.numpy()))
+    tensors = sampler.grid.belief_tensors(8, events.device)(events)
     assert (loops - tensors).abs().max() < 1e-3
     assert loops.std() > 0.3
 

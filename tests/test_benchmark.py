@@ -120,7 +120,7 @@ def test_networks_are_compared_on_all_they_vary_in(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_decoders_whose_network_has_no_steps_of_its_own_are_timed_as_a_whole(tmp_path):
-    overrides = ["distance=3", "decoders=predecoder+weighted-matching", "seconds=0.05", "batch=16"]
+    overrides = ["distance=3", "decoders=belief-matching", "seconds=0.05", "batch=16"]
     assert main(["benchmark", *overrides, "workers=1", f"out={tmp_path}"]) == 0
     (timing,) = json.loads((tmp_path / "benchmark.json").read_text())["timings"]
     assert [step for step, spent in timing["steps"].items() if spent] == ["unpack", "match"]

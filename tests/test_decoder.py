@@ -12,6 +12,7 @@ import stim
 import torch
 from safetensors.torch import save_file
 
+from qec.belief_matching import BeliefMatcher
 from qec.code import ORIENTATIONS
 from qec.decoder import Decoder, named_decoder, named_decoders
 from qec.decoder_names import DECODER_NAMES
@@ -26,7 +27,6 @@ from qec.predecoder.fit import Fit, fit_of
 from qec.predecoder.grid import EDGE_CHANNELS
 from qec.predecoder.labelled_shots import LabelledSampler
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.weighted import WeightedMatcher
 
 each_basis = pytest.mark.parametrize("basis", ["X", "Z"])
 each_orientation = pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -253,72 +253,58 @@ def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis,
     assert matched.handed_on.any() == cascade
 
 
-# Matching on the network's weights
+# Belief matching
 
 
 @each_basis
 @pytest.mark.parametrize("rounds", [1, 4])
-def test_a_network_that_adds_nothing_is_matched_on_the_models_own_weights(
-    our_circuit, basis, rounds
-):
+def test_beliefs_of_no_iteration_are_the_models_own_weights(our_circuit, basis, rounds):
     # SI1000 noise: hardly any two corrections weigh the same.
     circuit = our_circuit(5, rounds, basis, 0.01, noise="si1000")
-    network = PreDecoderNetwork(**SMALL)
-    for parameter in network.head.parameters():
-        torch.nn.init.zeros_(parameter)
-    decoder = Decoder.from_circuit(circuit, predecoder=Predecoder(network, 0.9), weighted=True)
+    matcher = BeliefMatcher(SpaceTimeLattice.from_circuit(circuit))
     dets, _ = sample(circuit, 400, seed=6)
-    want = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)
+    want = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)[:, 0]
+    prior = np.broadcast_to(matcher._prior, (400, len(matcher._prior)))
     assert want.any()
-    # Regions do not see all ways, least where events are dense (qec.predecoder.weighted).
-    assert np.count_nonzero(decoder.decode_batch(dets) != want) <= 6
+    # Regions do not see all ways, least where events are dense.
+    assert np.count_nonzero(matcher.match(dets, prior) != want) <= 6
 
 
 @each_basis
-@pytest.mark.usefixtures("fits_all")
-def test_matching_on_the_weights_of_the_edges_that_fired_is_always_right(
-    our_circuit, basis, monkeypatch
-):
+def test_matching_on_the_weights_of_the_edges_that_fired_is_always_right(our_circuit, basis):
     lattice = SpaceTimeLattice.from_circuit(circuit := our_circuit(3, 3, basis, 0.03))
     sampler = basis_split(lattice).compile_sampler(seed=7)
     dets, flips, happened = sampler.sample(300, return_errors=True)
+    dets, flips = dets.view(np.uint8), flips[:, 0]
     edges = MemoryEdges.of(lattice)
     fired = np.zeros((300, len(edges.ends)), dtype=np.uint8)
     for mechanism, edge in zip(edges.mechanism, edges.edge, strict=True):
         fired[:, edge] ^= happened[:, mechanism]
-    decoder = Decoder.from_circuit(circuit, predecoder=eager(), weighted=True)
     knows = np.where(fired, 5, -5).astype(np.float32)
-    monkeypatch.setattr(decoder._matcher.bound, "log_odds", lambda shots: knows[: len(shots)])
-    monkeypatch.setattr("qec.predecoder.weighted._SHOTS_PER_PASS", 300)
-    np.testing.assert_array_equal(decoder.decode_batch(dets), flips)
-    plain = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)
+    np.testing.assert_array_equal(BeliefMatcher(lattice).match(dets, knows), flips)
+    plain = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)[:, 0]
     assert (plain != flips).any()
 
 
-@pytest.mark.usefixtures("fits_all")
-def test_weighted_matching_takes_shots_in_passes(our_circuit, monkeypatch):
+def test_belief_matching_takes_shots_in_passes(our_circuit, monkeypatch):
     circuit = our_circuit(3, 2, "Z", 0.02)
-    decoder = Decoder.from_circuit(circuit, predecoder=eager(), weighted=True)
+    decoder = named_decoder("belief-matching", dem_of(circuit))
     dets, _ = sample(circuit, 50, seed=8)
     want = decoder.decode_batch(dets)
-    monkeypatch.setattr("qec.predecoder.weighted._SHOTS_PER_PASS", 7)
+    monkeypatch.setattr("qec.belief_matching._SHOTS_PER_PASS", 7)
     np.testing.assert_array_equal(decoder.decode_batch(dets), want)
     assert decoder.decode_batch(dets[:0]).shape == (0, 1)
 
 
 @each_basis
-def test_a_weighted_cascade_matches_doubtful_shots_on_the_weights(our_circuit, basis):
-    circuit = our_circuit(5, 5, basis, 0.003)
-    network = load_predecoder("standard")
-    cascade = Decoder.from_circuit(circuit, predecoder=network, cascade=True, weighted=True)
+def test_a_cascade_leaves_doubtful_shots_to_belief_matching(our_circuit, basis):
+    circuit = our_circuit(5, 5, basis, 0.005)
+    names = ("matching-cascade-beliefs", "matching-cascade", "belief-matching")
+    cascade, plain, beliefs = (named_decoder(name, dem_of(circuit)) for name in names)
     dets, _ = sample(circuit, 300, seed=9)
     matched = cascade.match(dets, cascade.predecode(dets))
     assert 0 < np.count_nonzero(matched.handed_on) < 300
-    by = {
-        False: Decoder.from_circuit(circuit, predecoder=network, cascade=True),
-        True: Decoder.from_circuit(circuit, predecoder=network, weighted=True),
-    }
-    for doubtful, decoder in by.items():
+    for doubtful, decoder in ((False, plain), (True, beliefs)):
         want = decoder.decode_batch(dets)[:, 0]
         which = matched.handed_on == doubtful
         np.testing.assert_array_equal(matched.flips[which], want[which])
@@ -328,18 +314,14 @@ def test_a_weighted_cascade_matches_doubtful_shots_on_the_weights(our_circuit, b
 def test_regions_find_the_matching_of_lowest_weight(our_circuit, basis):
     """Against PyMatching on a graph for each shot."""
     lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 5, basis, 0.008))
-    matcher = WeightedMatcher(load_predecoder("standard").bind(lattice))
+    matcher, edges = BeliefMatcher(lattice), MemoryEdges.of(lattice)
     dets = basis_split(lattice).compile_sampler(seed=10).sample(400)[0].view(np.uint8)
-    edges = matcher.bound.grid.edges
-    log_odds = matcher.bound.log_odds(dets)
-    found = matcher._decode(dets, log_odds)
-    number = np.full(lattice.num_detectors + 1, -1)
-    number[lattice.memory_detectors] = np.arange(len(lattice.memory_detectors))
+    log_odds = matcher.log_odds(dets)
+    found = matcher.match(dets, log_odds)
     differ = 0
     for shot, of_shot, flips in zip(dets, log_odds, found, strict=True):
-        graph = graph_of(*number[edges.ends].T, -of_shot, edges.flips)
-        want = graph.decode(shot[lattice.memory_detectors])
-        differ += want[0] != flips
+        graph = graph_of(*matcher._ends.T, -of_shot, edges.flips)
+        differ += graph.decode(shot[lattice.memory_detectors])[0] != flips
     assert differ <= 4
 
 
@@ -358,9 +340,8 @@ def test_a_network_that_promises_too_much_is_left_out_or_refused(our_circuit, ba
         if name is not None:
             want = named_decoder(name, dem_of(circuit)).decode_batch(dets)
             np.testing.assert_array_equal(decoder.decode_batch(dets), want)
-    for options in ({"cascade": False}, {"weighted": True}):
-        with pytest.raises(QecError, match=f"{why}.*Decode without it, or train one"):
-            Decoder.from_circuit(circuit, predecoder=eager(), **options)
+    with pytest.raises(QecError, match=f"{why}.*Decode without it, or train one"):
+        Decoder.from_circuit(circuit, predecoder=eager(), cascade=False)
 
 
 @pytest.mark.parametrize(
@@ -462,7 +443,7 @@ def test_unknown_decoder(our_circuit):
     [
         ("predecoder+pymatching-correlated", "predecoder+matching-cascade"),
         ("predecoder+pymatching-nofallback", "predecoder+pymatching"),
-        ("predecoder+pymatching-correlated-nofallback", "predecoder+weighted-matching"),
+        ("predecoder+pymatching-correlated-nofallback", "belief-matching"),
     ],
 )
 def test_old_names_lead_to_the_new_ones(our_circuit, old, new):
@@ -476,19 +457,19 @@ def test_old_names_lead_to_the_new_ones(our_circuit, old, new):
     [
         ({"cascade": True, "correlated": True}, "need decomposition='css' and correlated=False"),
         ({"cascade": True, "decomposition": "stim"}, "need decomposition='css'"),
-        ({"cascade": True, "memory_only": True}, "exclude each other"),
+        ({"cascade": True, "memory_only": True}, "memory_only excludes"),
         ({"memory_only": True, "correlated": True}, "need decomposition='css'"),
         ({"memory_only": True, "decomposition": "stim"}, "need decomposition='css'"),
         ({"members": 3}, "members=3 needs cascade=True"),
         ({"members": -1, "cascade": True}, "members=-1 needs cascade=True"),
-        ({"weighted": True}, "weighted needs one"),
+        ({"beliefs": True, "memory_only": True}, "memory_only excludes"),
         ({"predecoder": True, "correlated": True}, "need decomposition='css'"),
         ({"predecoder": True, "decomposition": "stim"}, "need decomposition='css'"),
-        ({"predecoder": True, "memory_only": True}, "exclude each other"),
+        ({"predecoder": True, "memory_only": True}, "memory_only excludes"),
         ({"predecoder": True, "memory_only": True, "cascade": False}, "without a pre-decoder"),
-        ({"predecoder": True, "weighted": True, "memory_only": True}, "without a pre-decoder"),
-        ({"predecoder": True, "weighted": True, "cascade": True, "members": 3}, "without weighted"),
-        ({"predecoder": True, "weighted": True, "members": 3}, "members=3 needs cascade=True"),
+        ({"predecoder": True, "beliefs": True, "cascade": False}, "so does beliefs"),
+        ({"beliefs": True, "cascade": True, "members": 3}, "without beliefs"),
+        ({"beliefs": True, "members": 3}, "members=3 needs cascade=True"),
         ({"predecoder": True, "cascade": False, "members": 3}, "members=3 needs cascade=True"),
     ],
 )

@@ -108,7 +108,7 @@ def assert_networks_do_no_harm(circuit, shots=3000):
 def test_the_frame_does_not_matter(basis, change):
     """A renaming of detectors: every decoder, networks included, predicts the same."""
     circuit = generated(f"rotated_memory_{basis}", 5, 4)
-    names = ("pymatching-css", "predecoder+matching-cascade", "predecoder+weighted-matching")
+    names = ("pymatching-css", "predecoder+matching-cascade", "belief-matching")
     assert_same(predictions(with_coordinates(circuit, change), names), predictions(circuit, names))
 
 
@@ -455,7 +455,7 @@ def test_any_value_but_zero_is_an_event(options):
     "name",
     [
         *("pymatching", "matching-cascade-ensemble", "predecoder+pymatching"),
-        *("predecoder+matching-cascade", "predecoder+weighted-matching"),
+        *("predecoder+matching-cascade", "belief-matching"),
     ],
 )
 def test_decoders_can_be_pickled_and_copied(name):

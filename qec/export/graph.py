@@ -57,7 +57,7 @@ class PredecoderModule(nn.Module):
             bound.network if dtype == torch.float32 else copy.deepcopy(bound.network).to(dtype)
         )
         if iterations := bound.network.belief_propagation:
-            self.grid.beliefs(iterations).tables(torch.device("cpu"))
+            self.grid.belief_tensors(iterations, torch.device("cpu"))
         self.register_buffer("features", bound.features.clone().to(dtype))
         self.register_buffer("place", torch.from_numpy(bound.residual.place))
         self.register_buffer("detector_edges", torch.from_numpy(detector_edges.reshape(-1)))

@@ -16,12 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from qec.belief import BeliefPropagation, FactorGraph
 from qec.lattice import SpaceTimeLattice
 from qec.memory_edges import MemoryEdges
 from qec.patch import PADDING
 from qec.pieces import Pieces
-from qec.predecoder.belief import BeliefPropagation, FactorGraph
-from qec.runs import place_in_run
+from qec.predecoder.belief_tensors import BeliefTensors
 
 STEPS = (
     *((0, 1, -1), (0, 1, 1), (0, 0, 2), (0, 2, 0)),
@@ -103,6 +103,7 @@ class CellGrid:
         self._told_place = torch.from_numpy(self.place)
         self.static = self._static(where, there) if static is None else static
         self._beliefs: dict[int, BeliefPropagation] = {}
+        self._belief_tensors: dict[tuple[int, torch.device], BeliefTensors] = {}
 
     def _static(self, where: tuple[np.ndarray, ...], there: np.ndarray) -> torch.Tensor:
         exists = np.zeros(self._full, dtype=np.float32)
@@ -201,29 +202,30 @@ class CellGrid:
         Returns:
             float32 (B, EDGE_CHANNELS, T, Y, X), as of ``BeliefPropagation``; 0 where is no edge.
         """
-        found = self.beliefs(iterations)(detectors)
+        if detectors.device.type == "cpu" and not torch.compiler.is_compiling():
+            events = detectors.to(torch.uint8).numpy()
+            found = torch.from_numpy(self.beliefs(iterations)(events))
+        else:
+            found = self.belief_tensors(iterations, detectors.device)(detectors)
         shots = detectors.shape[0]
         cells = found.new_zeros(shots, math.prod(self.shape) * EDGE_CHANNELS)
         cells = cells.index_copy(1, self._told_place.to(found.device), found)
         return cells.view(shots, *self.shape, EDGE_CHANNELS).permute(0, 4, 1, 2, 3)
 
     def beliefs(self, iterations: int) -> BeliefPropagation:
-        """Belief propagation with so many iterations, for the edges of ``told``."""
+        """Belief propagation with so many iterations, for the edges of ``told``; made once."""
         if iterations not in self._beliefs:
-            self._beliefs[iterations] = self._propagation(iterations)
+            self._beliefs[iterations] = BeliefPropagation(
+                self.factors, self.edges, self.told, self.lattice.num_detectors, iterations
+            )
         return self._beliefs[iterations]
 
-    def _propagation(self, iterations: int) -> BeliefPropagation:
-        edges = self.edges
-        number = np.full(len(edges.ends), -1)
-        number[self.told] = np.arange(len(self.told))
-        edge = number[edges.edge]
-        order = np.argsort(edge, kind="stable")[np.count_nonzero(edge < 0) :]
-        count = np.bincount(edge[order], minlength=len(self.told))
-        rows = np.full((len(self.told), max(int(count.max(initial=0)), 1)), -1)
-        rows[edge[order], place_in_run(count)] = edges.mechanism[order]
-        prior = edges.probability[self.told]
-        return BeliefPropagation(self.factors, rows, prior, self.lattice.num_detectors, iterations)
+    def belief_tensors(self, iterations: int, device: torch.device) -> BeliefTensors:
+        """The same on a device; a trace must find it made before."""
+        key = iterations, device
+        if key not in self._belief_tensors:
+            self._belief_tensors[key] = BeliefTensors.of(self.beliefs(iterations), device)
+        return self._belief_tensors[key]
 
     def pack_edges(self, fired: np.ndarray) -> torch.Tensor:
         """uint8 (B, E) -> the same (B, EDGE_CHANNELS, T, Y, X), channels last in memory."""

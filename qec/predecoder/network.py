@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from qec.belief import SUREST
 from qec.predecoder.grid import (
     EDGE_CHANNELS,
     EVENT_CHANNELS,
@@ -108,7 +109,6 @@ class StaticStem(nn.Module):
 
 
 _PER_BELIEF = 4.0  # nats that a belief is worth, where it is not cut off
-_SUREST = 0.99  # half a belief: 21 nats
 _STATIC_WIDTH = 32
 _LOWEST = -12.0  # log-odds: as if there were no such edge
 
@@ -169,7 +169,7 @@ class PreDecoderNetwork(nn.Module):
             the cells of their ends.  On CPUs such a network computes nothing elsewhere
             (``qec.predecoder.sparse``).
         separable: hidden layers are ``SeparableConv``.
-        belief_propagation: iterations (``qec.predecoder.belief``) whose result it sees beside the
+        belief_propagation: iterations (``qec.belief``) whose result it sees beside the
             events, and corrects; 0: it sees events alone.
 
     Raises:
@@ -262,7 +262,9 @@ class PreDecoderNetwork(nn.Module):
         if not self.belief_propagation:
             return events
         belief = events[:, EVENT_CHANNELS:] / 2
-        log_odds = prior + 2 * _PER_BELIEF * torch.atanh(belief.clamp(-_SUREST, _SUREST))
+        log_odds = prior + 2 * _PER_BELIEF * torch.atanh(
+            belief.clamp(-float(SUREST), float(SUREST))
+        )
         # Of the square root of the odds: small probabilities are told apart, too.
         likely = 2 * torch.sigmoid(log_odds / 2)
         return torch.cat([events[:, :EVENT_CHANNELS], likely.to(events.dtype)], dim=1)

@@ -14,17 +14,18 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import torch
 
 from qec.compiled import compiled
+from qec.memory_edges import MemoryEdges
 from qec.pieces import Pieces
 from qec.runs import place_in_run
 
 _LANES = 32  # shots that are computed together
 _LIKELIEST = 0.499  # probability
-_DAMPING = np.float32(0.3)  # share of the message before: without it messages swing on short loops
-_LEAST, _MOST = np.float32(1e-7), np.float32(1e7)  # odds
-_NONE = np.float32(1e-5)  # least difference of probabilities that is divided by
+DAMPING = np.float32(0.3)  # share of the message before: without it messages swing on short loops
+LEAST, MOST = np.float32(1e-7), np.float32(1e7)  # odds
+SUREST = np.float32(0.99)  # half a belief: 21 nats
+NONE = np.float32(1e-5)  # least difference of probabilities that is divided by
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,133 +66,69 @@ class BeliefPropagation:
 
     Args:
         factors: mechanisms and detectors.
-        edges: int64 (E, k), the mechanisms that flip each edge; -1 fills up.
-        prior: float64 (E,), probability of each edge.
+        edges: made of these mechanisms.
+        chosen: int64 (E,), those of them that are asked for; None: all.
         num_detectors: how many there are.
         iterations: from events to edges; messages go one detector further in each.
+
+    Attributes:
+        odds, edge_odds: float32 (M,) and (E,), of mechanisms that flip a detector, and of edges.
+        mechanism, detector: int64 (K,), the pairs that exchange messages, in order of the former.
+        mechanism_start: uint64 (M + 1,), where the messages of each mechanism begin.
+        detector_start, message: uint64, likewise of each detector, and which messages.
+        edges: int64 (E, k), the mechanisms that flip each edge; M fills up.
     """
 
     def __init__(
         self,
         factors: FactorGraph,
-        edges: np.ndarray,
-        prior: np.ndarray,
+        edges: MemoryEdges,
+        chosen: np.ndarray | None,
         num_detectors: int,
         iterations: int,
     ) -> None:
         self.iterations = iterations
+        chosen = np.arange(len(edges.ends)) if chosen is None else chosen
         there, mechanism = np.unique(factors.mechanism, return_inverse=True)
         count = len(there)
-        self._odds = _odds(factors.probability[there])
-        self._edge_odds = _odds(prior)
+        self.odds = _odds(factors.probability[there])
+        self.edge_odds = _odds(edges.probability[chosen])
         by_detector = np.argsort(factors.detector, kind="stable")
         unsigned = np.uint64  # numba would look for negative indices
-        self._mechanism_start = _starts(mechanism, count).astype(unsigned)
-        self._detector_start = _starts(factors.detector[by_detector], num_detectors)
-        self._detector_start = self._detector_start.astype(unsigned)
-        self._message = by_detector.astype(unsigned)
-        # A mechanism too many never happens.
-        self._edges = np.where(edges < 0, count, np.searchsorted(there, edges))
-        self._mechanism, self._detector = mechanism, factors.detector
-        self._tables: dict[torch.device, _Tables] = {}
+        self.mechanism_start = _starts(mechanism, count).astype(unsigned)
+        self.detector_start = _starts(factors.detector[by_detector], num_detectors)
+        self.detector_start = self.detector_start.astype(unsigned)
+        self.message = by_detector.astype(unsigned)
+        self.mechanism, self.detector = mechanism, factors.detector
+        number = np.full(len(edges.ends), -1)
+        number[chosen] = np.arange(len(chosen))
+        edge = number[edges.edge]
+        order = np.argsort(edge, kind="stable")[np.count_nonzero(edge < 0) :]
+        size = np.bincount(edge[order], minlength=len(chosen))
+        # A mechanism too many, which never happens, fills up.
+        self.edges = np.full((len(chosen), max(int(size.max(initial=0)), 1)), count)
+        place = edge[order], place_in_run(size)
+        self.edges[place] = np.searchsorted(there, edges.mechanism[order])
 
-    def __call__(self, detectors: torch.Tensor) -> torch.Tensor:
-        """Belief in each edge, of which 4 times the inverse hyperbolic tangent adds to log-odds.
+    def __call__(self, detectors: np.ndarray) -> np.ndarray:
+        """uint8 (B, num_detectors) -> belief in each edge, float32 (B, E), between -2 and 2.
 
-        Args:
-            detectors: (B, num_detectors) of any dtype, 0 or 1.
-
-        Returns:
-            float32 (B, E) between -2 and 2: 2 tanh(x / 8), where the events change the log-odds of
-            an edge by x.
+        It is 2 tanh(x / 8), where the events change the log-odds of an edge by x nats.
         """
-        if detectors.device.type == "cpu" and not torch.compiler.is_compiling():
-            return torch.from_numpy(self._by_loops(detectors.to(torch.uint8).numpy()))
-        return self.by_tensors(detectors)
-
-    def _by_loops(self, detectors: np.ndarray) -> np.ndarray:
         shots, lanes = len(detectors), min(_LANES, max(len(detectors), 1))
-        found = np.empty((shots, len(self._edges)), dtype=np.float32)
-        messages = np.empty((2, len(self._message), lanes), dtype=np.float32)
-        odds = np.zeros((len(self._odds) + 1, lanes), dtype=np.float32)
-        belief = np.empty((len(self._edges), lanes), dtype=np.float32)
+        found = np.empty((shots, len(self.edges)), dtype=np.float32)
+        messages = np.empty((2, len(self.message), lanes), dtype=np.float32)
+        odds = np.zeros((len(self.odds) + 1, lanes), dtype=np.float32)
+        belief = np.empty((len(self.edges), lanes), dtype=np.float32)
         sign = np.ones((detectors.shape[1], lanes), dtype=np.float32)
-        graph = self._odds, self._mechanism_start, self._detector_start, self._message
+        graph = self.odds, self.mechanism_start, self.detector_start, self.message
         for start in range(0, shots, lanes):
             part = detectors[start : start + lanes]
             sign[:, : len(part)] = 1 - 2 * part.T.astype(np.float32)
-            _propagate(sign, *graph, self.iterations, _DAMPING, *messages, odds)
-            _of_edges(odds, self._edges, self._edge_odds, belief)
+            _propagate(sign, *graph, self.iterations, DAMPING, *messages, odds)
+            _of_edges(odds, self.edges, self.edge_odds, belief)
             found[start : start + lanes] = belief[:, : len(part)].T
         return found
-
-    def tables(self, device: torch.device) -> _Tables:
-        """What ``by_tensors`` reads there, made once; before a trace, which must not make it."""
-        if device not in self._tables:
-            self._tables[device] = _Tables.of(self, device)
-        return self._tables[device]
-
-    def by_tensors(self, detectors: torch.Tensor) -> torch.Tensor:
-        """The same on any device, up to rounding."""
-        of = self.tables(detectors.device)
-        sign = 1 - 2 * detectors.float()
-        told = of.difference.expand(detectors.shape[0], -1)  # not len(): as in CellGrid.pack_events
-        damped = None
-        for _ in range(self.iterations):
-            rest = (sign * _product(told, of.at_detector)).index_select(1, of.detector)
-            heard = ((told - rest) / (told + rest)).abs().clamp(float(_LEAST), float(_MOST))
-            damped = heard if damped is None else torch.lerp(heard, damped, float(_DAMPING))
-            odds = of.odds * _product(damped, of.at_mechanism)
-            rest = odds.index_select(1, of.mechanism)
-            told = (damped - rest) / (damped + rest)
-            told = torch.where(told.abs() < _NONE, float(_NONE), told)
-        odds = torch.nn.functional.pad(odds.clamp(max=float(_MOST)), (0, 1))
-        edge = torch.zeros_like(of.edge_odds)
-        for one in of.edges:  # an odd number of two: p (1 - q) + q (1 - p)
-            more = odds.index_select(1, one)
-            edge = (edge + more) / (1 + edge * more)
-        root = (edge.clamp(float(_LEAST), float(_MOST)) / of.edge_odds).sqrt().sqrt()
-        return 2 * (root - 1) / (root + 1)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Tables:
-    """What ``BeliefPropagation.by_tensors`` needs, on a device; names as there."""
-
-    odds: torch.Tensor  # (M,)
-    difference: torch.Tensor  # (K,)
-    mechanism: torch.Tensor  # (K,)
-    detector: torch.Tensor  # (K,)
-    at_mechanism: torch.Tensor  # (M, k), pairs; K fills up
-    at_detector: torch.Tensor  # (num_detectors, k)
-    edges: list[torch.Tensor]  # k times (E,)
-    edge_odds: torch.Tensor  # (E,)
-
-    @classmethod
-    def of(cls, of: BeliefPropagation, device: torch.device) -> _Tables:
-        odds = of._odds[of._mechanism]
-        arrays = (
-            *(of._odds, (1 - odds) / (1 + odds), of._mechanism, of._detector),
-            _padded(of._mechanism_start, np.arange(len(of._message))),
-            _padded(of._detector_start, of._message),
-        )
-        edges = [torch.from_numpy(column.copy()).to(device) for column in of._edges.T]
-        tensors = (torch.from_numpy(array).to(device) for array in arrays)
-        return cls(*tensors, edges, torch.from_numpy(of._edge_odds).to(device))
-
-
-def _product(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """(B, K), int64 (n, k) -> (B, n), the products of what the rows name; K is 1."""
-    padded = torch.nn.functional.pad(values, (0, 1), value=1.0)
-    return padded.index_select(1, rows.flatten()).unflatten(1, rows.shape).prod(dim=2)
-
-
-def _padded(start: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """int64 (n, k), the values from each start to the next; their number fills up."""
-    count = np.diff(start.astype(np.int64))
-    table = np.full((len(count), max(int(count.max(initial=0)), 1)), len(value))
-    table[np.repeat(np.arange(len(count)), count), place_in_run(count)] = value
-    return table
 
 
 def _starts(owner: np.ndarray, count: int) -> np.ndarray:
@@ -257,8 +194,8 @@ def _propagate(
                     # The others' product e = rest / to; the odds ratio (1 - e) / (1 + e), or
                     # infinity, of which only the sign depends on how zero came about.
                     ratio = abs((to[i] - rest[i]) / (to[i] + rest[i]))
-                    ratio = ratio if ratio > _LEAST else _LEAST
-                    ratio = ratio if ratio < _MOST else _MOST
+                    ratio = ratio if ratio > LEAST else LEAST
+                    ratio = ratio if ratio < MOST else MOST
                     back[i] = ratio + old * (back[i] - ratio) if iteration else ratio
         for m in range(len(prior)):
             of = odds[m]
@@ -269,13 +206,13 @@ def _propagate(
                 for i in range(lanes):
                     rest[i] *= back[i]
             for i in range(lanes):
-                of[i] = rest[i] if rest[i] < _MOST else _MOST
+                of[i] = rest[i] if rest[i] < MOST else MOST
             for k in range(mechanism_start[m], mechanism_start[m + 1]):
                 to, back = told[k], heard[k]
                 for i in range(lanes):
                     # The others' odds o = rest / back; the difference (1 - o) / (1 + o).
                     difference = (back[i] - rest[i]) / (back[i] + rest[i])
-                    to[i] = _NONE if abs(difference) < _NONE else difference
+                    to[i] = NONE if abs(difference) < NONE else difference
 
 
 @compiled
@@ -292,7 +229,12 @@ def _of_edges(odds: np.ndarray, edges: np.ndarray, prior: np.ndarray, belief: np
             for i in range(lanes):  # an odd number of two: p (1 - q) + q (1 - p)
                 out[i] = (out[i] + more[i]) / (one + out[i] * more[i])
         for i in range(lanes):
-            ratio = out[i] if out[i] > _LEAST else _LEAST
-            ratio = ratio if ratio < _MOST else _MOST
+            ratio = out[i] if out[i] > LEAST else LEAST
+            ratio = ratio if ratio < MOST else MOST
             root = np.sqrt(np.sqrt(ratio / prior[e]))
             out[i] = np.float32(2) * (root - one) / (root + one)
+
+
+def change_of_log_odds(belief: np.ndarray) -> np.ndarray:
+    """float32 beliefs -> the x nats that they stand for, of the same shape; 21 at most."""
+    return 8 * np.arctanh(np.clip(belief / 2, -SUREST, SUREST))
