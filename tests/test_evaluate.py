@@ -264,7 +264,7 @@ def test_reliability_counts_every_edge_once(our_circuit):
     def constant(events):
         return torch.full((len(events), *grid.valid.shape), 1.2)
 
-    bound = types.SimpleNamespace(grid=grid, forward=constant, dtype=torch.float32)
+    bound = types.SimpleNamespace(grid=grid, forward=constant, cells=lambda events: events)
     stub = types.SimpleNamespace(bind=lambda _: bound, threshold=0.9)
     found = reliability(lattice, stub, 100)
     assert found.shots == 100
@@ -288,7 +288,7 @@ def test_what_is_told_of_an_edge_is_compared_with_that_edge(our_circuit):
         assert torch.equal(events, shots[0])
         return 6 * shots[1].float() - 3
 
-    bound = types.SimpleNamespace(grid=sampler.grid, forward=knows, dtype=torch.uint8)
+    bound = types.SimpleNamespace(grid=sampler.grid, forward=knows, cells=lambda events: events)
     found = reliability(lattice, types.SimpleNamespace(bind=lambda _: bound, threshold=0.9), 128)
     low, high = np.flatnonzero(found.edges)
     assert found.observed[low] == 0 < found.observed[high] == found.edges[high]
