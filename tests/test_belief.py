@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from qec.belief import BeliefPropagation, FactorGraph, change_of_log_odds
 from qec.circuit import memory_circuit
 from qec.code import RotatedSurfaceCode
+from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.memory_edges import MemoryEdges
 from qec.noise import CircuitNoise
+from qec.predecoder.correction import Predecoder
 from qec.predecoder.grid import CellGrid
 from qec.predecoder.labelled_shots import LabelledSampler
+from qec.predecoder.network import PreDecoderNetwork
+from qec.predecoder.zoo import build_network
 
 
 def of_each_mechanism(probability, rows, detectors, iterations):
@@ -141,3 +145,22 @@ def test_a_mechanism_that_flips_a_detector_twice_does_not_flip_it() -> None:
     factors = CellGrid(lattice).factors
     pairs = set(zip(factors.mechanism.tolist(), factors.detector.tolist(), strict=True))
     assert len(pairs) == len(factors.mechanism)
+
+
+def test_a_network_that_adds_nothing_tells_what_it_believes() -> None:
+    sampler = sampler_of(3, 4)
+    network = PreDecoderNetwork(width=4, layers=3, belief_propagation=2)
+    for parameter in network.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    bound = Predecoder(network, 0.9).bind(sampler.grid)
+    events, _ = sampler.sample(50, seed=5)
+    belief = sampler.grid.beliefs(2)(events.numpy())
+    want = sampler.grid.edges.log_odds[sampler.grid.told] + 4 * belief
+    found = bound.log_odds(events.numpy())[:, sampler.grid.told]
+    np.testing.assert_allclose(found, want, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{"active_only": True}, {"belief_propagation": -1}])
+def test_networks_that_cannot_see_beliefs_are_refused(arguments) -> None:
+    with pytest.raises((QecError, ValueError), match="belief_propagation"):
+        build_network({"width": 4, "layers": 3, "belief_propagation": 2, **arguments})
