@@ -26,7 +26,11 @@ SHOTS = 4096
 CHECKED = 500
 """Shots that a better decoder decodes, of those handed on and of those kept."""
 
-CASCADES = {"correlated matching": "matching-cascade", "ensemble": "matching-cascade-ensemble"}
+CASCADES = {
+    "correlated matching": "matching-cascade",
+    "belief matching": "matching-cascade-beliefs",
+    "ensemble": "matching-cascade-ensemble",
+}
 """What decodes the shots in doubt, and the decoder that has it as its last stage."""
 
 _CHUNK = 4096  # shots that memory-check matching gets at a time
@@ -123,9 +127,13 @@ class Stages:
 
 
 def settings_of(name: str) -> dict[str, object]:
-    """Members and nats of a decoder of ``CASCADES``."""
-    members = DECODERS[name].get("members", 0)
-    return {"members": members, "nats": NATS}
+    """The arguments of ``Cascade`` for a decoder of ``CASCADES``."""
+    options = DECODERS[name]
+    return {
+        "members": options.get("members", 0),
+        "beliefs": options.get("beliefs", False),
+        "nats": NATS,
+    }
 
 
 def measure_stages(
