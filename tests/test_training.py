@@ -347,7 +347,7 @@ def test_state_of_another_model_is_refused(tmp_path) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        *("seed=2", "batch=128", "distances=[5]", "ps=[0.02]", "noises=[stim]", "muon_lr=0.01"),
+        *("seed=2", "batch=128", "distances=[5]", "ps=[0.02]", "noises=[stim]", "muon_lr=0.02"),
         *("adamw_lr=0.01", "rounds=2", "orientations=[XV]", "orders=[as-z]", "with_cz=0.5"),
         *("spread=0.1", "warmup=1", "ema=0.9"),
     ],
