@@ -22,7 +22,7 @@ _FIRED = 6000  # edges that fire in all shots, about
 _SHOTS = (16, 1024)  # at least, at most
 _SHOTS_PER_PASS = 64  # bounds the memory
 _SEED = 77_000_000
-_HARMLESS = 1.5  # wrong commits over expected ones
+_HARMLESS = 1.25  # wrong commits over expected ones
 _SIGMAS = 4.0
 
 
@@ -46,7 +46,7 @@ class Fit:
 
     @property
     def fits(self) -> bool:
-        """Whether no more commits are wrong than 1.5 times the expected ones, or than chance."""
+        """Whether no more commits are wrong than 1.25 times the expected ones, or than chance."""
         most = self.expected + _SIGMAS * self.sigma
         return self.wrong <= max(_HARMLESS * self.expected, most)
 
