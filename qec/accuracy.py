@@ -21,11 +21,11 @@ BASELINES = {
     "pymatching": "pymatching-css",
     "pymatching-correlated-css": "pymatching-css",
     "predecoder+pymatching": "pymatching-css",
-    "predecoder+matching-cascade-beliefs": "pymatching-correlated-css",
+    "predecoder+matching-cascade": "pymatching-correlated-css",
 }
 """The decoders of an evaluation, each with the one that it is compared with."""
 
-FACTORS = {"F": "predecoder+pymatching", "C": "predecoder+matching-cascade-beliefs"}
+FACTORS = {"F": "predecoder+pymatching", "C": "predecoder+matching-cascade"}
 """The two factors, LER(baseline) / LER(decoder), by their decoder.
 
 F is about what the network does by itself, C about the whole pipeline.
@@ -187,7 +187,7 @@ def _rounded(ratio: Estimate) -> str:
 
 _LEGEND = (
     "F: LER(pymatching-css) / LER(predecoder+pymatching), with its paired 95 % interval",
-    "C: LER(pymatching-correlated-css) / LER(predecoder+matching-cascade-beliefs), likewise",
+    "C: LER(pymatching-correlated-css) / LER(predecoder+matching-cascade), likewise",
     "S: LER(pymatching) / LER(pymatching-css); F S is the factor over Stim's own decomposition",
     "events: detection events sampled / left to matching, of F's decoder and of C's",
     "handed on: shots whose whole syndrome C's decoder matches, correlated",
