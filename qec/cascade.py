@@ -18,7 +18,7 @@ from qec.lattice import SpaceTimeLattice
 from qec.matching import Matcher, basis_split, matching_graph
 from qec.predecoder.rule import Predecoded
 
-RESIDUAL_NATS = 8.0
+RESIDUAL_NATS = 10.0
 """The logical gap of a residual from which it is believed, more than ``NATS``.
 
 What a network commits wrongly, the residual's gap cannot see (data/experiments.md).
