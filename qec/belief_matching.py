@@ -55,7 +55,8 @@ class BeliefMatcher:
         factors = FactorGraph.of(pieces)
         self._beliefs = BeliefPropagation(factors, edges, None, lattice.num_detectors, iterations)
         self._prior = edges.log_odds.astype(np.float32)
-        self._detectors = lattice.memory_detectors
+        # Events of detectors that no mechanism flips mean nothing.
+        self._detectors = np.setdiff1d(lattice.memory_detectors, lattice.silent)
         n = len(self._detectors)
         number = np.full(lattice.num_detectors + 1, -1)
         number[self._detectors] = np.arange(n)

@@ -296,6 +296,21 @@ def test_belief_matching_takes_shots_in_passes(our_circuit, monkeypatch):
     assert decoder.decode_batch(dets[:0]).shape == (0, 1)
 
 
+def test_belief_matching_passes_over_events_that_no_mechanism_makes():
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_z", distance=3, rounds=3, before_round_data_depolarization=0.1
+    )
+    lattice = SpaceTimeLattice.from_circuit(circuit)
+    silent = np.intersect1d(lattice.silent, lattice.memory_detectors)
+    assert len(silent)
+    dets, _ = sample(circuit, 100, seed=4)
+    more = dets.copy()
+    more[:, silent] ^= True
+    matcher = BeliefMatcher(lattice)
+    dets, more = (shots.view(np.uint8) for shots in (dets, more))
+    np.testing.assert_array_equal(matcher.decode_batch(more), matcher.decode_batch(dets))
+
+
 @each_basis
 def test_a_cascade_leaves_doubtful_shots_to_belief_matching(our_circuit, basis):
     circuit = our_circuit(5, 5, basis, 0.005)
