@@ -18,7 +18,7 @@ import numpy as np
 from qec.compiled import compiled
 from qec.memory_edges import MemoryEdges
 from qec.pieces import Pieces
-from qec.runs import place_in_run
+from qec.runs import padded_rows, rows
 
 _LANES = 32  # shots that are computed together
 _LIKELIEST = 0.499  # probability
@@ -93,22 +93,18 @@ class BeliefPropagation:
         count = len(there)
         self.odds = _odds(factors.probability[there])
         self.edge_odds = _odds(edges.probability[chosen])
-        by_detector = np.argsort(factors.detector, kind="stable")
-        unsigned = np.uint64  # numba would look for negative indices
-        self.mechanism_start = _starts(mechanism, count).astype(unsigned)
-        self.detector_start = _starts(factors.detector[by_detector], num_detectors)
-        self.detector_start = self.detector_start.astype(unsigned)
-        self.message = by_detector.astype(unsigned)
+        each = np.arange(len(mechanism), dtype=np.uint64)  # numba would look for negative indices
+        self.mechanism_start = rows(mechanism, each, count)[0].astype(np.uint64)
+        start, self.message = rows(factors.detector, each, num_detectors)
+        self.detector_start = start.astype(np.uint64)
         self.mechanism, self.detector = mechanism, factors.detector
         number = np.full(len(edges.ends), -1)
         number[chosen] = np.arange(len(chosen))
         edge = number[edges.edge]
-        order = np.argsort(edge, kind="stable")[np.count_nonzero(edge < 0) :]
-        size = np.bincount(edge[order], minlength=len(chosen))
+        kept = edge >= 0
+        flipping = np.searchsorted(there, edges.mechanism[kept])
         # A mechanism too many, which never happens, fills up.
-        self.edges = np.full((len(chosen), max(int(size.max(initial=0)), 1)), count)
-        place = edge[order], place_in_run(size)
-        self.edges[place] = np.searchsorted(there, edges.mechanism[order])
+        self.edges = padded_rows(edge[kept], flipping, len(chosen), count)
 
     def __call__(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> belief in each edge, float32 (B, E), between -2 and 2.
@@ -129,11 +125,6 @@ class BeliefPropagation:
             _of_edges(odds, self.edges, self.edge_odds, belief)
             found[start : start + lanes] = belief[:, : len(part)].T
         return found
-
-
-def _starts(owner: np.ndarray, count: int) -> np.ndarray:
-    """int64 (count + 1,), where those of each owner begin; ``owner`` ascends."""
-    return np.searchsorted(owner, np.arange(count + 1))
 
 
 def _odds(probability: np.ndarray) -> np.ndarray:

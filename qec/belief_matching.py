@@ -26,6 +26,7 @@ from qec.lattice import SpaceTimeLattice
 from qec.matching import Unexplained
 from qec.memory_edges import MemoryEdges
 from qec.pieces import Pieces
+from qec.runs import rows
 
 ITERATIONS = 6  # with more, weights count the events twice (data/experiments.md)
 
@@ -63,8 +64,7 @@ class BeliefMatcher:
         self._ends, self._flips = number[edges.ends], edges.flips.astype(np.uint8)
         # Each edge stands with both its ends; a boundary is no detector.
         end = self._ends.T.ravel()
-        order = np.argsort(end, kind="stable")[np.count_nonzero(end < 0) :]
-        self._start = np.searchsorted(end[order], np.arange(n + 1))
+        self._start, order = rows(end, np.arange(len(end)), n)
         self._edge = order % len(self._ends)
         self._other = self._ends[:, ::-1].T.ravel()[order]
 

@@ -509,9 +509,7 @@ def test_decoders_of_one_checkpoint_share_its_network(our_circuit):
     assert list(decoders) == list(DECODER_NAMES)
     assert len(set(decoders.values())) == len(DECODER_NAMES)
     bound = {name: d.predecoder for name, d in decoders.items() if d.predecoder is not None}
-    assert set(bound) == {
-        name for name in DECODER_NAMES if "+" in name and "weighted-m" not in name
-    }
+    assert set(bound) == {name for name in DECODER_NAMES if "+" in name}
     assert len(set(bound.values())) == 1
 
 

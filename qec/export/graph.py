@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.onnx_model import OPSET, onnx_model
-from qec.runs import place_in_run
+from qec.runs import padded_rows
 
 if TYPE_CHECKING:
     import onnx
@@ -90,12 +90,7 @@ class PredecoderModule(nn.Module):
 def _edges_at(ends: np.ndarray, num_detectors: int) -> np.ndarray:
     """int64 (num_detectors, k), the edges that end at each; where there are fewer, their number."""
     edge, which = np.nonzero(ends < num_detectors)
-    detector = ends[edge, which]
-    order = np.argsort(detector, kind="stable")
-    count = np.bincount(detector, minlength=num_detectors)
-    table = np.full((num_detectors, max(int(count.max(initial=0)), 1)), len(ends))
-    table[detector[order], place_in_run(count)] = edge[order]
-    return table
+    return padded_rows(ends[edge, which], edge, num_detectors, len(ends))
 
 
 def predecoder_graph(module: PredecoderModule, opset: int = OPSET) -> onnx.ModelProto:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from qec.belief import DAMPING, LEAST, MOST, NONE, BeliefPropagation
-from qec.runs import place_in_run
+from qec.runs import padded_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,11 +31,11 @@ class BeliefTensors:
     @classmethod
     def of(cls, of: BeliefPropagation, device: torch.device) -> BeliefTensors:
         """On a device."""
-        odds = of.odds[of.mechanism]
+        odds, each = of.odds[of.mechanism], np.arange(len(of.mechanism))
         arrays = (
             *(of.odds, (1 - odds) / (1 + odds), of.mechanism, of.detector),
-            _padded(of.mechanism_start, np.arange(len(of.message))),
-            _padded(of.detector_start, of.message),
+            padded_rows(of.mechanism, each, len(of.odds), len(each)),
+            padded_rows(of.detector, each, len(of.detector_start) - 1, len(each)),
         )
         edges = [torch.from_numpy(column.copy()).to(device) for column in of.edges.T]
         tensors = (torch.from_numpy(array).to(device) for array in arrays)
@@ -67,11 +67,3 @@ def _product(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """(B, K), int64 (n, k) -> (B, n), the products of what the rows name; K is 1."""
     padded = torch.nn.functional.pad(values, (0, 1), value=1.0)
     return padded.index_select(1, rows.flatten()).unflatten(1, rows.shape).prod(dim=2)
-
-
-def _padded(start: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """int64 (n, k), the values from each start to the next; their number fills up."""
-    count = np.diff(start.astype(np.int64))
-    table = np.full((len(count), max(int(count.max(initial=0)), 1)), len(value))
-    table[np.repeat(np.arange(len(count)), count), place_in_run(count)] = value
-    return table

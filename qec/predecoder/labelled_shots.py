@@ -15,6 +15,7 @@ import torch
 from qec.compiled import compiled
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.grid import EDGE_CHANNELS, CellGrid
+from qec.runs import rows
 
 
 class LabelledSampler:
@@ -35,11 +36,11 @@ class LabelledSampler:
         edges, factors = self.grid.edges, self.grid.factors
         self._probability = factors.probability
         count = len(factors.probability)
-        self._events = _rows(factors.mechanism, factors.detector, count)
+        self._events = rows(factors.mechanism, factors.detector, count)
         channel = np.full(len(edges.ends), -1)  # where each edge goes
         channel[self.grid.told] = self.grid.place
         told = channel[edges.edge] >= 0
-        self._edges = _rows(edges.mechanism[told], channel[edges.edge[told]], count)
+        self._edges = rows(edges.mechanism[told], channel[edges.edge[told]], count)
 
     def sample(self, shots: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Shots, reproducibly by ``seed``.
@@ -55,12 +56,6 @@ class LabelledSampler:
         _draw(self._probability, *self._events, *self._edges, rng, events, fired)
         labels = torch.from_numpy(fired).view(shots, *shape, EDGE_CHANNELS)
         return torch.from_numpy(events), labels.permute(0, 4, 1, 2, 3)
-
-
-def _rows(owner: np.ndarray, value: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The values of each owner, one after the other: where each begins, (count + 1,), and they."""
-    order = np.argsort(owner, kind="stable")
-    return np.searchsorted(owner[order], np.arange(count + 1)), value[order]
 
 
 @compiled
