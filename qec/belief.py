@@ -24,7 +24,7 @@ _LANES = 32  # shots that are computed together
 _LIKELIEST = 0.499  # probability
 DAMPING = np.float32(0.3)  # share of the message before: without it messages swing on short loops
 LEAST, MOST = np.float32(1e-7), np.float32(1e7)  # odds
-SUREST = np.float32(0.99)  # half a belief: 21 nats
+SUREST = 0.99  # half a belief: 21 nats
 NONE = np.float32(1e-5)  # least difference of probabilities that is divided by
 
 

@@ -159,7 +159,8 @@ class BoundPredecoder:
 
     def cells(self, detectors: torch.Tensor) -> torch.Tensor:
         """uint8 (B, num_detectors) -> (B, inputs, T, Y, X), as the network takes them."""
-        return self._cells(detectors, self._events_dtype)
+        with torch_threads(self._threads):
+            return self._cells(detectors, self._events_dtype)
 
     def _cells(self, detectors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         return self.grid.pack(detectors, self.network.belief_propagation, dtype)
@@ -183,11 +184,12 @@ class BoundPredecoder:
         """uint8 (B, num_detectors) -> float32 (B, E), of ``grid.edges``; not told: the prior's."""
         found = np.empty((len(detectors), len(self.grid.edges.ends)), dtype=np.float32)
         found[:] = self.grid.edges.log_odds
-        for start in range(0, len(detectors), _SHOTS_PER_PASS):
-            part = slice(start, start + _SHOTS_PER_PASS)
-            told = self.forward(self.cells(self._upload(detectors[part])))
-            told = told.movedim(1, -1).flatten(1).float().cpu().numpy()
-            found[part, self.grid.told] = told[:, self.grid.place]
+        with torch_threads(self._threads):
+            for start in range(0, len(detectors), _SHOTS_PER_PASS):
+                part = slice(start, start + _SHOTS_PER_PASS)
+                told = self.forward(self.cells(self._upload(detectors[part])))
+                told = told.movedim(1, -1).flatten(1).float().cpu().numpy()
+                found[part, self.grid.told] = told[:, self.grid.place]
         return found
 
     def look(self, events: torch.Tensor) -> torch.Tensor | Terms:

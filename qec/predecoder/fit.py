@@ -17,6 +17,7 @@ from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice
 from qec.predecoder.correction import BoundPredecoder, Predecoder
 from qec.predecoder.labelled_shots import LabelledSampler
+from qec.predecoder.runtime import torch_threads
 
 _FIRED = 6000  # edges that fire in all shots, about
 _SHOTS = (16, 1024)  # at least, at most
@@ -114,6 +115,7 @@ def fit_of(bound: BoundPredecoder, sampler: LabelledSampler) -> Fit:
     return Fit(shots, int(committed.sum()), int(wrong.sum()), float(expected.sum()), sigma)
 
 
+@torch_threads(1)  # others do not live in forks
 def _counts(bound: BoundPredecoder, sampler: LabelledSampler, shots: int, seed: int) -> np.ndarray:
     """float64 (3, shots): edges committed, those of them not fired, and how many are expected."""
     events, fired = sampler.sample(shots, seed)

@@ -262,9 +262,7 @@ class PreDecoderNetwork(nn.Module):
         if not self.belief_propagation:
             return events
         belief = events[:, EVENT_CHANNELS:] / 2
-        log_odds = prior + 2 * _PER_BELIEF * torch.atanh(
-            belief.clamp(-float(SUREST), float(SUREST))
-        )
+        log_odds = prior + 2 * _PER_BELIEF * torch.atanh(belief.clamp(-SUREST, SUREST))
         # Of the square root of the odds: small probabilities are told apart, too.
         likely = 2 * torch.sigmoid(log_odds / 2)
         return torch.cat([events[:, :EVENT_CHANNELS], likely.to(events.dtype)], dim=1)
