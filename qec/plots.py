@@ -308,40 +308,90 @@ def plot_drift(looks: Sequence[Look], folder: Path) -> list[Path]:
 
 
 def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
-    """Writes latency.png and latency.svg: histograms of the windows' latencies.
+    """Writes latency.png and latency.svg: the share of windows that take longer, a panel a decoder.
 
     Raises:
         QecError: the folder cannot be written to.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    for r in reports:
-        values = r.latencies_us[r.latencies_us > 0]
-        if len(values):
-            bins = np.geomspace(values.min(), values.max() * 1.01, 60)
-            label = f"{r.decoder}, {r.period_us:g} us"
-            axes.hist(values, bins=bins, histtype="step", label=label)
-    axes.set(xscale="log", xlabel="latency from a window's last event to its decision, us")
-    axes.set_ylabel("windows")
-    _legend_of_runs(axes)
+    panels = _by_decoder(reports)
+    figure = Figure(figsize=(7, 0.8 + 2.6 * len(panels)), layout="constrained")
+    rows = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
+    for axes, (name, runs) in zip(rows, panels.items(), strict=True):
+        for k, r in enumerate(runs):
+            values = np.sort(r.latencies_us[r.latencies_us > 0])
+            if len(values):
+                share = 1 - np.arange(len(values)) / len(values)
+                axes.step(values, share, where="post", color=f"C{k}", label=_run_label(r))
+                if r.period_us > 0:  # the rounds of a window take so long to come
+                    axes.axvline(r.period_us * r.commit, color=f"C{k}", linestyle=":")
+        axes.set(xscale="log", yscale="log", title=name, ylabel="share of windows")
+        axes.grid(True, linewidth=0.3)
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    rows[-1].set_xlabel(
+        "latency is longer than, us\n(dotted: the time in which the rounds that a window commits arrive)"
+    )
     return save_figure(figure, folder, "latency")
 
 
-def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
-    """Writes backlog.png and backlog.svg: rounds that wait to be decided, over time.
+def plot_load(reports: Sequence[Report], folder: Path) -> list[Path]:
+    """Writes load.png and load.svg: median and 99th percentile of the latency against the period.
 
     Raises:
         QecError: the folder cannot be written to.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for r in reports:
-        if r.period_us > 0 and len(r.backlog):
-            axes.plot(*r.backlog.T, linewidth=1, label=f"{r.decoder}, {r.period_us:g} us")
-    axes.set(xlabel="seconds", ylabel="rounds that arrived and are not decided")
+    for k, (name, runs) in enumerate(_by_decoder(reports).items()):
+        runs = sorted((r for r in runs if r.period_us > 0), key=lambda r: r.period_us)
+        for column, style in ((0, "-"), (2, "--")):
+            x = [r.period_us for r in runs]
+            y = [r.latency_us["all"][column] for r in runs]
+            label = name if column == 0 else None
+            axes.plot(x, y, style, color=f"C{k}", label=label)
+            for r, us in zip(runs, y, strict=True):
+                face = f"C{k}" if r.stable else "white"
+                axes.plot(r.period_us, us, "o", color=f"C{k}", markerfacecolor=face)
+    axes.set(xscale="log", yscale="log", xlabel="period between rounds, us")
+    axes.set_ylabel("us from the last round to the decision")
+    axes.set_title("solid: median, dashed: 99 %; filled: keeps up", fontsize="medium")
     axes.grid(True, linewidth=0.3)
-    _legend_of_runs(axes)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize="small")
+    return save_figure(figure, folder, "load")
+
+
+def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
+    """Writes backlog.png and backlog.svg: rounds that wait to be decided, a panel a decoder.
+
+    Raises:
+        QecError: the folder cannot be written to.
+    """
+    panels = _by_decoder(reports)
+    figure = Figure(figsize=(7, 0.8 + 2.6 * len(panels)), layout="constrained")
+    rows = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for axes, (name, runs) in zip(rows, panels.items(), strict=True):
+        for r in runs:
+            if r.period_us > 0 and len(r.backlog):
+                seconds, waiting = r.backlog.T
+                axes.plot(seconds / seconds[-1], waiting, linewidth=1, label=_run_label(r))
+        axes.set(title=name, yscale="symlog", ylabel="rounds not decided", ylim=(0, None))
+        axes.grid(True, linewidth=0.3)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    rows[-1].set_xlabel("share of the run's rounds that have arrived")
     return save_figure(figure, folder, "backlog")
+
+
+def _by_decoder(reports: Sequence[Report]) -> dict[str, list[Report]]:
+    panels: dict[str, list[Report]] = {}
+    for r in reports:
+        panels.setdefault(r.decoder, []).append(r)
+    return panels
+
+
+def _run_label(r: Report) -> str:
+    when = f"every {r.period_us:.3g} us" if r.period_us else "all at once"
+    return when if r.deadline_us is None else f"{when}, due {r.deadline_us:g} us"
 
 
 # Benchmark ---------------------------------------------------------------------------------------
@@ -375,8 +425,3 @@ def plot_steps(timings: Sequence[Timing], folder: Path) -> list[Path]:
     axes.set_xlabel("microseconds per round")
     axes.legend(fontsize="small")
     return save_figure(figure, folder, "steps")
-
-
-def _legend_of_runs(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize="small", title="decoder, period of the rounds")

@@ -7,7 +7,6 @@ shorter experiment of the same kind, and so are the blocks of a pre-decoder that
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,13 @@ import stim
 from qec.config import positive_integer
 from qec.errors import QecError
 from qec.reference import EDGE, Reference, Window, rounds_needed
+from qec.window_state import ScheduledWindow, WindowState
 from qec.windows import cutters
 
 if TYPE_CHECKING:
-    from qec.predecoder.blocks import Predecoded
     from qec.predecoder.correction import Predecoder
+
+_WINDOWS_KEPT = 4  # as many are decided before what is left moves to the front
 
 
 class StreamingDecoder:
@@ -80,7 +81,7 @@ class StreamingDecoder:
         self.commit = positive_integer("commit", commit)
         self.buffer = positive_integer("buffer", buffer)
         self._reference = Reference(dem)
-        self._windows, self._blocks = cutters(
+        self._cutter, self._blocks = cutters(
             self._reference, correlated, predecoder, device, cascade=cascade
         )
         self._asked = confidence
@@ -99,9 +100,9 @@ class StreamingDecoder:
                 f"{need} rounds or more."
             )
         for start in (0, self.commit):
-            self._windows.window(self._window(start), None, before=True).warm_up()
+            self._cutter.window(self._window(start), None, before=True).warm_up()
             if self._asked:
-                self._windows.gap(self._window(start), None, before=True)
+                self._cutter.gap(self._window(start), None, before=True)
         if self._blocks is not None:
             reach, block = self._blocks.reach, self.commit
             for core in range(0, reach + block + EDGE, block):
@@ -116,15 +117,16 @@ class StreamingDecoder:
         self.rounds_seen = self.rounds_committed = 0
         self._frame = np.zeros(batch, dtype=np.uint8)
         self._forget_confidence()
-        self._waiting: list[np.ndarray] = []  # layers that are not committed, from the first on
-        self._left: list[np.ndarray] = []  # the same after their blocks, as far as there are any
-        self._predecoded: list[Predecoded] = []  # blocks of the layers that wait
-        self._seam = np.zeros((batch, self._reference.width), dtype=np.uint8)
-        self._ahead = None
-        if self._blocks is not None:
-            from qec.predecoder.blocks import StreamingPredecoder
-
-            self._ahead = StreamingPredecoder(self._blocks, self.commit)
+        reach = 0 if self._blocks is None else self._blocks.reach
+        self._layers = (_WINDOWS_KEPT + 5) * self.commit + self.buffer + 2 * reach
+        self._windows = self._layers // self.commit + 2
+        self._rounds_predecoded = 0
+        self._first = -1  # the window that is kept longest; layers are kept from its end on
+        self._state = WindowState.of(
+            np.zeros((batch, self._layers, self._reference.width), dtype=np.uint8),
+            self._windows,
+            predecoder=self._blocks is not None,
+        )
 
     def _forget_confidence(self) -> None:
         unknown = np.full(len(self._frame), np.inf) if self._asked else None
@@ -150,14 +152,14 @@ class StreamingDecoder:
             QecError: another shape or dtype; the readout, which has fewer detectors, is for
                 ``flush``.
         """
-        layer = self._take(events, self._reference.detectors_of_layer(self.rounds_seen))
+        layer = self._checked(events, self._reference.detectors_of_layer(self.rounds_seen))
         if self.rounds_seen == 0:  # it may still be that of the stream before
             self._forget_confidence()
-        self.rounds_seen += 1
-        if self._ahead is not None and (block := self._ahead.push(layer)) is not None:
-            self._enter(block)
+        self._take(layer)
+        while self._predecodable() >= self.commit:
+            self._predecode(self._rounds_predecoded + self.commit, None)
         while self._ready() >= self.commit + self.buffer:
-            self._decode(self._window(self.rounds_committed), None)
+            self._decide(self._window(self.rounds_committed), None)
         return self._frame.copy()
 
     def flush(self, events: np.ndarray) -> np.ndarray:
@@ -174,65 +176,91 @@ class StreamingDecoder:
                 f"the stream ends after {self.rounds_seen} rounds, within its first window: decode "
                 "so short an experiment with qec.Decoder."
             )
-        layer = self._take(events, self._reference.detectors_of_layer(0))
-        layers = self.rounds_seen + 1
-        if self._ahead is not None:
-            windows = -(-(layers - self.commit - self.buffer) // self.commit)  # before the last one
-            for block in self._ahead.flush(layer, last=windows * self.commit):
-                self._enter(block)
-        while self._ready() > self.commit + self.buffer:
-            self._decode(self._window(self.rounds_committed), layers)
-        start = self.rounds_committed
-        self._decode(Window(start, layers, start, layers), layers)
+        self._take(self._checked(events, self._reference.detectors_of_layer(0)))
+        layers = self.rounds_seen
+        windows = -(-(layers - self.commit - self.buffer) // self.commit)  # before the last one
+        last = windows * self.commit
+        if self._blocks is not None:
+            self._predecode_the_rest(last, layers)
+        while self.rounds_committed < last:
+            self._decide(self._window(self.rounds_committed), layers)
+        self._decide(Window(last, layers, last, layers), layers)
         frame, confidence = self._frame, (self.confidence, self.core_confidence)
         self.reset(len(frame))
         self.confidence, self.core_confidence = confidence
         return frame
 
-    def _take(self, events: np.ndarray, detectors: int) -> np.ndarray:
+    def _checked(self, events: np.ndarray, detectors: int) -> np.ndarray:
         events, want = np.asarray(events), (len(self._frame), detectors)
         if events.shape != want or events.dtype not in (np.uint8, np.bool_):
             raise QecError(
                 f"detection events of a layer have shape {events.shape} and dtype {events.dtype}: "
                 f"give uint8 or bool of shape {want}."
             )
-        layer = np.zeros((len(events), self._reference.width), dtype=np.uint8)
-        layer[:, :detectors] = events
-        self._waiting.append(layer)
-        return layer
+        return events
 
-    def _enter(self, block: Predecoded) -> None:
-        self._predecoded.append(block)
-        self._left += list(np.moveaxis(block.left, 1, 0))
+    def _take(self, events: np.ndarray) -> None:
+        """Enters a layer, for which there is room once old windows are forgotten."""
+        if self._row(self.rounds_seen) == self._layers:
+            needed = self.rounds_committed
+            if self._blocks is not None:
+                needed = min(needed, self._rounds_predecoded) - self._blocks.reach
+            first = max(needed // self.commit - 1, -1)
+            windows = first - self._first
+            self._state.forget(len(self._frame), windows, windows * self.commit)
+            self._first = first
+        layers = self._state.events.reshape(len(self._frame), self._layers, -1)
+        layers[:, self._row(self.rounds_seen), : events.shape[1]] = events
+        self.rounds_seen += 1
+
+    def _row(self, layer: int) -> int:
+        return layer - (self._first + 1) * self.commit
+
+    def _places(self, core: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and origins (see ``WindowState``) of the windows whose core starts there."""
+        experiment = np.arange(len(self._frame))
+        number = core // self.commit - self._first
+        return experiment * self._windows + number, experiment * self._layers + self._row(0)
+
+    def _predecodable(self) -> int:
+        """Layers whose block sees all that it needs."""
+        if self._blocks is None:
+            return 0
+        return self.rounds_seen - self._blocks.reach - self._rounds_predecoded
+
+    def _predecode(self, end: int, layers: int | None) -> None:
+        """Pre-decodes the next block, which ends there."""
+        start, reach = self._rounds_predecoded, self._blocks.reach
+        latest = end + reach if layers is None else min(end + reach, layers)
+        window = Window(max(start - reach, 0), latest, start, end)
+        self._state.predecode(window, self._blocks.block(window, layers), *self._places(start))
+        self._rounds_predecoded = end
+
+    def _predecode_the_rest(self, last: int, layers: int) -> None:
+        """Layers ``last`` and later are one block, even if some of them were others already."""
+        for core in range(last, self._rounds_predecoded, self.commit):
+            self._state.carry[self._places(core)[0]] = 0
+        self._rounds_predecoded = min(self._rounds_predecoded, last)
+        while self._rounds_predecoded < last:
+            self._predecode(self._rounds_predecoded + self.commit, layers)
+        self._predecode(layers, layers)
 
     def _ready(self) -> int:
         """Layers that wait for matching alone."""
-        return len(self._waiting if self._ahead is None else self._left)
+        there = self.rounds_seen if self._blocks is None else self._rounds_predecoded
+        return there - self.rounds_committed
 
-    def _decode(self, window: Window, layers: int | None) -> None:
-        """Decodes a window at the start of what waits, and commits its core (see ``Board``)."""
-        length, core = window.end - window.start, window.core_end - window.start
-        syndrome = np.stack(self._waiting[:length], axis=1)
-        syndrome[:, 0] ^= self._seam
-        residual, blocks = syndrome, []
-        if self._ahead is not None:
-            residual = np.stack(self._left[:length], axis=1)
-            residual[:, 0] ^= self._seam
-            blocks = [b for b in self._predecoded if b.start < window.end]
-            for before, after in itertools.pairwise(blocks):
-                residual[:, after.start - window.start] ^= before.carry
-        committed = [b for b in blocks if b.start < window.core_end]
-        matcher = self._windows.window(window, layers, before=True)
-        found = matcher.decode(syndrome, residual)
+    def _decide(self, window: Window, layers: int | None) -> None:
+        """Decides a window at the start of what waits, and commits its core."""
+        matcher = self._cutter.window(window, layers, before=True)
+        ahead = range(window.core_end, window.end, self.commit)  # where later blocks start
+        carries = tuple((k, core - window.start) for k, core in enumerate(ahead))
+        scheduled = ScheduledWindow(window, True, False, matcher, range(len(carries) + 1), carries)
+        places = self._places(window.core_start)
         if self._asked:
-            self.core_confidence = self._windows.gap(window, layers, before=True).of(syndrome)
+            syndrome, _ = self._state.layers(scheduled, *places)
+            self.core_confidence = self._cutter.gap(window, layers, before=True).of(syndrome)
             self.confidence = np.minimum(self.confidence, self.core_confidence)
-        self._frame ^= found.flips
-        self._seam = found.defects[:, 1].copy()
-        stands = (~found.fell_back).astype(np.uint8)
-        for block in committed:
-            self._frame ^= block.flips * stands
-        if committed:
-            self._seam ^= committed[-1].carry * stands[:, None]
-        del self._predecoded[: len(committed)], self._waiting[:core], self._left[:core]
-        self.rounds_committed += core
+        self._state.decide(scheduled, *places)
+        self._frame ^= self._state.flip[places[0]]
+        self.rounds_committed = window.core_end

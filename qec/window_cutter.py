@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +30,13 @@ class Decided(NamedTuple):
             layer after it.
         fell_back: bool (B,), whether the syndrome was matched in place of the residual, so that
             nothing that the pre-decoder committed in the core stands.
+        late: bool (B,), whether there was no time left for that.
     """
 
     flips: np.ndarray
     defects: np.ndarray
     fell_back: np.ndarray
+    late: np.ndarray
 
 
 class WindowCutter:
@@ -65,6 +68,7 @@ class WindowCutter:
         self._memory = self._pieces.memory_only()
         self._cut: dict[tuple[Window, bool, bool], WindowMatcher] = {}
         self._gaps: dict[tuple[Window, bool, bool], WindowGap] = {}
+        self._made: dict[tuple[str | bytes, ...], WindowMatcher] = {}  # those that are alike once
         self._matchers: dict[tuple[str, bool], Matcher] = {}
 
     def window(
@@ -98,7 +102,7 @@ class WindowCutter:
             self._gaps[key] = WindowGap(
                 _Columns.of(model, place, self.reference),
                 self._matcher(model, correlated=False),
-                self._closed(place, done, searched=False),
+                self._closed(self._closed_model(place, done), place, searched=False),
             )
         return self._gaps[key]
 
@@ -113,25 +117,34 @@ class WindowCutter:
     def _make(self, place: Window, before: bool, after: bool) -> WindowMatcher:
         done = self._done(place, before, after)
         if not self._cascade:
-            model = window_model(self._pieces, place, done)
+            # The other checks never flip the observable: only correlations make use of them.
+            model = window_model(self._pieces if self._correlated else self._memory, place, done)
             columns = _Columns.of(model, place, self.reference)
-            matcher = None if self._correlated is None else self._matcher(model, self._correlated)
-            return WindowMatcher(columns, matcher, columns.typical(model))
+            key = model.text, columns.key
+            if key not in self._made:
+                none = self._correlated is None
+                matcher = None if none else self._matcher(model, self._correlated)
+                self._made[key] = WindowMatcher(columns, matcher, columns.typical(model))
+            return self._made[key]
         model = window_model(self._memory, place, done, exits=True)
         whole = window_model(self._pieces, place, done, memory_seam=True)
-        gap = self._closed(place, done, nats=self._nats)
-        columns = _Columns.of(whole, place, self.reference)
-        return WindowMatcher(
-            _Columns.of(model, place, self.reference),
-            self._matcher(model, correlated=False),
-            columns.typical(whole),
-            Doubt(gap, self._nats, self._matcher(whole, correlated=True), columns),
-        )
+        closed = self._closed_model(place, done)
+        columns, of_whole = (_Columns.of(m, place, self.reference) for m in (model, whole))
+        key = model.text, columns.key, whole.text, of_whole.key, closed.text
+        if key not in self._made:
+            gap = self._closed(closed, place, nats=self._nats)
+            doubt = Doubt(gap, self._nats, self._matcher(whole, correlated=True), of_whole)
+            matcher = self._matcher(model, correlated=False)
+            self._made[key] = WindowMatcher(columns, matcher, of_whole.typical(whole), doubt)
+        return self._made[key]
 
-    def _closed(self, place: Window, done: np.ndarray, **options: object) -> GapMatcher:
-        """Of the memory checks, without the edges out of the window; options as ``GapMatcher``."""
+    def _closed_model(self, place: Window, done: np.ndarray) -> WindowModel:
+        """Of the memory checks, without the edges out of the window."""
         inner = Window(place.start, place.end, place.start, place.end)
-        model = window_model(self._memory, inner, done, closed=True)
+        return window_model(self._memory, inner, done, closed=True)
+
+    def _closed(self, model: WindowModel, place: Window, **options: object) -> GapMatcher:
+        """Of what ``_closed_model`` returns; options as ``GapMatcher``."""
         lattice = self.reference.lattice.cut(place.start, place.end, memory_only=True)
         return GapMatcher(matching_graph(stim.DetectorErrorModel(model.text)), lattice, **options)
 
@@ -175,6 +188,12 @@ class _Columns:
             layers=place.end - place.start,
             width=reference.width,
         )
+
+    @property
+    def key(self) -> bytes:
+        """The same for those that are the same."""
+        arrays = np.array([self.layers]), self.gather, self.scatter, self.exits
+        return b"|".join(array.tobytes() for array in arrays)
 
     def events(self, layers: np.ndarray) -> np.ndarray:
         """Of its detectors: uint8 (B, layers, width) -> uint8 (B, detectors)."""
@@ -272,24 +291,31 @@ class WindowMatcher:
         if self.doubt is not None:  # there may be none about these
             self.doubt.whole.decode_all(self.doubt.columns.events(self.typical))
 
-    def decode(self, syndrome: np.ndarray, residual: np.ndarray) -> Decided:
+    def decode(
+        self, syndrome: np.ndarray, residual: np.ndarray, due: np.ndarray | None = None
+    ) -> Decided:
         """Matches a batch.
 
         Args:
             syndrome: uint8 (B, end - start, width), its layers, artificial defects included.
             residual: the same after the pre-decoder; what is matched at first.
+            due: int64 (B,), by ``time.monotonic_ns()``: from when on a window is late, so that what
+                was matched at first stands; None: never.
         """
         batch, seam = len(residual), len(self.columns.scatter)
         defects = np.zeros((batch, 2, self.columns.width), dtype=np.uint8)
-        fell_back = np.zeros(batch, dtype=np.bool_)
+        fell_back, late = np.zeros((2, batch), dtype=np.bool_)
         if self.matcher is None:
-            return Decided(np.zeros(batch, dtype=np.uint8), defects, fell_back)
+            return Decided(np.zeros(batch, dtype=np.uint8), defects, fell_back, late)
         events = self.columns.events(residual)
         found = self.matcher.decode_all(events)
         if self.doubt is not None:
             fell_back = self.doubt.about(self.columns.closed(events, found))
+            if due is not None:
+                late = fell_back & (due < time.monotonic_ns())
+                fell_back &= ~late
             if fell_back.any():
                 whole = self.doubt.columns.events(syndrome[fell_back])
                 found[fell_back, : 1 + seam] = self.doubt.whole.decode_all(whole)
         defects.reshape(batch, -1)[:, self.columns.scatter] = found[:, 1 : 1 + seam]
-        return Decided(found[:, 0], defects, fell_back)
+        return Decided(found[:, 0], defects, fell_back, late)

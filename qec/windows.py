@@ -13,14 +13,12 @@ fill the gaps.
 from __future__ import annotations
 
 import functools
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import stim
 
-from qec.board import Board, Slot
 from qec.cascade import RESIDUAL_NATS
 from qec.config import positive_integer
 from qec.decoder import unpacked
@@ -28,11 +26,13 @@ from qec.decoder_names import DECODERS
 from qec.errors import QecError
 from qec.reference import Reference, Window
 from qec.window_cutter import WindowCutter, WindowGap
+from qec.window_state import Alike, ScheduledWindow, WindowState, schedule
 
 if TYPE_CHECKING:
     from qec.predecoder.blocks import BlockCutter
     from qec.predecoder.correction import Predecoder
 
+_SHOTS_PER_PASS = 1024  # bounds the memory
 
 WINDOW_DECODERS: dict[str, dict[str, bool]] = {
     "pymatching-css": {"correlated": False},
@@ -93,7 +93,9 @@ def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]
         start = end + buffer
 
 
-def slots(stages: list[list[Window]], layers: int | None, cutter: WindowCutter) -> list[Slot]:
+def scheduled_windows(
+    stages: list[list[Window]], layers: int, cutter: WindowCutter
+) -> list[ScheduledWindow]:
     """The windows of all stages in the order of time.
 
     Raises:
@@ -105,8 +107,8 @@ def slots(stages: list[list[Window]], layers: int | None, cutter: WindowCutter) 
     for k, (window, number) in enumerate(order):
         before = k > 0 and numbers[k - 1] < number
         after = k + 1 < len(order) and numbers[k + 1] < number
-        made.append(Slot(window, before, after, cutter.window(window, layers, before, after)))
-    return made
+        made.append((window, before, after, cutter.window(window, layers, before, after)))
+    return schedule(made)
 
 
 def block_windows(stages: list[list[Window]], layers: int, reach: int) -> list[Window]:
@@ -197,17 +199,19 @@ class WindowDecoder:
         self._cutter, blocks = cutters(
             reference, correlated, predecoder, device, cascade=cascade, itself=True
         )
-        self._slots = slots(self.stages, layers, self._cutter)
-        self._blocks = []
+        self._windows = scheduled_windows(self.stages, layers, self._cutter)
+        self._alike = Alike.of(self._windows, layers)
+        self._blocks, windows = [], []
         if blocks is not None:
             windows = block_windows(self.stages, layers, blocks.reach)
             self._blocks = [(window, blocks.block(window, layers)) for window in windows]
+        self._blocks_alike = Alike(windows, [id(block) for _, block in self._blocks], layers)
 
     @functools.cached_property
     def _gaps(self) -> list[WindowGap]:
         return [
-            self._cutter.gap(slot.window, self._reference.layers, slot.before, slot.after)
-            for slot in self._slots
+            self._cutter.gap(w.window, self._reference.layers, w.before, w.after)
+            for w in self._windows
         ]
 
     def decode_batch(
@@ -232,18 +236,34 @@ class WindowDecoder:
         """
         detectors = self._reference.lattice.num_detectors
         events = unpacked(np.asarray(shots), detectors, bit_packed_shots)
-        board = Board.of(
-            self._reference.split(events, self._reference.layers - 1),
-            len(self._slots),
-            predecoder=bool(self._blocks),
-        )
-        for k, (window, block) in enumerate(self._blocks):
-            board.predecode(k, window, block)
-        index = {slot.window: k for k, slot in enumerate(self._slots)}
-        confidence = np.empty(board.flip.shape)
-        for k in (index[window] for window in itertools.chain.from_iterable(self.stages)):
-            if return_confidence:
-                confidence[:, k] = self._gaps[k].of(board.layers(self._slots, k)[0])
-            board.decide(self._slots, k)
-        predictions = np.bitwise_xor.reduce(board.flip, axis=1)[:, None]
+        passes = range(0, max(len(events), 1), _SHOTS_PER_PASS)
+        found = [
+            self._decode(events[start : start + _SHOTS_PER_PASS], return_confidence)
+            for start in passes
+        ]
+        predictions, confidence = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        predictions = predictions[:, None]
         return (predictions, confidence) if return_confidence else predictions
+
+    def _decode(self, events: np.ndarray, judged: bool) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 (B, num_detectors) -> uint8 (B,), float64 (B, windows), the latter where asked."""
+        batch, n, layers = len(events), len(self._windows), self._reference.layers
+        state = WindowState.of(
+            self._reference.split(events, layers - 1), n, predecoder=bool(self._blocks)
+        )
+        first = n * np.arange(batch)[:, None]  # the numbers of the shots' first windows
+        if self._blocks:
+            everyone = (first + np.arange(n)).ravel()
+            for k, numbers, origins in self._blocks_alike.groups(everyone):
+                state.predecode(*self._blocks[k], numbers, origins)
+        index = {scheduled.window: k for k, scheduled in enumerate(self._windows)}
+        confidence = np.empty(batch * n)
+        for stage in self.stages:
+            of_stage = (first + [index[window] for window in stage]).ravel()
+            for k, numbers, origins in self._alike.groups(of_stage):
+                if judged:
+                    syndrome, _ = state.layers(self._windows[k], numbers, origins)
+                    confidence[numbers] = self._gaps[k].of(syndrome)
+                state.decide(self._windows[k], numbers, origins)
+        flips = np.bitwise_xor.reduce(state.flip.reshape(batch, n), axis=1)
+        return flips, confidence.reshape(batch, n)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from qec.decoder import Decoder
 from qec.errors import QecError
 from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.predecoder.blocks import BlockCutter, StreamingPredecoder
+from qec.predecoder.blocks import BlockCutter
 from qec.predecoder.correction import Predecoder
 from qec.predecoder.fit import Fit
 from qec.predecoder.grid import STATIC_CHANNELS
@@ -17,7 +17,8 @@ from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.tiles import tiled_logits
 from qec.reference import EDGE, Reference, Window, rounds_needed
 from qec.streaming import StreamingDecoder
-from qec.windows import WindowDecoder
+from qec.window_state import WindowState
+from qec.windows import WindowDecoder, block_windows, sliding_windows
 
 
 @pytest.fixture(scope="module")
@@ -71,33 +72,31 @@ def test_tiles_commit_the_same_edges(eager, our_circuit, distance, rounds):
 
 
 @pytest.mark.parametrize("basis", ["X", "Z"])
-@pytest.mark.parametrize(("block", "last"), [(1, 40), (3, 36), (8, 32), (8, 0), (17, 0)])
+@pytest.mark.parametrize(("commit", "buffer"), [(1, 1), (3, 4), (8, 5), (17, 9)])
 @pytest.mark.slow
 @pytest.mark.usefixtures("fits_all")
-def test_blocks_of_a_stream_leave_what_the_whole_history_leaves(
-    eager, our_circuit, basis, block, last
-):
+def test_blocks_leave_what_the_whole_history_leaves(eager, our_circuit, basis, commit, buffer):
     rounds, batch = 41, 10
     circuit = our_circuit(3, rounds, basis, 0.008)
     dem = detector_error_model(circuit)
     shots = circuit.compile_detector_sampler(seed=5).sample(batch).view(np.uint8)
     want = Decoder.from_dem(dem, predecoder=eager, cascade=False).predecode(shots)
     assert (want.residual != shots).any(axis=1).mean() > 0.9
-    short = our_circuit(3, rounds_needed(block + 2 * eager.network.reach), basis, 0.008)
+    short = our_circuit(3, rounds_needed(commit + buffer + 2 * eager.network.reach), basis, 0.008)
     reference = Reference(detector_error_model(short))
-    stream = StreamingPredecoder(BlockCutter(eager, reference), block)
-    layers = reference.split(shots, rounds)
-    found, flips, carry = [], np.zeros(batch, dtype=np.uint8), 0
-    for k in range(rounds + 1):
-        blocks = [stream.push(layers[:, k])] if k < rounds else stream.flush(layers[:, k], last)
-        for done in filter(None, blocks):
-            assert done.start == len(found)
-            done.left[:, 0] ^= carry
-            found += list(np.moveaxis(done.left, 1, 0))
-            flips ^= done.flips
-            carry = done.carry
-        assert k == rounds or k + 1 - len(found) < block + eager.network.reach
-    np.testing.assert_array_equal(np.stack(found, axis=1), reference.split(want.residual, rounds))
+    cutter = BlockCutter(eager, reference)
+    layers = rounds + 1
+    windows = block_windows(sliding_windows(layers, commit, buffer), layers, eager.network.reach)
+    state = WindowState.of(reference.split(shots, rounds), len(windows), predecoder=True)
+    first, origins = len(windows) * np.arange(batch), layers * np.arange(batch)
+    for k, window in enumerate(windows):
+        state.predecode(window, cutter.block(window, layers), first + k, origins)
+    left = state.left.reshape(batch, layers, -1)
+    carry = state.carry.reshape(batch, len(windows), -1)
+    for k, window in enumerate(windows[1:]):
+        left[:, window.core_start] ^= carry[:, k]
+    np.testing.assert_array_equal(left, reference.split(want.residual, rounds))
+    flips = np.bitwise_xor.reduce(state.block_flip.reshape(batch, -1), axis=1)
     np.testing.assert_array_equal(flips, want.committed)
 
 

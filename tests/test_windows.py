@@ -126,8 +126,8 @@ def test_windows_with_a_full_buffer_cost_next_to_nothing(our_circuit, parallel):
 
 def test_windows_of_the_bulk_share_their_graph(our_circuit):
     decoder = WindowDecoder(detector_error_model(our_circuit(3, 60, "X")), 3, 3)
-    assert len(decoder._slots) > 15
-    assert len({id(slot.matcher.matcher) for slot in decoder._slots}) < 8
+    assert len(decoder._windows) > 15
+    assert len({id(scheduled.matcher) for scheduled in decoder._windows}) < 8
 
 
 class Always:
@@ -144,12 +144,14 @@ class Always:
 
 
 def with_doubts(decoder, chance):
-    decoder._slots = [
+    decoder._windows = [
         dataclasses.replace(
-            slot,
-            matcher=dataclasses.replace(slot.matcher, doubt=Always(slot.matcher.doubt, chance)),
+            scheduled,
+            matcher=dataclasses.replace(
+                scheduled.matcher, doubt=Always(scheduled.matcher.doubt, chance)
+            ),
         )
-        for slot in decoder._slots
+        for scheduled in decoder._windows
     ]
     return decoder
 
@@ -214,7 +216,7 @@ def test_seams_between_windows_that_fall_back_and_windows_that_do_not(
     shots = np.zeros((len(table.probability), table.num_detectors), dtype=np.uint8)
     shots[table.mechanism, table.detector] = 1
     decoder = with_doubts(WindowDecoder(dem, 4, 3, parallel=parallel, predecoder=pairing), 0.5)
-    assert len(decoder._slots) == (7 if parallel else 6)
+    assert len(decoder._windows) == (7 if parallel else 6)
     found = decoder.decode_batch(shots[::30])[:, 0]
     assert (found == table.flips_observable[::30]).all()
 
@@ -274,7 +276,7 @@ def test_asking_for_confidence_changes_no_prediction(pairing, our_circuit, paral
     want = decoder.decode_batch(shots)
     found, confidence = decoder.decode_batch(shots, return_confidence=True)
     np.testing.assert_array_equal(found, want)
-    assert confidence.shape == (300, len(decoder._slots))
+    assert confidence.shape == (300, len(decoder._windows))
     assert confidence.dtype == np.float64
     assert (confidence >= 0).all()
     quiet, sure = decoder.decode_batch(np.zeros_like(shots), return_confidence=True)

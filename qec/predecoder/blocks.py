@@ -11,11 +11,10 @@ import dataclasses
 
 import numpy as np
 
-from qec.board import Explained, left_and_carry
-from qec.config import positive_integer
 from qec.predecoder.correction import BoundPredecoder, Predecoder
 from qec.predecoder.grid import CellGrid
 from qec.reference import Reference, Window
+from qec.window_state import Explained
 
 
 class BlockCutter:
@@ -87,64 +86,3 @@ class LayerBlock:
         explained = np.zeros_like(layers)
         explained.reshape(len(layers), -1)[:, self.places] = events ^ found.residual
         return Explained(explained, found.committed)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Predecoded:
-    """A block of a stream.
-
-    Attributes:
-        start: the layer at which its core starts.
-        left: uint8 (B, layers of the core, width), the events that it leaves there.
-        carry: uint8 (B, width), the events that it explains in the layer after its core.
-        flips: uint8 (B,), the logical flips that it commits.
-    """
-
-    start: int
-    left: np.ndarray
-    carry: np.ndarray
-    flips: np.ndarray
-
-
-class StreamingPredecoder:
-    """Takes layers one by one and pre-decodes block after block.
-
-    Args:
-        cutter: makes the blocks.
-        block: layers that a block commits.
-    """
-
-    def __init__(self, cutter: BlockCutter, block: int) -> None:
-        self._cutter, self._block = cutter, positive_integer("block", block)
-        self._core = 0  # the layer at which the next core starts
-        self._start = 0  # the layer of the first one that is kept
-        self._events: list[np.ndarray] = []  # as they came, (batch, width)
-
-    def push(self, events: np.ndarray) -> Predecoded | None:
-        """The next layer, uint8 (batch, width), not the last one -> a block that is complete."""
-        self._events.append(events)
-        end = self._core + self._block
-        if self._start + len(self._events) < end + self._cutter.reach:
-            return None
-        return self._commit(Window(self._start, end + self._cutter.reach, self._core, end), None)
-
-    def flush(self, events: np.ndarray, last: int) -> list[Predecoded]:
-        """The last layer -> the blocks that are left; layers ``last`` and later are one of them."""
-        self._events.append(events)
-        layers = self._start + len(self._events)
-        blocks = []
-        while self._core < layers:
-            end = self._core + self._block if self._core < last else layers
-            window = Window(self._start, min(end + self._cutter.reach, layers), self._core, end)
-            blocks.append(self._commit(window, layers))
-        return blocks
-
-    def _commit(self, window: Window, layers: int | None) -> Predecoded:
-        seen = np.stack(self._events[: window.end - window.start], axis=1)
-        explained, flips = self._cutter.block(window, layers).apply(seen)
-        left, carry = left_and_carry(window, seen, explained)
-        self._core = window.core_end
-        start = max(self._core - self._cutter.reach, 0)
-        del self._events[: start - self._start]
-        self._start = start
-        return Predecoded(window.core_start, left, carry, flips)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import shlex
@@ -17,18 +18,19 @@ from rich.console import Console
 from rich.table import Table
 
 from qec.decoder import named_decoder
+from qec.decoder_names import has_predecoder
 from qec.errors import QecError
 from qec.files import atomic_path
 from qec.lock import writes_out_alone
-from qec.plots import plot_backlog, plot_latency
+from qec.plots import plot_backlog, plot_latency, plot_load
 from qec.pool import available_cores
+from qec.realtime.commit import chosen_plan
 from qec.realtime.limit import shortest_period
 from qec.realtime.plan import NOTHING, Plan
 from qec.realtime.report import PERCENTILES, Report
 from qec.realtime.run import run
-from qec.realtime.settings import LARGEST, Settings
+from qec.realtime.settings import AUTO, LARGEST, Settings
 from qec.stats import error_rate, paired_ratio
-from qec.windows import WINDOW_DECODERS
 
 _WHOLE_HISTORY = 1000  # rounds up to which the same shots are also decoded whole, to compare
 
@@ -43,57 +45,92 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
     """
     settings = Settings.from_config(config)
     events, flips = settings.shots_and_flips()
-    plans = {name: settings.plan(name) for name in settings.decoders}
-    for plan in plans.values():
-        plan.check()
+    runs = [_Runs(settings, name, events) for name in settings.decoders]
+    for decoder in runs:
+        decoder.check()
     reports, trouble = [], ""
-    for name, plan in plans.items():
-        found, trouble = _runs_of(settings, name, plan, events)
+    for decoder in runs:
+        found, trouble = decoder.reports()
         reports += found
         if trouble:
             break
     whole = [] if trouble else list(_whole_history(settings, reports, events, flips))
     write(reports, whole, settings.out, command)
-    print_table(reports, settings)
+    print_tables(reports, settings, flips)
     for line in whole:
         print(line.text())
-    print(f"files: {settings.out}/report.json latency.png .svg backlog.png .svg")
+    print(f"files: {settings.out}/report.json latency.png .svg load.png .svg backlog.png .svg")
     print(f"same settings: {shlex.join(command)}")
     if trouble:
         raise QecError(trouble)
     return reports
 
 
-def _runs_of(
-    settings: Settings, name: str, plan: Plan, events: np.ndarray
-) -> tuple[list[Report], str]:
-    """A run per period; the message is empty unless one of them went wrong."""
-    layers = plan.reference.split(events, settings.rounds)
-    layers = layers.reshape(-1, layers.shape[-1])
-    reports: list[Report] = []
+class _Trouble(Exception):
+    """A run went wrong."""
 
-    class Trouble(Exception):
-        pass
 
-    def at(period_us: float) -> Report:
-        found, trouble = run(settings, name, plan, layers, period_us / 1e6)
-        reports.append(found)
+class _Runs:
+    """A run of one decoder for every deadline and period."""
+
+    def __init__(self, settings: Settings, name: str, events: np.ndarray) -> None:
+        self._settings, self._name, self._events = settings, name, events
+        self._plans: dict[int, Plan] = {}
+        self._reports: list[Report] = []
+
+    def check(self) -> None:
+        """Raises QecError: as ``Plan.check``; processes would die of it."""
+        s = self._settings
+        self._plan(s.buffer if s.commit == AUTO else s.commit).check()
+
+    def reports(self) -> tuple[list[Report], str]:
+        """In the order of deadlines and periods; the message is empty unless one went wrong."""
+        try:
+            for deadline, period in itertools.product(
+                self._settings.deadline_us, self._settings.period_us
+            ):
+                if period == LARGEST:
+                    self._shortest(deadline)
+                else:
+                    self._run(deadline, period)
+        except _Trouble as trouble:
+            return self._reports, str(trouble)
+        return self._reports, ""
+
+    def _plan(self, commit: int) -> Plan:
+        if commit not in self._plans:
+            self._plans[commit] = self._settings.plan(self._name, commit)
+        return self._plans[commit]
+
+    def _chosen(self, period_us: float) -> Plan:
+        s = self._settings
+        if s.commit != AUTO:
+            return self._plan(s.commit)
+        processes = s.workers, s.predecoder_workers
+        interval = period_us / s.qubits
+        return chosen_plan(self._plan, s.buffer, interval, processes, self._layers())
+
+    def _layers(self) -> np.ndarray:
+        reference = next(iter(self._plans.values())).reference
+        layers = reference.split(self._events, self._settings.rounds)
+        return layers.reshape(-1, layers.shape[-1])
+
+    def _run(self, deadline_us: float | None, period_us: float, plan: Plan | None = None) -> Report:
+        plan = (plan or self._chosen(period_us)).within(deadline_us)
+        found, trouble = run(self._settings, self._name, plan, self._layers(), period_us / 1e6)
+        self._reports.append(found)
         if trouble:
-            raise Trouble(trouble)
+            raise _Trouble(trouble)
         return found
 
-    try:
-        for period in settings.period_us:
-            if period == LARGEST:
-                whole = next((r for r in reports if r.period_us == 0), None) or at(0)
-                shortest = shortest_period(lambda us: at(us).stable, 1.5 * whole.us_per_round)
-                if not math.isnan(shortest):
-                    print(f"{name}: keeps up with a round every {shortest:.1f} us")
-            else:
-                at(period)
-    except Trouble as trouble:
-        return reports, str(trouble)
-    return reports, ""
+    def _shortest(self, deadline_us: float | None) -> None:
+        """Looks for the shortest period that is kept up with."""
+        plan = self._chosen(0)
+        at_once = self._run(deadline_us, 0, plan)
+        guess = 1.5 * at_once.us_per_round * self._settings.qubits
+        shortest = shortest_period(lambda us: self._run(deadline_us, us, plan).stable, guess)
+        if not math.isnan(shortest):
+            print(f"{self._name}: keeps up with a round every {shortest:.3g} us")
 
 
 # Logical errors ----------------------------------------------------------------------------------
@@ -185,45 +222,46 @@ def write(
     with atomic_path(out / "report.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
     plot_latency(reports, out)
+    plot_load(reports, out)
     plot_backlog(reports, out)
 
 
-def _may_fall_back(name: str) -> bool:
-    return bool(WINDOW_DECODERS.get(name, {}).get("cascade"))
-
-
-def print_table(reports: Sequence[Report], settings: Settings) -> None:
-    """A row per decoder and period."""
-    title = (
-        f"d={settings.distance}, R={settings.rounds}, {settings.source()}, "
-        f"windows of {settings.commit} + 2 * {settings.buffer} layers, {settings.workers} matchers "
-        f"and, where there is a pre-decoder, {settings.predecoder_workers} for it on "
-        f"{settings.device}; {len(available_cores())} cores"
+def print_tables(reports: Sequence[Report], settings: Settings, flips: np.ndarray | None) -> None:
+    """A row per run in each of two tables: does it keep up, and how soon does it decide."""
+    workers = f"{settings.workers} matchers"
+    if any(has_predecoder(r.decoder) for r in reports):
+        workers += f", {settings.predecoder_workers} for the network on {settings.device}"
+    print(
+        f"d = {settings.distance}, {settings.rounds} rounds, {settings.qubits} at once of "
+        f"{len(reports[0].answers)} experiments, {settings.source()}\n"
+        f"processes: {workers}; {len(available_cores())} cores"
     )
-    table = Table(title=title, box=box.SIMPLE)
-    table.add_column("decoder")
-    for name in (
-        *("period us", "us/round", "match us/round", "pre-decode us/round"),
-        *("decided", "whole", "stable", "N_par"),
-        f"latency A us, {'/'.join(f'{p:g}' for p in PERCENTILES)} %",
-        *("latency B us", "drift", "wait us, 50 %", "reaction us", "memory MB"),
-    ):
-        table.add_column(name, justify="right")
+    several = len(settings.deadline_us) > 1 or settings.deadline_us[0] is not None
+    named = ["decoder", *(["deadline us"] if several else []), "period us"]
+    keeps_up = Table(*named, box=box.SIMPLE, title="Does it keep up?")
+    soon = Table(*named, box=box.SIMPLE, title="From the last round to the decision, us")
+    for name in ("commit + buffer", "us/round", "keeps up", "N_par", "in doubt", "late", "errors"):
+        keeps_up.add_column(name, justify="right")
+    for name in (*(f"{p:g} %" for p in PERCENTILES[:-1]), "most", "answer 50 %", "answer 99 %"):
+        soon.add_column(name, justify="right")
     for r in reports:
-        table.add_row(
-            r.decoder,
-            f"{r.period_us:.4g}",
-            f"{r.us_per_round:.1f}",
-            f"{r.match_us_per_round:.1f}",
-            f"{r.predecode_us_per_round:.1f}",
-            f"{r.decided} of {r.windows}",
-            f"{r.fell_back:.1%}" if _may_fall_back(r.decoder) else "",
-            "-" if r.period_us == 0 else ("yes" if r.stable else "NO"),
+        deadline = "-" if r.deadline_us is None else f"{r.deadline_us:g}"
+        row = [r.decoder, *([deadline] if several else []), f"{r.period_us:.3g}"]
+        errors = "" if flips is None else f"{np.count_nonzero(r.answers != flips)}"
+        keeps_up.add_row(
+            *row,
+            f"{r.commit} + {r.buffer}",
+            f"{r.us_per_round:.3g}",
+            "-" if r.period_us == 0 else "yes" if r.stable else "NO",
             "-" if r.period_us == 0 else f"{r.n_par:.2f}",
-            *(" / ".join(f"{v:.0f}" for v in r.latency_us[layer]) for layer in "AB"),
-            f"{r.latency_drift:.2f}",
-            " + ".join(f"{w[0]:.0f}" for w in (r.block_wait_us, r.wait_us) if not math.isnan(w[0])),
-            f"{r.reaction_us:.0f}",
-            ", ".join(f"{a:.0f}-{b:.0f}" for a, b in r.memory_mb),
+            f"{r.fell_back + r.late:.1%}",
+            f"{r.late:.1%}",
+            errors,
         )
-    Console(width=240).print(table)
+        soon.add_row(
+            *row,
+            *(f"{us:.0f}" for us in r.latency_us["all"]),
+            *(f"{us:.0f}" for us in (r.reaction_us[0], r.reaction_us[2])),
+        )
+    for table in (keeps_up, soon):
+        Console(width=100).print(table)

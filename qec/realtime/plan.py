@@ -8,11 +8,11 @@ import functools
 import numpy as np
 import stim
 
-from qec.board import Block, Explained, Slot
 from qec.cascade import NATS, RESIDUAL_NATS
 from qec.reference import Reference, Window, rounds_needed
 from qec.window_cutter import WindowCutter
-from qec.windows import block_windows, parallel_windows, slots
+from qec.window_state import Alike, Block, Explained, ScheduledWindow
+from qec.windows import block_windows, parallel_windows, scheduled_windows
 
 NOTHING = "nothing"
 """The name of the pre-decoder that explains nothing and costs nothing."""
@@ -38,6 +38,9 @@ class Plan:
         predecoder: name or path of a checkpoint, ``NOTHING``, or None for no pre-decoding.
         cascade: as in ``qec.windows.WindowDecoder``.
         device, backend: as in ``qec.Decoder.from_dem``.
+        qubits: experiments that run side by side.
+        deadline: nanoseconds from the last event of a window or block, after which the network or
+            a better matching is left out; None: never.
     """
 
     model: str
@@ -49,6 +52,8 @@ class Plan:
     device: str = "cpu"
     backend: str = "eager"
     cascade: bool = False
+    qubits: int = 1
+    deadline: int | None = None
 
     def __reduce__(self) -> tuple:
         """Without what was built: matchings cannot be passed on, a process makes its own."""
@@ -58,13 +63,18 @@ class Plan:
     def layers(self) -> int:
         return self.rounds + 1
 
+    def within(self, deadline_us: float | None) -> Plan:
+        """The same with a deadline."""
+        deadline = None if deadline_us is None else round(1000 * deadline_us)
+        return self if deadline == self.deadline else dataclasses.replace(self, deadline=deadline)
+
     @functools.cached_property
     def reference(self) -> Reference:
         """Raises QecError: as ``Reference``."""
         return Reference(stim.DetectorErrorModel(self.model))
 
     @functools.cached_property
-    def slots(self) -> list[Slot]:
+    def windows(self) -> list[ScheduledWindow]:
         """Parallel windows: layer A at even places, the gaps of layer B between them.
 
         Raises:
@@ -72,7 +82,30 @@ class Plan:
         """
         nats = RESIDUAL_NATS if self._has_network else NATS
         cutter = WindowCutter(self.reference, self.correlated, cascade=self.cascade, nats=nats)
-        return slots(self._stages, self.layers, cutter)
+        return scheduled_windows(self._stages, self.layers, cutter)
+
+    @functools.cached_property
+    def alike(self) -> Alike:
+        """Which windows can be decided in one call."""
+        return Alike.of(self.windows, self.layers)
+
+    def last_steps(self, experiments: int) -> np.ndarray:
+        """int64 (windows of all experiments,), the step at which the last event of each arrives.
+
+        A gap of layer B needs what its neighbours need.
+        """
+        ends = np.array([w.window.end for w in self.windows])
+        gaps = np.flatnonzero([w.before for w in self.windows])
+        ends[gaps] = ends[gaps + 1]
+        return self._steps(ends, experiments)
+
+    def last_block_steps(self, experiments: int) -> np.ndarray:
+        """The same for the blocks of the pre-decoder."""
+        return self._steps(np.array([w.end for w in self.block_windows], dtype=int), experiments)
+
+    def _steps(self, ends: np.ndarray, experiments: int) -> np.ndarray:
+        groups = np.arange(experiments) // self.qubits
+        return (groups[:, None] * self.layers + ends - 1).reshape(-1)
 
     @functools.cached_property
     def block_windows(self) -> list[Window]:
@@ -90,9 +123,9 @@ class Plan:
         """Makes windows and blocks once, so that no process dies of what does not go.
 
         Raises:
-            QecError: as ``slots``, or the network does not fit the error model.
+            QecError: as ``windows``, or the network does not fit the error model.
         """
-        _ = self.slots
+        _ = self.windows
         if self._has_network:
             from qec.predecoder.fit import bind_where_it_fits  # torch only where needed
 

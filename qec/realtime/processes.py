@@ -1,108 +1,166 @@
 """The processes of a run: the producer of detection events, pre-decoders, matchers.
 
-They wait for each other by looking at the time stamps in the shared memory.
+They wait for each other by looking at the time stamps in the shared memory.  A worker takes all
+that is ready at once, so that it pays for a call and for looking around once, not for each window.
 """
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import ctypes
 import gc
 import mmap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from qec.board import needed_blocks
-from qec.realtime.plan import Plan
+from qec.realtime.plan import NullBlock, Plan
 from qec.realtime.shared import Layout, SharedRun
+from qec.window_state import Alike
 
 _SPIN = 1e-3  # seconds for which a worker without work keeps looking; then it naps
 _NAP = 20e-6  # asked for; a system may make 100 of it
+_MOST = 64  # windows or blocks of a call: the first of them waits for the last
 
 
 def produce(memory: ctypes.Array, layout: Layout, period: float) -> None:
-    """Hands the layers of ``source`` on as ``events``, one per ``period``.
+    """Hands the layers of ``source`` on as ``events``: a step, one of each qubit, per ``period``.
 
-    A layer that is due while the producer slept comes late, with the next ones, and is stamped with
-    the time at which it was there.
+    Steps that are due while the producer slept come late, with the next ones, and are stamped with
+    the time at which they were there.
 
     Args:
         memory: of the ``SharedRun``.
-        period: seconds between layers; 0 makes all of them available at once.
+        period: seconds between steps; 0 makes all of them available at once.
     """
     run = SharedRun(layout, memory)
+    shape = -1, layout.qubits, layout.layers, layout.width
+    source, events = run.source.reshape(shape), run.events.reshape(shape)
     while not run.begin[0]:
         time.sleep(_NAP)
-    start, emitted, total = time.monotonic_ns(), 0, layout.layers
+    start, emitted, total = time.monotonic_ns(), 0, layout.steps
     while emitted < total and not run.stop[0]:
         elapsed = (time.monotonic_ns() - start) / 1e9
         due = total if period == 0 else min(total, int(elapsed / period) + 1)
-        if due > emitted:
-            run.events[emitted:due] = run.source[emitted:due]
-            run.arrived[emitted:due] = time.monotonic_ns()
-            emitted = due
-        else:
+        if due == emitted:
             time.sleep(max(start / 1e9 + emitted * period - time.monotonic(), _NAP))
+        while emitted < due:
+            group, layer = divmod(emitted, layout.layers)
+            end = min(layer + due - emitted, layout.layers)
+            events[group, :, layer:end] = source[group, :, layer:end]
+            run.arrived[emitted : emitted + end - layer] = time.monotonic_ns()
+            emitted += end - layer
+            run.steps[0] = emitted
 
 
 def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
     """Pre-decodes every ``layout.predecoders``-th block, when its last layer has arrived."""
-    blocks, windows = plan.blocks(), plan.block_windows
-    shots, n = layout.layers // plan.layers, len(windows)
-    mine = collections.deque(range(index, shots * n, layout.predecoders))
+    windows, blocks = plan.block_windows, plan.blocks()
+    alike = Alike(windows, [id(block) for block in blocks], plan.layers)
+    last = plan.last_block_steps(layout.experiments)
+    mine = np.argsort(last, kind="stable")[index :: layout.predecoders]
+    steps = last[mine]
     for block, window in dict(zip(blocks, windows, strict=True)).items():  # first calls set up
         block.apply(np.zeros((1, window.end - window.start, layout.width), dtype=np.uint8))
     with _Work(SharedRun(layout, memory), layout.matchers + index) as work:
-        run, boards = work.run, work.run.boards(shots)
-        while mine and not run.stop[0]:
-            shot, k = divmod(mine[0], n)
-            if not run.arrived[shot * plan.layers + windows[k].end - 1]:
+        run, state = work.run, work.run.state()
+
+        def apply(numbers: np.ndarray, block: NullBlock | None) -> None:
+            for k, some, origins in alike.groups(numbers):
+                run.block_started[some] = time.monotonic_ns()
+                state.predecode(windows[k], block or blocks[k], some, origins)
+                run.block_done[some] = time.monotonic_ns()
+
+        done = 0
+        while done < len(mine) and not run.stop[0]:
+            ready = min(np.searchsorted(steps, run.steps[0]), done + _MOST)
+            if ready == done:
                 work.idle()
                 continue
-            place = mine.popleft()
-            work.busy()
-            run.block_started[place] = time.monotonic_ns()
-            boards[shot].predecode(k, windows[k], blocks[k])
-            run.block_done[place] = time.monotonic_ns()
+            numbers = mine[done:ready]
+            with work.busy():
+                if plan.deadline is not None:
+                    late = time.monotonic_ns() - run.arrived[steps[done:ready]] > plan.deadline
+                    apply(numbers[late], NullBlock())
+                    numbers = numbers[~late]
+                apply(numbers, None)
+            done = ready
 
 
 def match(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
-    """Decodes every ``layout.matchers``-th window of layer A, and the gap after it.
+    """Decides every ``layout.matchers``-th window of layer A, and the gaps after them.
 
     A window of layer A is ready when its layers are, a gap when both its neighbours are decided.
     """
-    slots = plan.slots
-    shots, n = layout.layers // plan.layers, len(slots)
-    needs = [needed_blocks(slots, k) for k in range(n)]
-    ahead = [p for p in range(shots * n) if not slots[p % n].before]
-    windows = collections.deque(ahead[index :: layout.matchers])
-    gaps = collections.deque(p + 1 for p in windows if p % n + 1 < n)
-    for matcher in {id(s.matcher): s.matcher for s in slots}.values():
+    for matcher in {id(w.matcher): w.matcher for w in plan.windows}.values():
         matcher.warm_up()
+    last = plan.last_steps(layout.experiments)
+    queues = _Queues(plan, layout, index, last)
     with _Work(SharedRun(layout, memory), index) as work:
-        run, boards = work.run, work.run.boards(shots)
-
-        def is_ready(place: int) -> bool:
-            shot, k = divmod(place, n)
-            if layout.blocks:
-                need = needs[k]
-                return bool(run.block_done[shot * n + need.start : shot * n + need.stop].all())
-            return bool(run.arrived[shot * plan.layers + slots[k].window.end - 1])
-
-        while (windows or gaps) and not run.stop[0]:
-            if gaps and run.done[gaps[0] - 1] and run.done[gaps[0] + 1]:
-                place = gaps.popleft()
-            elif windows and is_ready(windows[0]):
-                place = windows.popleft()
-            else:
+        run, state = work.run, work.run.state()
+        while not queues.empty and not run.stop[0]:
+            numbers = queues.ready(run)
+            if not len(numbers):
                 work.idle()
                 continue
-            work.busy()
-            run.started[place] = time.monotonic_ns()
-            boards[place // n].decide(slots, place % n)
-            run.done[place] = time.monotonic_ns()
+            with work.busy():
+                for k, some, origins in plan.alike.groups(numbers):
+                    due = None
+                    if plan.deadline is not None:
+                        due = run.arrived[last[some]] + plan.deadline
+                    run.started[some] = time.monotonic_ns()
+                    state.decide(plan.windows[k], some, origins, due)
+                    run.done[some] = time.monotonic_ns()
+
+
+class _Queues:
+    """The windows of one matcher, in the order in which they get ready.
+
+    Args:
+        last: as ``Plan.last_steps``.
+    """
+
+    def __init__(self, plan: Plan, layout: Layout, index: int, last: np.ndarray) -> None:
+        n = len(plan.windows)
+        is_gap = np.tile([w.before for w in plan.windows], layout.experiments)
+        order = np.argsort(last, kind="stable")
+        self._windows = order[~is_gap[order]][index :: layout.matchers]
+        self._gaps = self._windows[self._windows % n + 1 < n] + 1
+        self._steps = last[self._windows]
+        # Rows of the blocks that each window waits for; the last one fills up.
+        blocks = [(w.blocks.start, w.blocks.stop) for w in plan.windows]
+        first, end = np.array(blocks)[self._windows % n].T + self._windows
+        most = max(stop - start for start, stop in blocks)
+        self._blocks = np.minimum(first[:, None] + np.arange(most), end[:, None] - 1)
+        self._of_network = layout.blocks > 0
+        self._window = self._gap = 0  # how many have been ready
+
+    @property
+    def empty(self) -> bool:
+        return self._window == len(self._windows) and self._gap == len(self._gaps)
+
+    def ready(self, run: SharedRun) -> np.ndarray:
+        """int64, the numbers of the next windows, all of layer A or none; empty: wait."""
+        gaps = self._gaps[self._gap : self._gap + _MOST]
+        if len(gaps):
+            count = _leading((run.done[gaps - 1] > 0) & (run.done[gaps + 1] > 0))
+            if count:
+                self._gap += count
+                return gaps[:count]
+        part = slice(self._window, self._window + _MOST)
+        if self._of_network:
+            count = _leading((run.block_done[self._blocks[part]] > 0).all(axis=1))
+        else:
+            count = int(np.searchsorted(self._steps[part], run.steps[0]))
+        self._window += count
+        return self._windows[part][:count]
+
+
+def _leading(ready: np.ndarray) -> int:
+    """How many are true before the first that is not."""
+    return len(ready) if ready.all() else int(ready.argmin())
 
 
 class _Work:
@@ -123,9 +181,13 @@ class _Work:
         self.run.memory[self._index, 1] = private_memory()
         gc.enable()
 
-    def busy(self) -> None:
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
         """There is work: the next time without is a new one."""
         self._since = 0.0
+        start = time.monotonic_ns()
+        yield
+        self.run.busy[self._index] += time.monotonic_ns() - start
 
     def idle(self) -> None:
         """There is no work: looks on for a while, then naps."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from qec.board import needed_blocks
 from qec.realtime.plan import Plan
 from qec.realtime.shared import SharedRun
 
@@ -23,19 +21,24 @@ class Report:
     Attributes:
         decoder: kind of matching.
         period_us: between rounds; 0: all rounds at once.
+        deadline_us: as of ``Plan``; None: there is none.
         rounds, shots: of an experiment, and how many.
+        commit, buffer: layers of the windows.
         windows, decided: windows there were, and that were decided.
-        fell_back: fraction of the decided ones that were matched as a whole.
-        us_per_round: microseconds from the first round to the last decision, over all rounds.
+        fell_back: fraction of the decided ones that a better matching decided.
+        late: fraction of them that it would have, had there been time.
+        us_per_round: microseconds from the first round to the last decision, over all rounds of all
+            qubits.
         match_us_per_round, predecode_us_per_round: time that all processes of a stage spent on it,
-            over all rounds.
-        latency_us: by window of layer A or B, from its last event to its decision, percentiles 50,
+            over all rounds of all qubits.
+        latency_us: of all windows, and by layer A or B, from its last event to its decision, percentiles 50,
             90, 99, 99.9 and 100 (B's last event is that of its neighbours).  With a pre-decoder
             the rounds that its blocks look ahead are part of it.
         latency_drift: median latency of A in the last quarter of the run over that in the first.
         wait_us: from the moment at which a window could be decoded to its start, likewise.
         block_wait_us: the same for the blocks of the pre-decoder.
-        reaction_us: from an experiment's last round to its logical answer, median.
+        reaction_us: from an experiment's last round to its logical answer, which is when a
+            feed-forward can start, percentiles.
         backlog: (samples, 2): seconds, rounds that have arrived and are not decided.
         stable: whether the backlog does not grow in the second half of the run, and at its end is
             worked off within a twentieth of the run's time.
@@ -49,11 +52,15 @@ class Report:
 
     decoder: str
     period_us: float
+    deadline_us: float | None
     rounds: int
+    commit: int
+    buffer: int
     shots: int
     windows: int
     decided: int
     fell_back: float
+    late: float
     us_per_round: float
     match_us_per_round: float
     predecode_us_per_round: float
@@ -61,7 +68,7 @@ class Report:
     latency_drift: float
     wait_us: list[float]
     block_wait_us: list[float]
-    reaction_us: float
+    reaction_us: list[float]
     backlog: np.ndarray
     stable: bool
     n_par: float
@@ -79,46 +86,54 @@ class Report:
 
 def report(run: SharedRun, plan: Plan, decoder: str, period: float) -> Report:
     """Reads a finished run off its shared memory; ``period`` in seconds."""
-    slots = plan.slots
-    shots, n = run.layout.layers // plan.layers, len(slots)
-    is_gap = np.tile([s.before for s in slots], shots)
+    layout, n = run.layout, len(plan.windows)
+    shots = layout.experiments
+    is_gap = np.tile([w.before for w in plan.windows], shots)
     gaps = np.flatnonzero(is_gap)
-    last_event = run.arrived[_last_layers([s.window.end for s in slots], plan, shots)]
-    last_event[gaps] = last_event[gaps + 1]  # the right neighbour of a gap sees the latest events
+    last_event = run.arrived[plan.last_steps(shots)]
     done, started, block_done = run.done.copy(), run.started.copy(), run.block_done.copy()
     decided = done > 0
-    cores = [s.window.core_end - s.window.core_start for s in slots]
-    backlog = _backlog(run.arrived, done, np.tile(cores, shots))
+    cores = np.tile([w.core for w in plan.windows], shots)
+    backlog = _backlog(run.arrived, done, cores, plan.qubits)
     could_start = last_event.copy()
     if len(block_done):
         by_shot = block_done.reshape(shots, n)
-        needs = [needed_blocks(slots, k) for k in range(n)]
+        needs = [slice(k + w.blocks.start, k + w.blocks.stop) for k, w in enumerate(plan.windows)]
         could_start = np.stack([by_shot[:, need].max(axis=1) for need in needs], axis=1).reshape(-1)
     could_start[gaps] = np.maximum(done[gaps - 1], done[gaps + 1])
     latency = (done - last_event) / 1e3
     of_a = latency[decided & ~is_gap]
     quarter = max(len(of_a) // 4, 1)
-    blocks_ready = run.arrived[_last_layers([b.end for b in plan.block_windows], plan, shots)]
+    blocks_ready = run.arrived[plan.last_block_steps(shots)]
     predecoded = block_done > 0
-    total = max(int(np.count_nonzero(run.arrived)), 1)
-    match = float((done - started)[decided].sum()) / 1e3 / total
-    predecode = float((block_done - run.block_started)[predecoded].sum()) / 1e3 / total
+    total = plan.qubits * max(int(np.count_nonzero(run.arrived)), 1)
+    match, predecode = (
+        float(busy.sum()) / 1e3 / total
+        for busy in (run.busy[: layout.matchers], run.busy[layout.matchers :])
+    )
     complete = decided.reshape(shots, n).all(axis=1)
     last_done = done.reshape(shots, n).max(axis=1)
-    reaction = (last_done - run.arrived[plan.layers - 1 :: plan.layers])[complete] / 1e3
+    group = np.arange(shots) // plan.qubits
+    reaction = (last_done - run.arrived[plan.layers * (group + 1) - 1])[complete] / 1e3
     flips = np.bitwise_xor.reduce(run.flip.reshape(shots, n), axis=1)
+    answers = np.where(complete, flips, 0).astype(np.uint8)
     return Report(
         decoder=decoder,
         period_us=period * 1e6,
+        deadline_us=None if plan.deadline is None else plan.deadline / 1e3,
         rounds=plan.rounds,
+        commit=plan.commit,
+        buffer=plan.buffer,
         shots=shots,
         windows=len(done),
         decided=int(decided.sum()),
         fell_back=float(run.fell_back[decided].mean()) if decided.any() else math.nan,
+        late=float(run.late[decided].mean()) if decided.any() else math.nan,
         us_per_round=(int(done.max()) - int(run.arrived[0])) / 1e3 / total,
         match_us_per_round=match,
         predecode_us_per_round=predecode,
         latency_us={
+            "all": _percentiles(latency[decided]),
             "A": _percentiles(of_a),
             "B": _percentiles(latency[decided & is_gap]),
         },
@@ -127,20 +142,20 @@ def report(run: SharedRun, plan: Plan, decoder: str, period: float) -> Report:
         else math.nan,
         wait_us=_percentiles((started - could_start)[decided] / 1e3),
         block_wait_us=_percentiles((run.block_started - blocks_ready)[predecoded] / 1e3),
-        reaction_us=float(np.median(reaction)) if len(reaction) else math.nan,
+        reaction_us=_percentiles(reaction),
         backlog=backlog,
         stable=period > 0
         and bool(decided.all())
-        and is_stable(backlog, 1 / period)
-        and bool((done.max() - run.arrived[-1]) / 1e9 < period * total / 20),
-        n_par=(match + predecode) / (period * 1e6) if period else math.inf,
+        and is_stable(backlog, plan.qubits / period)
+        and bool((done.max() - run.arrived[-1]) / 1e9 < period * layout.steps / 20),
+        n_par=plan.qubits * (match + predecode) / (period * 1e6) if period else math.inf,
         memory_mb=(run.memory / 1e6).round(1).tolist(),
-        answers=np.where(complete, flips, 0).astype(np.uint8),
+        answers=answers,
         latencies_us=latency[decided],
     )
 
 
-def _backlog(arrived: np.ndarray, done: np.ndarray, cores: np.ndarray) -> np.ndarray:
+def _backlog(arrived: np.ndarray, done: np.ndarray, cores: np.ndarray, qubits: int) -> np.ndarray:
     """As in ``Report``, at evenly spaced moments while rounds arrive; ``cores`` in layers."""
     order = np.argsort(done, kind="stable")
     order = order[np.count_nonzero(done == 0) :]
@@ -149,15 +164,9 @@ def _backlog(arrived: np.ndarray, done: np.ndarray, cores: np.ndarray) -> np.nda
         return np.zeros((0, 2))
     moments = np.linspace(there[0], there[-1], _SAMPLES)
     committed = np.concatenate([[0], np.cumsum(cores[order])])
-    waiting = np.searchsorted(there, moments, side="right")
+    waiting = qubits * np.searchsorted(there, moments, side="right")
     waiting = waiting - committed[np.searchsorted(done[order], moments, side="right")]
     return np.stack([(moments - there[0]) / 1e9, waiting], axis=1)
-
-
-def _last_layers(ends: Sequence[int], plan: Plan, shots: int) -> np.ndarray:
-    """The last layer of windows that end so, for every experiment of a run."""
-    starts = plan.layers * np.arange(shots)
-    return (starts[:, None] + np.array(ends, dtype=np.int64) - 1).reshape(-1)
 
 
 def is_stable(backlog: np.ndarray, rate: float) -> bool:

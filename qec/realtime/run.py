@@ -31,12 +31,14 @@ def run(
     Returns:
         the report, and what went wrong: empty unless a process died or time ran out.
     """
-    shots = len(layers) // plan.layers
-    blocks = len(plan.block_windows) * shots
+    experiments = len(layers) // plan.layers
+    blocks = len(plan.block_windows) * experiments
     layout = Layout(
-        layers=len(layers),
+        layers=plan.layers,
+        experiments=experiments,
+        qubits=plan.qubits,
         width=plan.reference.width,
-        slots=len(plan.slots) * shots,
+        windows=len(plan.windows) * experiments,
         blocks=blocks,
         matchers=settings.workers,
         predecoders=settings.predecoder_workers if blocks else 0,

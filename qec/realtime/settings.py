@@ -25,6 +25,8 @@ from qec.windows import WINDOW_DECODERS, check_window_decoder
 
 LARGEST = "max"
 """Stands for the shortest period that is kept up with."""
+AUTO = "auto"
+"""Stands for as few layers to a window's core as the period allows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +37,12 @@ class Settings:
     distance: int
     rounds: int
     shots: int
+    qubits: int
     period_us: tuple[float | str, ...]
+    deadline_us: tuple[float | None, ...]
     decoders: tuple[str, ...]
     predecoder: str
-    commit: int
+    commit: int | str
     buffer: int
     device: str
     backend: str
@@ -52,30 +56,42 @@ class Settings:
     def from_config(cls, config: DictConfig) -> Settings:
         """Raises QecError where a value makes no sense or a file does not fit."""
         values = OmegaConf.to_container(config)
-        for key in ("period_us", "decoders"):
+        for key in ("period_us", "deadline_us", "decoders"):
             values[key] = distinct_values(key, values[key])
         for name in values["decoders"]:
             check_window_decoder(name, NOTHING)
         for period in values["period_us"]:
-            number = isinstance(period, int | float) and not isinstance(period, bool)
-            if period != LARGEST and (not number or period < 0):
+            if period != LARGEST and (not _is_number(period) or period < 0):
                 raise QecError(
                     f"period_us={period!r} is not supported: use microseconds, 0, or {LARGEST}."
+                )
+        for deadline in values["deadline_us"]:
+            if deadline is not None and (not _is_number(deadline) or deadline <= 0):
+                raise QecError(
+                    f"deadline_us={deadline!r} is not supported: use microseconds, or null."
                 )
         values["recorded"] = None
         if config.circuit is not None:
             values["recorded"] = load_dem(required_path(config, "circuit"))
             lattice = SpaceTimeLattice.from_dem(values["recorded"])
             values |= {"distance": lattice.distance, "rounds": lattice.rounds}
-        for key in ("commit", "buffer"):
-            values[key] = values["distance"] if values[key] is None else values[key]
+        if values["buffer"] is None:
+            values["buffer"] = values["distance"]
         cores = len(available_cores())
         if values["predecoder_workers"] is None:
             values["predecoder_workers"] = 1 if values["device"] != "cpu" else max(1, cores - 2)
         if values["workers"] is None:
             values["workers"] = max(1, cores - 1)
-        for key in ("rounds", "shots", "commit", "buffer", "workers", "predecoder_workers"):
+        numbers = ["rounds", "shots", "qubits", "buffer", "workers", "predecoder_workers"]
+        if values["commit"] != AUTO:
+            numbers.append("commit")
+        for key in numbers:
             positive_integer(key, values[key])
+        if values["shots"] % values["qubits"]:
+            raise QecError(
+                f"shots={values['shots']} experiments do not fill {values['qubits']} qubits evenly: "
+                "give a multiple of qubits."
+            )
         kept = {f.name for f in dataclasses.fields(cls)} - {"config", "out"}
         return cls(
             config=config,
@@ -100,14 +116,17 @@ class Settings:
             return events.view(np.uint8), flips[:, 0].view(np.uint8)
         detectors = self.recorded.num_detectors
         shots, flips = read_shots_and_flips(self.config, detectors)
-        shots = shots[: self.shots]
+        count = min(len(shots), self.shots) // self.qubits * self.qubits
+        if not count:
+            raise QecError(f"{len(shots)} recorded shots are too few for qubits={self.qubits}.")
+        shots = shots[:count]
         warn_of_disagreement(shots, self.recorded, self.config.circuit)
         events = np.unpackbits(shots, axis=1, count=detectors, bitorder="little")
         # A shot without a matching would end a process.
         graph = matching_graph(basis_split(SpaceTimeLattice.from_dem(self.recorded)))
         if (found := unexplained(graph, events)) is not None:
             raise Unexplained(*found)
-        return events, None if flips is None else flips[: self.shots]
+        return events, None if flips is None else flips[:count]
 
     def source(self) -> str:
         """Where the events come from, in words."""
@@ -121,8 +140,8 @@ class Settings:
             return self.recorded
         return detector_error_model(self.circuit(self.rounds))
 
-    def plan(self, decoder: str) -> Plan:
-        """How ``decoder`` decodes the experiment.
+    def plan(self, decoder: str, commit: int) -> Plan:
+        """How ``decoder`` decodes the experiment, with so many layers to a window's core.
 
         Raises:
             QecError: the checkpoint cannot be loaded, no such device or backend.
@@ -141,14 +160,19 @@ class Settings:
             check_backend(self.backend, resolve_device(self.device))
         model = self.recorded
         if model is None:
-            enough = model_rounds(self.commit, self.buffer, reach)
+            enough = model_rounds(commit, self.buffer, reach)
             model = detector_error_model(self.circuit(min(self.rounds, enough)))
         return Plan(
             model=str(model),
             rounds=self.rounds,
-            commit=self.commit,
+            commit=commit,
             buffer=self.buffer,
             device=self.device,
             backend=self.backend,
+            qubits=self.qubits,
             **options,
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

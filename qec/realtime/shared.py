@@ -8,8 +8,8 @@ import multiprocessing
 
 import numpy as np
 
-from qec.board import Board
 from qec.errors import QecError
+from qec.window_state import WindowState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,16 +17,21 @@ class Layout:
     """Sizes of the arrays.
 
     Attributes:
-        layers: layers of detectors of all experiments, one after the other.
+        layers: layers of detectors of an experiment.
+        experiments: how many there are; those of one group run side by side, groups one after the
+            other.
+        qubits: experiments of a group.
         width: detectors of a layer, at most.
-        slots: windows of all experiments.
+        windows: of all experiments.
         blocks: blocks of the pre-decoder of all experiments.
         matchers, predecoders: processes of either stage.
     """
 
     layers: int
+    experiments: int
+    qubits: int
     width: int
-    slots: int
+    windows: int
     blocks: int
     matchers: int
     predecoders: int
@@ -35,26 +40,35 @@ class Layout:
     def workers(self) -> int:
         return self.matchers + self.predecoders
 
+    @property
+    def steps(self) -> int:
+        """Moments at which a layer of every experiment of a group arrives."""
+        return self.layers * self.experiments // self.qubits
+
     def fields(self) -> dict[str, tuple[tuple[int, ...], type]]:
         """Shape and dtype of every array; the widest entries first, so that all are aligned."""
+        rows = self.layers * self.experiments
         return {
-            "arrived": ((self.layers,), np.int64),
-            "started": ((self.slots,), np.int64),
-            "done": ((self.slots,), np.int64),
+            "arrived": ((self.steps,), np.int64),
+            "steps": ((1,), np.int64),
+            "started": ((self.windows,), np.int64),
+            "done": ((self.windows,), np.int64),
             "block_started": ((self.blocks,), np.int64),
             "block_done": ((self.blocks,), np.int64),
+            "busy": ((self.workers,), np.int64),
             "ready": ((self.workers,), np.int64),
             "memory": ((self.workers, 2), np.int64),
             "begin": ((1,), np.int64),
             "stop": ((1,), np.int64),
-            "source": ((self.layers, self.width), np.uint8),
-            "events": ((self.layers, self.width), np.uint8),
-            "left": ((self.layers if self.blocks else 0, self.width), np.uint8),
-            "carry": ((self.slots, self.width), np.uint8),
-            "block_flip": ((self.slots,), np.uint8),
-            "defects": ((self.slots, 2, self.width), np.uint8),
-            "flip": ((self.slots,), np.uint8),
-            "fell_back": ((self.slots,), np.uint8),
+            "source": ((rows, self.width), np.uint8),
+            "events": ((rows, self.width), np.uint8),
+            "left": ((rows if self.blocks else 0, self.width), np.uint8),
+            "carry": ((self.blocks, self.width), np.uint8),
+            "block_flip": ((self.windows,), np.uint8),
+            "flip": ((self.windows,), np.uint8),
+            "defects": ((self.windows, 2, self.width), np.uint8),
+            "fell_back": ((self.windows,), np.uint8),
+            "late": ((self.windows,), np.uint8),
         }
 
 
@@ -62,23 +76,27 @@ class SharedRun:
     """The arrays; times are ``time.monotonic_ns()``, 0 as long as something has not happened.
 
     Attributes:
-        arrived: when a layer's events had arrived (producer).
+        arrived: when the events of a step had arrived (producer).
+        steps: how many steps have (producer, after all else).
         started, done: when a window was begun, was decided (its matcher, after the results).
         block_started, block_done: the same for the blocks (their pre-decoder).
+        busy: nanoseconds for which a worker has decoded (the worker).
         ready: when a worker was set up (the worker; matchers first, then pre-decoders).
         memory: bytes that a worker has for itself, when set up and at the end (the worker).
         begin, stop: the signals to begin and to stop early (collector).
         source: detection events to come (collector).
         events: those that have arrived (producer).
-        left, carry, block_flip: as in ``Board``, of all experiments (pre-decoder).
-        defects, flip, fell_back: likewise (matcher).
+        left, carry, block_flip: as in ``WindowState`` (pre-decoder).
+        defects, flip, fell_back, late: likewise (matcher).
     """
 
     arrived: np.ndarray
+    steps: np.ndarray
     started: np.ndarray
     done: np.ndarray
     block_started: np.ndarray
     block_done: np.ndarray
+    busy: np.ndarray
     ready: np.ndarray
     memory: np.ndarray
     begin: np.ndarray
@@ -91,6 +109,7 @@ class SharedRun:
     defects: np.ndarray
     flip: np.ndarray
     fell_back: np.ndarray
+    late: np.ndarray
 
     def __init__(self, layout: Layout, memory: ctypes.Array | None = None) -> None:
         """In new memory (None), or in that of another ``SharedRun``.
@@ -108,17 +127,12 @@ class SharedRun:
             offset += size
         self.layout = layout
 
-    def boards(self, shots: int) -> list[Board]:
+    def state(self) -> WindowState:
         """The experiments of the run, as views of its arrays."""
-        names = [f.name for f in dataclasses.fields(Board)]
-        arrays = {name: getattr(self, name) for name in names}
-        arrays = {k: a.reshape(shots, -1, *a.shape[1:]) for k, a in arrays.items()}
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(WindowState)}
         if not self.layout.blocks:
             arrays["left"] = None
-        return [
-            Board(**{k: None if a is None else a[s : s + 1] for k, a in arrays.items()})
-            for s in range(shots)
-        ]
+        return WindowState(**arrays)
 
 
 def _new_block(size: int) -> ctypes.Array:

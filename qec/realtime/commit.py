@@ -1,0 +1,75 @@
+"""How many layers a window commits: as few as the period of the rounds allows.
+
+Small cores are decided soon.  Large ones cost less: all layers but the buffers are matched once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from qec.realtime.plan import Plan
+from qec.window_state import Alike, WindowState
+
+MULTIPLES = 1, 2, 3  # of the buffer
+_LOAD = 0.6  # share of its time that a worker may spend on average
+_LAYERS = 4000  # that are decoded to measure
+
+
+def chosen_plan(
+    plan_of: Callable[[int], Plan],
+    buffer: int,
+    interval_us: float,
+    processes: tuple[int, int],
+    layers: np.ndarray,
+) -> Plan:
+    """The plan with the smallest core that the workers keep up with, else with the largest.
+
+    Args:
+        plan_of: the plan with so many layers to a core.
+        buffer: layers.
+        interval_us: microseconds between rounds of all qubits together; 0: as fast as it goes.
+        processes: that match, and that pre-decode.
+        layers: uint8 (layers of all experiments, width), to decode.
+    """
+    most = plan_of(MULTIPLES[-1] * buffer)
+    if interval_us > 0:
+        for multiple in MULTIPLES[:-1]:
+            plan = plan_of(multiple * buffer)
+            spent = us_per_round(plan, layers)
+            if all(us < _LOAD * n * interval_us for us, n in zip(spent, processes, strict=True)):
+                return plan
+    return most
+
+
+def us_per_round(plan: Plan, layers: np.ndarray) -> tuple[float, float]:
+    """What matching and pre-decoding take on one core, in batches; arguments as above."""
+    experiments = max(min(_LAYERS, len(layers)) // plan.layers, 1)
+    rows = experiments * plan.layers
+    n, windows = len(plan.windows), plan.block_windows
+    events = layers[:rows].reshape(experiments, plan.layers, -1)
+    state = WindowState.of(events, n, predecoder=bool(windows))
+    blocks = plan.blocks()
+    blocks_alike = Alike(windows, [id(block) for block in blocks], plan.layers)
+    numbers = np.arange(experiments * n)
+    is_gap = np.tile([w.before for w in plan.windows], experiments)
+
+    def predecode() -> None:
+        for k, some, origins in blocks_alike.groups(numbers):
+            state.predecode(windows[k], blocks[k], some, origins)
+
+    def match() -> None:
+        for some in (numbers[~is_gap], numbers[is_gap]):
+            for k, alike, origins in plan.alike.groups(some):
+                state.decide(plan.windows[k], alike, origins)
+
+    steps = (match, predecode) if windows else (match,)
+    spent = []
+    for step in (*steps, *steps):  # first calls set things up
+        start = time.perf_counter()
+        step()
+        spent.append((time.perf_counter() - start) * 1e6 / rows)
+    last = spent[len(steps) :]
+    return last[0], last[1] if windows else 0.0
