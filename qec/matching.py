@@ -8,9 +8,8 @@ graphs; PyMatching decodes it better at no cost.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pymatching
@@ -190,27 +189,25 @@ def unexplained(
     return int(first), np.flatnonzero(part == which).tolist()
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """Raises Unexplained where PyMatching says that a shot has no matching."""
-    try:
-        yield
-    except ValueError as error:
-        if "perfect matching" not in str(error):
-            raise
-        raise Unexplained from error
+def _told_apart(error: ValueError) -> ValueError:
+    """Unexplained where PyMatching says that a shot has no matching, else its own error."""
+    return Unexplained() if "perfect matching" in str(error) else error
 
 
 def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -> np.ndarray:
     """``graph.decode_batch``; raises Unexplained where a shot has no matching."""
-    with _explained():
+    try:
         return graph.decode_batch(detectors, **options)
+    except ValueError as error:
+        raise _told_apart(error) from error
 
 
 def matched_pairs(graph: pymatching.Matching, events: np.ndarray) -> np.ndarray:
     """``graph.decode_to_matched_dets_array``; raises Unexplained where there is no matching."""
-    with _explained():
+    try:
         return graph.decode_to_matched_dets_array(events)
+    except ValueError as error:
+        raise _told_apart(error) from error
 
 
 class Matcher:

@@ -314,7 +314,7 @@ def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
         QecError: the folder cannot be written to.
     """
     panels = _by_decoder(reports)
-    figure = Figure(figsize=(7, 0.8 + 2.6 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(8, 0.8 + 2.6 * len(panels)), layout="constrained")
     rows = figure.subplots(len(panels), squeeze=False, sharex=True)[:, 0]
     for axes, (name, runs) in zip(rows, panels.items(), strict=True):
         for k, r in enumerate(runs):
@@ -322,13 +322,15 @@ def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
             if len(values):
                 share = 1 - np.arange(len(values)) / len(values)
                 axes.step(values, share, where="post", color=f"C{k}", label=_run_label(r))
-                if r.period_us > 0:  # the rounds of a window take so long to come
+                axes.set(xscale="log", yscale="log")
+                if r.period_us > 0:
                     axes.axvline(r.period_us * r.commit, color=f"C{k}", linestyle=":")
-        axes.set(xscale="log", yscale="log", title=name, ylabel="share of windows")
+        axes.set(title=name, ylabel="share of windows")
         axes.grid(True, linewidth=0.3)
-        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend_beside(axes)
     rows[-1].set_xlabel(
-        "latency is longer than, us\n(dotted: the time in which the rounds that a window commits arrive)"
+        "longer from the last round to the decision than, us\n"
+        "(dotted: as long as the rounds take that a window commits)"
     )
     return save_figure(figure, folder, "latency")
 
@@ -342,7 +344,9 @@ def plot_load(reports: Sequence[Report], folder: Path) -> list[Path]:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for k, (name, runs) in enumerate(_by_decoder(reports).items()):
-        runs = sorted((r for r in runs if r.period_us > 0), key=lambda r: r.period_us)
+        runs = sorted((r for r in runs if r.period_us > 0 and r.decided), key=lambda r: r.period_us)
+        if not runs:
+            continue
         for column, style in ((0, "-"), (2, "--")):
             x = [r.period_us for r in runs]
             y = [r.latency_us["all"][column] for r in runs]
@@ -351,12 +355,12 @@ def plot_load(reports: Sequence[Report], folder: Path) -> list[Path]:
             for r, us in zip(runs, y, strict=True):
                 face = f"C{k}" if r.stable else "white"
                 axes.plot(r.period_us, us, "o", color=f"C{k}", markerfacecolor=face)
-    axes.set(xscale="log", yscale="log", xlabel="period between rounds, us")
-    axes.set_ylabel("us from the last round to the decision")
+    if axes.lines:
+        axes.set(xscale="log", yscale="log")
+    axes.set(xlabel="period between rounds, us", ylabel="us from the last round to the decision")
     axes.set_title("solid: median, dashed: 99 %; filled: keeps up", fontsize="medium")
     axes.grid(True, linewidth=0.3)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize="small")
+    _legend_beside(axes)
     return save_figure(figure, folder, "load")
 
 
@@ -376,8 +380,7 @@ def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
                 axes.plot(seconds / seconds[-1], waiting, linewidth=1, label=_run_label(r))
         axes.set(title=name, yscale="symlog", ylabel="rounds not decided", ylim=(0, None))
         axes.grid(True, linewidth=0.3)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        _legend_beside(axes)
     rows[-1].set_xlabel("share of the run's rounds that have arrived")
     return save_figure(figure, folder, "backlog")
 
@@ -387,6 +390,11 @@ def _by_decoder(reports: Sequence[Report]) -> dict[str, list[Report]]:
     for r in reports:
         panels.setdefault(r.decoder, []).append(r)
     return panels
+
+
+def _legend_beside(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _run_label(r: Report) -> str:

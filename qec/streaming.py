@@ -216,11 +216,12 @@ class StreamingDecoder:
     def _row(self, layer: int) -> int:
         return layer - (self._first + 1) * self.commit
 
-    def _places(self, core: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and origins (see ``WindowState``) of the windows whose core starts there."""
+    def _places(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        """Its numbers and first rows in the state, of all experiments."""
         experiment = np.arange(len(self._frame))
-        number = core // self.commit - self._first
-        return experiment * self._windows + number, experiment * self._layers + self._row(0)
+        number = window.core_start // self.commit - self._first
+        first = self._row(window.start)
+        return experiment * self._windows + number, experiment * self._layers + first
 
     def _predecodable(self) -> int:
         """Layers whose block sees all that it needs."""
@@ -233,13 +234,13 @@ class StreamingDecoder:
         start, reach = self._rounds_predecoded, self._blocks.reach
         latest = end + reach if layers is None else min(end + reach, layers)
         window = Window(max(start - reach, 0), latest, start, end)
-        self._state.predecode(window, self._blocks.block(window, layers), *self._places(start))
+        self._state.predecode(window, self._blocks.block(window, layers), *self._places(window))
         self._rounds_predecoded = end
 
     def _predecode_the_rest(self, last: int, layers: int) -> None:
         """Layers ``last`` and later are one block, even if some of them were others already."""
         for core in range(last, self._rounds_predecoded, self.commit):
-            self._state.carry[self._places(core)[0]] = 0
+            self._state.carry[self._places(self._window(core))[0]] = 0
         self._rounds_predecoded = min(self._rounds_predecoded, last)
         while self._rounds_predecoded < last:
             self._predecode(self._rounds_predecoded + self.commit, layers)
@@ -256,10 +257,10 @@ class StreamingDecoder:
         ahead = range(window.core_end, window.end, self.commit)  # where later blocks start
         carries = tuple((k, core - window.start) for k, core in enumerate(ahead))
         scheduled = ScheduledWindow(window, True, False, matcher, range(len(carries) + 1), carries)
-        places = self._places(window.core_start)
+        places = self._places(window)
         if self._asked:
-            syndrome, _ = self._state.layers(scheduled, *places)
-            self.core_confidence = self._cutter.gap(window, layers, before=True).of(syndrome)
+            gap = self._cutter.gap(window, layers, before=True)
+            self.core_confidence = gap.of(self._state.syndrome(scheduled, gap.columns, *places))
             self.confidence = np.minimum(self.confidence, self.core_confidence)
         self._state.decide(scheduled, *places)
         self._frame ^= self._state.flip[places[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,19 +23,17 @@ _WARM_UP_SHOTS, _WARM_UP_RATE = 16, 0.005  # of every mechanism: enough for doub
 
 
 class Decided(NamedTuple):
-    """What a window commits.
+    """What matching makes of a batch of windows.
 
     Attributes:
-        flips: uint8 (B,), logical flips.
-        defects: uint8 (B, 2, width), artificial defects in the layer before its core and in the
-            layer after it.
+        observables: uint8 (B, 1 + seam or more): the logical flip that a window commits, and which
+            detectors beyond its core its corrections flip (``Columns.scatter``).
         fell_back: bool (B,), whether the syndrome was matched in place of the residual, so that
             nothing that the pre-decoder committed in the core stands.
         late: bool (B,), whether there was no time left for that.
     """
 
-    flips: np.ndarray
-    defects: np.ndarray
+    observables: np.ndarray
     fell_back: np.ndarray
     late: np.ndarray
 
@@ -100,7 +99,7 @@ class WindowCutter:
             done = self._done(*key)
             model = window_model(self._memory, place, done, exits=True)
             self._gaps[key] = WindowGap(
-                _Columns.of(model, place, self.reference),
+                Columns.of(model, place, self.reference),
                 self._matcher(model, correlated=False),
                 self._closed(self._closed_model(place, done), place, searched=False),
             )
@@ -119,23 +118,24 @@ class WindowCutter:
         if not self._cascade:
             # The other checks never flip the observable: only correlations make use of them.
             model = window_model(self._pieces if self._correlated else self._memory, place, done)
-            columns = _Columns.of(model, place, self.reference)
+            columns = Columns.of(model, place, self.reference)
             key = model.text, columns.key
             if key not in self._made:
                 none = self._correlated is None
                 matcher = None if none else self._matcher(model, self._correlated)
-                self._made[key] = WindowMatcher(columns, matcher, columns.typical(model))
+                self._made[key] = WindowMatcher(columns, matcher, _typical(model))
             return self._made[key]
         model = window_model(self._memory, place, done, exits=True)
         whole = window_model(self._pieces, place, done, memory_seam=True)
         closed = self._closed_model(place, done)
-        columns, of_whole = (_Columns.of(m, place, self.reference) for m in (model, whole))
+        columns, of_whole = (Columns.of(m, place, self.reference) for m in (model, whole))
         key = model.text, columns.key, whole.text, of_whole.key, closed.text
         if key not in self._made:
             gap = self._closed(closed, place, nats=self._nats)
-            doubt = Doubt(gap, self._nats, self._matcher(whole, correlated=True), of_whole)
+            better = self._matcher(whole, correlated=True)
+            doubt = Doubt(gap, self._nats, better, of_whole, _typical(whole))
             matcher = self._matcher(model, correlated=False)
-            self._made[key] = WindowMatcher(columns, matcher, of_whole.typical(whole), doubt)
+            self._made[key] = WindowMatcher(columns, matcher, _typical(model), doubt)
         return self._made[key]
 
     def _closed_model(self, place: Window, done: np.ndarray) -> WindowModel:
@@ -156,48 +156,42 @@ class WindowCutter:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Columns:
+class Columns:
     """Where the parts of a window's model stand in its layers.
 
     Attributes:
-        gather: int64, its detectors, in the flattened layers.
-        scatter: int64, its seam, in the flattened defects (2, width).
+        layer_start: int64 (layers + 1,), which of its detectors is the first of each layer.
+        column: int64 (detectors,), where each stands in its layer.
+        scatter: int64, its seam, in flattened defects (2, width).
         exits: int64, among its detectors.
-        layers: of the window.
-        width: of a layer.
     """
 
-    gather: np.ndarray
+    layer_start: np.ndarray
+    column: np.ndarray
     scatter: np.ndarray
     exits: np.ndarray
-    layers: int
-    width: int
 
     @classmethod
-    def of(cls, model: WindowModel, place: Window, reference: Reference) -> _Columns:
+    def of(cls, model: WindowModel, place: Window, reference: Reference) -> Columns:
         layer, column = reference.lattice.layer, reference.column
-        gather = (layer[model.detectors] - place.start) * reference.width
         after = layer[model.seam] >= place.core_end
         edge = np.where(after, place.core_end, place.core_start - 1)
         if (layer[model.seam] != edge).any():
             raise QecError("an error flips detectors more than one round apart: no windows fit.")
         return cls(
-            gather=gather + column[model.detectors],
+            layer_start=np.searchsorted(
+                layer[model.detectors], np.arange(place.start, place.end + 1)
+            ),
+            column=column[model.detectors],
             scatter=after * reference.width + column[model.seam],
             exits=np.searchsorted(model.detectors, model.exits),
-            layers=place.end - place.start,
-            width=reference.width,
         )
 
     @property
     def key(self) -> bytes:
         """The same for those that are the same."""
-        arrays = np.array([self.layers]), self.gather, self.scatter, self.exits
+        arrays = self.layer_start, self.column, self.scatter, self.exits
         return b"|".join(array.tobytes() for array in arrays)
-
-    def events(self, layers: np.ndarray) -> np.ndarray:
-        """Of its detectors: uint8 (B, layers, width) -> uint8 (B, detectors)."""
-        return layers.reshape(len(layers), -1).take(self.gather, axis=1)
 
     def closed(self, events: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Events without those that matching explains by edges out of the window.
@@ -210,13 +204,12 @@ class _Columns:
         closed[:, self.exits] ^= found[:, 1 + len(self.scatter) :]
         return closed
 
-    def typical(self, model: WindowModel) -> np.ndarray:
-        """uint8 (B, layers, width), events of its mechanisms: others need not have a matching."""
-        frequent = re.sub(r"error\([^)]*\)", f"error({_WARM_UP_RATE})", model.text)
-        sampler = stim.DetectorErrorModel(frequent).compile_sampler(seed=0)
-        layers = np.zeros((_WARM_UP_SHOTS, self.layers * self.width), dtype=np.uint8)
-        layers[:, self.gather] = sampler.sample(_WARM_UP_SHOTS)[0]
-        return layers.reshape(_WARM_UP_SHOTS, self.layers, self.width)
+
+def _typical(model: WindowModel) -> np.ndarray:
+    """uint8 (B, detectors), events of its mechanisms: others need not have a matching."""
+    frequent = re.sub(r"error\([^)]*\)", f"error({_WARM_UP_RATE})", model.text)
+    sampler = stim.DetectorErrorModel(frequent).compile_sampler(seed=0)
+    return sampler.sample(_WARM_UP_SHOTS)[0].view(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -232,15 +225,17 @@ class Doubt:
         nats: below which a gap is doubt.
         whole: correlated matching of the syndrome.
         columns: where its detectors stand.
+        typical: uint8 (B, detectors), events to warm up with.
     """
 
     gap: GapMatcher
     nats: float
     whole: Matcher
-    columns: _Columns
+    columns: Columns
+    typical: np.ndarray
 
     def about(self, closed: np.ndarray) -> np.ndarray:
-        """uint8 (B, detectors), as ``_Columns.closed`` returns -> bool (B,)."""
+        """uint8 (B, detectors), as ``Columns.closed`` returns -> bool (B,)."""
         return ~self.gap.decide(closed, self.nats)[1]
 
 
@@ -257,65 +252,63 @@ class WindowGap:
         closed: of the window without the edges out of it.
     """
 
-    columns: _Columns
+    columns: Columns
     matcher: Matcher
     closed: GapMatcher
 
-    def of(self, syndrome: np.ndarray) -> np.ndarray:
-        """uint8 (B, layers, width), artificial defects included -> float64 (B,), nats."""
-        events = self.columns.events(syndrome)
-        return self.closed.decode_batch(
-            self.columns.closed(events, self.matcher.decode_all(events))
-        )[1]
+    def of(self, events: np.ndarray) -> np.ndarray:
+        """uint8 (B, detectors) of ``columns``, the syndrome -> float64 (B,), nats."""
+        closed = self.columns.closed(events, self.matcher.decode_all(events))
+        return self.closed.decode_batch(closed)[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WindowMatcher:
-    """Decodes a window from its layers.
+    """Decodes windows.
 
     Attributes:
-        columns: where its detectors stand.
-        matcher: of its model; None corrects nothing.
-        typical: uint8 (B, layers, width), events to warm up with.
+        columns: where the detectors that are matched at first stand.
+        matcher: of their model; None corrects nothing.
+        typical: uint8 (B, detectors), events to warm up with.
         doubt: None never falls back.
     """
 
-    columns: _Columns
+    columns: Columns
     matcher: Matcher | None
     typical: np.ndarray
     doubt: Doubt | None = None
 
     def warm_up(self) -> None:
         """Matches something by every part: PyMatching builds its graphs at the first call."""
-        self.decode(self.typical, self.typical)
+        self.decode(self.typical, lambda which: self.doubt.typical[which])
         if self.doubt is not None:  # there may be none about these
-            self.doubt.whole.decode_all(self.doubt.columns.events(self.typical))
+            self.doubt.whole.decode_all(self.doubt.typical)
 
     def decode(
-        self, syndrome: np.ndarray, residual: np.ndarray, due: np.ndarray | None = None
+        self,
+        residual: np.ndarray,
+        syndrome: Callable[[np.ndarray], np.ndarray],
+        due: np.ndarray | None = None,
     ) -> Decided:
         """Matches a batch.
 
         Args:
-            syndrome: uint8 (B, end - start, width), its layers, artificial defects included.
-            residual: the same after the pre-decoder; what is matched at first.
+            residual: uint8 (B, detectors) of ``columns``; what is matched at first.
+            syndrome: which ones, bool (B,) -> their events as of ``doubt.columns``.
             due: int64 (B,), by ``time.monotonic_ns()``: from when on a window is late, so that what
                 was matched at first stands; None: never.
         """
-        batch, seam = len(residual), len(self.columns.scatter)
-        defects = np.zeros((batch, 2, self.columns.width), dtype=np.uint8)
-        fell_back, late = np.zeros((2, batch), dtype=np.bool_)
+        fell_back = late = np.zeros(len(residual), dtype=np.bool_)
         if self.matcher is None:
-            return Decided(np.zeros(batch, dtype=np.uint8), defects, fell_back, late)
-        events = self.columns.events(residual)
-        found = self.matcher.decode_all(events)
+            nothing = np.zeros((len(residual), 1 + len(self.columns.scatter)), dtype=np.uint8)
+            return Decided(nothing, fell_back, late)
+        found = self.matcher.decode_all(residual)
         if self.doubt is not None:
-            fell_back = self.doubt.about(self.columns.closed(events, found))
+            fell_back = self.doubt.about(self.columns.closed(residual, found))
             if due is not None:
                 late = fell_back & (due < time.monotonic_ns())
                 fell_back &= ~late
             if fell_back.any():
-                whole = self.doubt.columns.events(syndrome[fell_back])
-                found[fell_back, : 1 + seam] = self.doubt.whole.decode_all(whole)
-        defects.reshape(batch, -1)[:, self.columns.scatter] = found[:, 1 : 1 + seam]
-        return Decided(found[:, 0], defects, fell_back, late)
+                better = self.doubt.whole.decode_all(syndrome(fell_back))
+                found[fell_back, : better.shape[1]] = better
+        return Decided(found, fell_back, late)

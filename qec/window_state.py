@@ -12,13 +12,15 @@ Those that look alike, of one experiment or of many, are decided in one call.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from qec.compiled import compiled
 from qec.reference import Window
-from qec.window_cutter import WindowMatcher
+from qec.window_cutter import Columns, WindowMatcher
 
 
 class Explained(NamedTuple):
@@ -59,6 +61,11 @@ class ScheduledWindow:
     blocks: range
     carries: tuple[tuple[int, int], ...]
 
+    @functools.cached_property
+    def carries_table(self) -> np.ndarray:
+        """``carries``, int64 (number of them, 2)."""
+        return np.array(self.carries, dtype=np.int64).reshape(-1, 2)
+
     @property
     def core(self) -> int:
         """Layers that it commits."""
@@ -90,42 +97,44 @@ def schedule(
 
 
 class Alike:
-    """Which of an experiment's windows, or blocks, can be computed in one call.
+    """Which windows, or blocks, of experiments that follow one another can go into one call.
 
     Args:
-        windows: their layers, in the order of time.
+        windows: the layers of those of an experiment, in the order of time.
         kinds: the same for those that look alike.
         layers: of an experiment.
+        experiments: how many there are.
     """
 
-    def __init__(self, windows: Sequence[Window], kinds: Sequence[Hashable], layers: int) -> None:
-        number = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
-        self._kind = np.array([number[kind] for kind in kinds])
-        self._start = np.array([window.start for window in windows])
-        self._layers = layers
+    def __init__(
+        self, windows: Sequence[Window], kinds: Sequence[Hashable], layers: int, experiments: int
+    ) -> None:
+        first = {kind: k for k, kind in reversed(list(enumerate(kinds)))}
+        self._like = np.tile([first[kind] for kind in kinds], experiments)
+        starts = np.array([window.start for window in windows], dtype=np.int64)
+        self._row = (layers * np.arange(experiments)[:, None] + starts).reshape(-1)
 
     @classmethod
-    def of(cls, scheduled: Sequence[ScheduledWindow], layers: int) -> Alike:
+    def of(cls, scheduled: Sequence[ScheduledWindow], layers: int, experiments: int) -> Alike:
         """Of the windows of an experiment."""
         kinds = [(id(s.matcher), s.before, s.after, s.carries) for s in scheduled]
-        return cls([s.window for s in scheduled], kinds, layers)
+        return cls([s.window for s in scheduled], kinds, layers, experiments)
 
     def groups(self, numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Divides windows into those that are alike.
 
         Args:
-            numbers: int64, of windows of experiments that follow one another.
+            numbers: int64, of windows of all experiments.
 
         Yields:
-            which one of the experiment's windows stands for a group, int64 (B,) the numbers of the
-            group, and int64 (B,) the rows of ``WindowState.events`` from which that one's layers
-            are counted.
+            which one of an experiment's windows stands for a group; int64 (B,) the numbers of the
+            group; and int64 (B,) the rows of ``WindowState.events`` where their layers start.
         """
         while len(numbers):
-            experiment, k = np.divmod(numbers, len(self._kind))
-            one, same = k[0], self._kind[k] == self._kind[k[0]]
-            origins = experiment * self._layers + self._start[k] - self._start[one]
-            yield int(one), numbers[same], origins[same]
+            like = self._like[numbers]
+            same = like == like[0]
+            some = numbers if same.all() else numbers[same]
+            yield int(like[0]), some, self._row[some]
             numbers = numbers[~same]
 
 
@@ -174,75 +183,81 @@ class WindowState:
         )
 
     def predecode(
-        self, window: Window, block: Block, numbers: np.ndarray, origins: np.ndarray
+        self, window: Window, block: Block, numbers: np.ndarray, first: np.ndarray
     ) -> None:
         """Enters blocks that are alike.
 
         Args:
-            window: the layers of a block, from some origin on.
+            window: the layers of one of them.
             block: what pre-decodes them.
             numbers: int64 (B,), of the blocks.
-            origins: int64 (B,), the rows of ``events`` that are the origins.
+            first: int64 (B,), the rows of ``events`` where their layers start.
         """
-        events = self.events[_layers(window.start, window.end, origins)]
+        rows = first[:, None] + np.arange(window.end - window.start)
+        events = self.events[rows]
         explained, self.block_flip[numbers] = block.apply(events)
         core = slice(window.core_start - window.start, window.core_end - window.start)
         if core.stop < explained.shape[1]:
             self.carry[numbers] = explained[:, core.stop]
-        left = (events ^ explained)[:, core]
-        self.left[_layers(window.core_start, window.core_end, origins)] = left
+        self.left[rows[:, core]] = (events ^ explained)[:, core]
 
     def decide(
         self,
         scheduled: ScheduledWindow,
         numbers: np.ndarray,
-        origins: np.ndarray,
+        first: np.ndarray,
         due: np.ndarray | None = None,
     ) -> None:
         """Decides windows that are alike; those that are earlier than they, and blocks, are there.
 
         Args:
-            scheduled: one of them, its layers from some origin on.
-            numbers, origins: as of ``predecode``.
+            scheduled: one of them.
+            numbers, first: as of ``predecode``.
             due: as of ``WindowMatcher.decode``.
         """
-        syndrome, residual = self.layers(scheduled, numbers, origins)
-        found = scheduled.matcher.decode(syndrome, residual, due)
-        self.defects[numbers] = found.defects
-        self.fell_back[numbers] = found.fell_back
-        self.late[numbers] = found.late
-        self.flip[numbers] = found.flips ^ (self.block_flip[numbers] & ~found.fell_back)
+        matcher = scheduled.matcher
 
-    def layers(
-        self, scheduled: ScheduledWindow, numbers: np.ndarray, origins: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What windows are decided by; arguments as of ``decide``.
+        def syndrome(which: np.ndarray) -> np.ndarray:
+            columns = matcher.doubt.columns
+            return self.syndrome(scheduled, columns, numbers[which], first[which])
+
+        residual = self._read(scheduled, matcher.columns, numbers, first, self.left is not None)
+        found = matcher.decode(residual, syndrome, due)
+        arrays = self.block_flip, self.flip, self.defects, self.fell_back, self.late
+        _enter(*found, matcher.columns.scatter, numbers, *arrays)
+
+    def syndrome(
+        self,
+        scheduled: ScheduledWindow,
+        columns: Columns,
+        numbers: np.ndarray,
+        first: np.ndarray,
+    ) -> np.ndarray:
+        """Events of windows as they would be had no block committed anything in their cores.
+
+        Args:
+            scheduled, numbers, first: as of ``decide``.
+            columns: the detectors.
 
         Returns:
-            uint8 (B, layers, width), their syndromes; the same, what the blocks leave of them, one
-            and the same array without a pre-decoder.  Artificial defects are included.
+            uint8 (B, detectors), artificial defects included.
         """
-        window = scheduled.window
-        rows = _layers(window.start, window.end, origins)
-        syndrome = residual = self.events[rows]
-        if self.left is not None:
-            residual = self.left[rows]
-            for block, layer in scheduled.carries:
-                residual[:, layer] ^= self.carry[numbers + block]
-        if scheduled.before:
-            seam = self.defects[numbers - 1, 1]
-            if self.left is not None:  # what the block before explains, if it stands
-                seam = seam ^ self.carry[numbers - 1] * (1 - self.fell_back[numbers - 1])[:, None]
-                residual[:, 0] ^= seam
-            syndrome[:, 0] ^= seam
-        if scheduled.after:
-            seam = self.defects[numbers + 1, 0]
-            if self.left is not None:  # what its own block explains, unless that was dropped
-                dropped = self.fell_back[numbers + 1][:, None]
-                residual[:, -1] ^= seam ^ self.carry[numbers] * dropped
-                seam = seam ^ self.carry[numbers] * (1 - dropped)
-            syndrome[:, -1] ^= seam
-        return syndrome, residual
+        return self._read(scheduled, columns, numbers, first, False)
+
+    def _read(
+        self,
+        scheduled: ScheduledWindow,
+        columns: Columns,
+        numbers: np.ndarray,
+        first: np.ndarray,
+        residual: bool,
+    ) -> np.ndarray:
+        """``syndrome``; or what the blocks leave of it."""
+        carries = scheduled.carries_table if residual else scheduled.carries_table[:0]
+        source = self.left if residual else self.events
+        seams = self.carry, self.defects, self.fell_back, scheduled.before, scheduled.after
+        table = columns.layer_start, columns.column
+        return _read(source, numbers, first, *table, carries, *seams, residual)
 
     def forget(self, batch: int, windows: int, layers: int) -> None:
         """Drops the first windows and layers of each of ``batch`` experiments; the others move up.
@@ -259,6 +274,79 @@ class WindowState:
             each[:, -count:] = 0
 
 
-def _layers(start: int, end: int, origins: np.ndarray) -> np.ndarray:
-    """int64 (B, end - start), rows of the layers [start, end) from each origin on."""
-    return origins[:, None] + np.arange(start, end)
+@compiled
+def _read(
+    source: np.ndarray,
+    numbers: np.ndarray,
+    first: np.ndarray,
+    layer_start: np.ndarray,
+    column: np.ndarray,
+    carries: np.ndarray,
+    carry: np.ndarray,
+    defects: np.ndarray,
+    fell_back: np.ndarray,
+    before: bool,
+    after: bool,
+    residual: bool,
+) -> np.ndarray:
+    """Events of windows at the detectors of ``Columns``, with the rules at the seams.
+
+    Worked example: the window before has its last layer end on an edge from D0, which is its own,
+    to D1, the first layer of this one.  If its block committed that edge and it did not fall back,
+    ``carry`` removes the event at D1.  If it fell back and matched D0 to D1 itself, ``defects``
+    does.  If it matched D0 elsewhere, nothing does: D1's event has its partner D2 further on.
+    """
+    layers = len(layer_start) - 1
+    found = np.empty((len(numbers), len(column)), np.uint8)
+    for b in range(len(numbers)):
+        k, to = numbers[b], found[b]
+        for layer in range(layers):
+            row = source[first[b] + layer]
+            for i in range(layer_start[layer], layer_start[layer + 1]):
+                to[i] = row[column[i]]
+        for c in range(len(carries)):
+            block, layer = k + carries[c, 0], carries[c, 1]
+            for i in range(layer_start[layer], layer_start[layer + 1]):
+                to[i] ^= carry[block, column[i]]
+        if before:
+            # What the block before explains here stands unless its window fell back.
+            stands = len(carry) > 0 and not fell_back[k - 1]
+            for i in range(layer_start[0], layer_start[1]):
+                to[i] ^= defects[k - 1, 1, column[i]]
+                if stands:
+                    to[i] ^= carry[k - 1, column[i]]
+        if after:
+            # What its own block explains there: the residual has it, unless the window after fell
+            # back; the syndrome has it not, and must take it over if it stands.
+            changes = len(carry) > 0 and (fell_back[k + 1] > 0) == residual
+            for i in range(layer_start[layers - 1], layer_start[layers]):
+                to[i] ^= defects[k + 1, 0, column[i]]
+                if changes:
+                    to[i] ^= carry[k, column[i]]
+    return found
+
+
+@compiled
+def _enter(
+    observables: np.ndarray,
+    in_doubt: np.ndarray,
+    too_late: np.ndarray,
+    scatter: np.ndarray,
+    numbers: np.ndarray,
+    block_flip: np.ndarray,
+    flip: np.ndarray,
+    defects: np.ndarray,
+    fell_back: np.ndarray,
+    late: np.ndarray,
+) -> None:
+    """Enters what ``WindowMatcher.decode`` returns into the arrays of ``WindowState``."""
+    width = defects.shape[2]
+    for b in range(len(numbers)):
+        k = numbers[b]
+        fell_back[k], late[k] = in_doubt[b], too_late[b]
+        flip[k] = observables[b, 0]
+        if not in_doubt[b]:
+            flip[k] ^= block_flip[k]
+        defects[k] = 0
+        for j in range(len(scatter)):
+            defects[k, scatter[j] // width, scatter[j] % width] = observables[b, 1 + j]

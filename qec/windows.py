@@ -200,12 +200,10 @@ class WindowDecoder:
             reference, correlated, predecoder, device, cascade=cascade, itself=True
         )
         self._windows = scheduled_windows(self.stages, layers, self._cutter)
-        self._alike = Alike.of(self._windows, layers)
-        self._blocks, windows = [], []
+        self._blocks = []
         if blocks is not None:
             windows = block_windows(self.stages, layers, blocks.reach)
             self._blocks = [(window, blocks.block(window, layers)) for window in windows]
-        self._blocks_alike = Alike(windows, [id(block) for _, block in self._blocks], layers)
 
     @functools.cached_property
     def _gaps(self) -> list[WindowGap]:
@@ -253,17 +251,20 @@ class WindowDecoder:
         )
         first = n * np.arange(batch)[:, None]  # the numbers of the shots' first windows
         if self._blocks:
-            everyone = (first + np.arange(n)).ravel()
-            for k, numbers, origins in self._blocks_alike.groups(everyone):
-                state.predecode(*self._blocks[k], numbers, origins)
+            windows, kinds = zip(*((w, id(block)) for w, block in self._blocks), strict=True)
+            alike = Alike(windows, kinds, layers, batch)
+            for k, *places in alike.groups(np.arange(batch * n)):
+                state.predecode(*self._blocks[k], *places)
+        alike = Alike.of(self._windows, layers, batch)
         index = {scheduled.window: k for k, scheduled in enumerate(self._windows)}
         confidence = np.empty(batch * n)
         for stage in self.stages:
             of_stage = (first + [index[window] for window in stage]).ravel()
-            for k, numbers, origins in self._alike.groups(of_stage):
+            for k, *places in alike.groups(of_stage):
                 if judged:
-                    syndrome, _ = state.layers(self._windows[k], numbers, origins)
-                    confidence[numbers] = self._gaps[k].of(syndrome)
-                state.decide(self._windows[k], numbers, origins)
+                    gap = self._gaps[k]
+                    events = state.syndrome(self._windows[k], gap.columns, *places)
+                    confidence[places[0]] = gap.of(events)
+                state.decide(self._windows[k], *places)
         flips = np.bitwise_xor.reduce(state.flip.reshape(batch, n), axis=1)
         return flips, confidence.reshape(batch, n)

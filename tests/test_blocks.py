@@ -90,7 +90,7 @@ def test_blocks_leave_what_the_whole_history_leaves(eager, our_circuit, basis, c
     state = WindowState.of(reference.split(shots, rounds), len(windows), predecoder=True)
     first, origins = len(windows) * np.arange(batch), layers * np.arange(batch)
     for k, window in enumerate(windows):
-        state.predecode(window, cutter.block(window, layers), first + k, origins)
+        state.predecode(window, cutter.block(window, layers), first + k, origins + window.start)
     left = state.left.reshape(batch, layers, -1)
     carry = state.carry.reshape(batch, len(windows), -1)
     for k, window in enumerate(windows[1:]):

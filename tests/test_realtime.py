@@ -10,13 +10,13 @@ import pytest
 import stim
 from training_files import trained
 
-from qec.board import Board
 from qec.cli import main
 from qec.config import load_config
 from qec.errors import QecError
 from qec.lattice import detector_error_model
 from qec.realtime import command
 from qec.realtime import run as one_run
+from qec.realtime.commit import in_one_process
 from qec.realtime.limit import shortest_period
 from qec.realtime.plan import Plan, model_rounds
 from qec.realtime.report import is_stable
@@ -24,7 +24,7 @@ from qec.realtime.settings import Settings
 from qec.realtime.shared import Layout, SharedRun
 from qec.windows import WINDOW_DECODERS, WindowDecoder
 
-SMALL = ["distance=3", "rounds=40", "shots=6", "p=0.004", "seed=3"]
+SMALL = ["distance=3", "rounds=40", "shots=6", "p=0.004", "seed=3", "commit=3"]
 
 
 @pytest.mark.parametrize("correlated", [False, True])
@@ -37,16 +37,14 @@ def test_windows_cut_from_a_short_experiment_are_those_of_the_long_one(
     shots = circuit.compile_detector_sampler(seed=2).sample(150).view(np.uint8)
     short = our_circuit(3, model_rounds(commit, buffer, 0), "X", 0.006)
     plan = Plan(str(detector_error_model(short)), rounds, commit, buffer, correlated)
-    assert len(plan.slots) > 5
-    board = Board.of(plan.reference.split(shots, rounds), len(plan.slots), predecoder=False)
-    for gap in (False, True):
-        for k, slot in enumerate(plan.slots):
-            if slot.before == gap:
-                board.decide(plan.slots, k)
+    assert len(plan.windows) > 5
+    layers = plan.reference.split(shots, rounds)
+    state, _, match = in_one_process(plan, layers.reshape(-1, layers.shape[-1]))
+    match()
     whole = WindowDecoder(
         detector_error_model(circuit), commit, buffer, parallel=True, correlated=correlated
     )
-    found = np.bitwise_xor.reduce(board.flip, axis=1)
+    found = np.bitwise_xor.reduce(state.flip.reshape(150, -1), axis=1)
     np.testing.assert_array_equal(found, whole.decode_batch(shots)[:, 0])
 
 
@@ -204,7 +202,16 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path, capsys):
 
 
 def test_shared_arrays_are_seen_by_both_sides():
-    layout = Layout(layers=5, width=3, slots=7, blocks=2, matchers=1, predecoders=1)
+    layout = Layout(
+        layers=5,
+        experiments=2,
+        qubits=2,
+        width=3,
+        windows=7,
+        blocks=2,
+        matchers=1,
+        predecoders=1,
+    )
     one = SharedRun(layout)
     two = SharedRun(layout, one.memory_block)
     one.events[4, 2] = 1
@@ -239,4 +246,4 @@ def test_bad_settings_are_refused(tmp_path, capsys, override, message):
 def test_models_that_are_too_short_are_refused(our_circuit):
     dem = detector_error_model(our_circuit(3, 9, "X"))
     with pytest.raises(QecError, match="12 are needed"):
-        _ = Plan(str(dem), 40, 3, 3, False).slots
+        _ = Plan(str(dem), 40, 3, 3, False).windows

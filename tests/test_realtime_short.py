@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_files import trained
 
-from qec.board import Board
 from qec.cli import main
 from qec.decoder import named_decoder
 from qec.errors import QecError
 from qec.lattice import detector_error_model
 from qec.matching import matching_graph, unexplained
 from qec.predecoder.checkpoint import load_predecoder
+from qec.realtime.commit import in_one_process
 from qec.realtime.plan import Plan, model_rounds
 from qec.reference import EDGE, Reference, Window
 from qec.window_cutter import WindowCutter
@@ -31,16 +31,11 @@ def network():
 
 def decided(plan, shots):
     """What the processes of a run make of shots, uint8 (B,)."""
-    board = Board.of(
-        plan.reference.split(shots, plan.rounds), len(plan.slots), predecoder=bool(plan.predecoder)
-    )
-    for k, (window, block) in enumerate(zip(plan.block_windows, plan.blocks(), strict=True)):
-        board.predecode(k, window, block)
-    for gap in (False, True):
-        for k, slot in enumerate(plan.slots):
-            if slot.before == gap:
-                board.decide(plan.slots, k)
-    return np.bitwise_xor.reduce(board.flip, axis=1)
+    layers = plan.reference.split(shots, plan.rounds)
+    state, predecode, match = in_one_process(plan, layers.reshape(-1, layers.shape[-1]))
+    predecode()
+    match()
+    return np.bitwise_xor.reduce(state.flip.reshape(len(shots), -1), axis=1)
 
 
 def check(circuit, distance, rounds, name, shots=40):
@@ -53,7 +48,7 @@ def check(circuit, distance, rounds, name, shots=40):
     plan = pickle.loads(pickle.dumps(plan))  # as the processes get it
     events = circuit.compile_detector_sampler(seed=rounds).sample(shots).view(np.uint8)
     found = decided(plan, events)
-    if len(plan.slots) == 1:
+    if len(plan.windows) == 1:
         want = named_decoder(name, dem, network()).decode_batch(events)
     else:
         if options.get("predecoder"):
@@ -109,7 +104,7 @@ def test_a_model_too_short_for_the_blocks_is_refused_before_any_process_starts(o
     """Long enough for the windows, but not for the network's reach."""
     dem = detector_error_model(our_circuit(3, model_rounds(3, 3, 0), "X"))
     plan = Plan(str(dem), 60, 3, 3, False, trained(), cascade=False)
-    assert plan.slots
+    assert plan.windows
     with pytest.raises(QecError, match="are needed to cut windows"):
         plan.check()
 

@@ -45,31 +45,41 @@ def chosen_plan(
 
 
 def us_per_round(plan: Plan, layers: np.ndarray) -> tuple[float, float]:
-    """What matching and pre-decoding take on one core, in batches; arguments as above."""
-    experiments = max(min(_LAYERS, len(layers)) // plan.layers, 1)
-    rows = experiments * plan.layers
-    n, windows = len(plan.windows), plan.block_windows
-    events = layers[:rows].reshape(experiments, plan.layers, -1)
+    """What matching and pre-decoding take on one core, in batches; ``layers`` as above."""
+    rows = max(min(_LAYERS, len(layers)) // plan.layers, 1) * plan.layers
+    _, predecode, match = in_one_process(plan, layers[:rows])
+
+    def spent(step: Callable[[], None]) -> float:
+        step()  # first calls set things up
+        start = time.perf_counter()
+        step()
+        return (time.perf_counter() - start) * 1e6 / rows
+
+    before = spent(predecode)
+    return spent(match), before
+
+
+def in_one_process(
+    plan: Plan, layers: np.ndarray
+) -> tuple[WindowState, Callable[[], None], Callable[[], None]]:
+    """The state of experiments, and what pre-decodes and then matches all of them at once."""
+    experiments, n = len(layers) // plan.layers, len(plan.windows)
+    windows, blocks = plan.block_windows, plan.blocks()
+    events = layers.reshape(experiments, plan.layers, -1)
     state = WindowState.of(events, n, predecoder=bool(windows))
-    blocks = plan.blocks()
-    blocks_alike = Alike(windows, [id(block) for block in blocks], plan.layers)
     numbers = np.arange(experiments * n)
     is_gap = np.tile([w.before for w in plan.windows], experiments)
 
     def predecode() -> None:
-        for k, some, origins in blocks_alike.groups(numbers):
-            state.predecode(windows[k], blocks[k], some, origins)
+        kinds = [id(block) for block in blocks]
+        alike = Alike(windows, kinds, plan.layers, experiments)
+        for k, *places in alike.groups(numbers if windows else numbers[:0]):
+            state.predecode(windows[k], blocks[k], *places)
 
     def match() -> None:
+        alike = Alike.of(plan.windows, plan.layers, experiments)
         for some in (numbers[~is_gap], numbers[is_gap]):
-            for k, alike, origins in plan.alike.groups(some):
-                state.decide(plan.windows[k], alike, origins)
+            for k, *places in alike.groups(some):
+                state.decide(plan.windows[k], *places)
 
-    steps = (match, predecode) if windows else (match,)
-    spent = []
-    for step in (*steps, *steps):  # first calls set things up
-        start = time.perf_counter()
-        step()
-        spent.append((time.perf_counter() - start) * 1e6 / rows)
-    last = spent[len(steps) :]
-    return last[0], last[1] if windows else 0.0
+    return state, predecode, match

@@ -11,7 +11,7 @@ import stim
 from qec.cascade import NATS, RESIDUAL_NATS
 from qec.reference import Reference, Window, rounds_needed
 from qec.window_cutter import WindowCutter
-from qec.window_state import Alike, Block, Explained, ScheduledWindow
+from qec.window_state import Block, Explained, ScheduledWindow
 from qec.windows import block_windows, parallel_windows, scheduled_windows
 
 NOTHING = "nothing"
@@ -83,11 +83,6 @@ class Plan:
         nats = RESIDUAL_NATS if self._has_network else NATS
         cutter = WindowCutter(self.reference, self.correlated, cascade=self.cascade, nats=nats)
         return scheduled_windows(self._stages, self.layers, cutter)
-
-    @functools.cached_property
-    def alike(self) -> Alike:
-        """Which windows can be decided in one call."""
-        return Alike.of(self.windows, self.layers)
 
     def last_steps(self, experiments: int) -> np.ndarray:
         """int64 (windows of all experiments,), the step at which the last event of each arrives.

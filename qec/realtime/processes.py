@@ -58,7 +58,7 @@ def produce(memory: ctypes.Array, layout: Layout, period: float) -> None:
 def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
     """Pre-decodes every ``layout.predecoders``-th block, when its last layer has arrived."""
     windows, blocks = plan.block_windows, plan.blocks()
-    alike = Alike(windows, [id(block) for block in blocks], plan.layers)
+    alike = Alike(windows, [id(block) for block in blocks], plan.layers, layout.experiments)
     last = plan.last_block_steps(layout.experiments)
     mine = np.argsort(last, kind="stable")[index :: layout.predecoders]
     steps = last[mine]
@@ -68,9 +68,9 @@ def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> N
         run, state = work.run, work.run.state()
 
         def apply(numbers: np.ndarray, block: NullBlock | None) -> None:
-            for k, some, origins in alike.groups(numbers):
+            for k, some, first in alike.groups(numbers):
                 run.block_started[some] = time.monotonic_ns()
-                state.predecode(windows[k], block or blocks[k], some, origins)
+                state.predecode(windows[k], block or blocks[k], some, first)
                 run.block_done[some] = time.monotonic_ns()
 
         done = 0
@@ -97,6 +97,7 @@ def match(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
     for matcher in {id(w.matcher): w.matcher for w in plan.windows}.values():
         matcher.warm_up()
     last = plan.last_steps(layout.experiments)
+    alike = Alike.of(plan.windows, plan.layers, layout.experiments)
     queues = _Queues(plan, layout, index, last)
     with _Work(SharedRun(layout, memory), index) as work:
         run, state = work.run, work.run.state()
@@ -106,12 +107,12 @@ def match(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
                 work.idle()
                 continue
             with work.busy():
-                for k, some, origins in plan.alike.groups(numbers):
+                for k, some, first in alike.groups(numbers):
                     due = None
                     if plan.deadline is not None:
                         due = run.arrived[last[some]] + plan.deadline
                     run.started[some] = time.monotonic_ns()
-                    state.decide(plan.windows[k], some, origins, due)
+                    state.decide(plan.windows[k], some, first, due)
                     run.done[some] = time.monotonic_ns()
 
 

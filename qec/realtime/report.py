@@ -31,9 +31,9 @@ class Report:
             qubits.
         match_us_per_round, predecode_us_per_round: time that all processes of a stage spent on it,
             over all rounds of all qubits.
-        latency_us: of all windows, and by layer A or B, from its last event to its decision, percentiles 50,
-            90, 99, 99.9 and 100 (B's last event is that of its neighbours).  With a pre-decoder
-            the rounds that its blocks look ahead are part of it.
+        latency_us: of all windows, and by layer A or B, from a window's last event to its decision,
+            percentiles 50, 90, 99, 99.9 and 100 (B's last event is that of its neighbours).  With a
+            pre-decoder the rounds that its blocks look ahead are part of it.
         latency_drift: median latency of A in the last quarter of the run over that in the first.
         wait_us: from the moment at which a window could be decoded to its start, likewise.
         block_wait_us: the same for the blocks of the pre-decoder.

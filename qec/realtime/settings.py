@@ -89,8 +89,8 @@ class Settings:
             positive_integer(key, values[key])
         if values["shots"] % values["qubits"]:
             raise QecError(
-                f"shots={values['shots']} experiments do not fill {values['qubits']} qubits evenly: "
-                "give a multiple of qubits."
+                f"shots={values['shots']} do not fill {values['qubits']} qubits evenly: give a "
+                "multiple of qubits."
             )
         kept = {f.name for f in dataclasses.fields(cls)} - {"config", "out"}
         return cls(
