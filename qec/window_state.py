@@ -182,6 +182,14 @@ class WindowState:
             late=np.zeros(count, dtype=np.uint8),
         )
 
+    @classmethod
+    def rehearse(cls, scheduled: ScheduledWindow, width: int, predecoder: bool) -> None:
+        """Decides a window without events: compiled loops are loaded at the first call."""
+        beside = 1 + max((abs(block) for block, _ in scheduled.carries), default=0)
+        layers = scheduled.window.end - scheduled.window.start
+        state = cls.of(np.zeros((1, layers, width), np.uint8), 2 * beside + 1, predecoder)
+        state.decide(scheduled, np.array([beside]), np.array([0]))
+
     def predecode(
         self, window: Window, block: Block, numbers: np.ndarray, first: np.ndarray
     ) -> None:

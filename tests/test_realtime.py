@@ -57,14 +57,15 @@ def test_it_decodes_a_stream_and_reports(tmp_path, capsys):
     assert "2 matchers" in text
     assert "logical answers wrong" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("backlog.png", "backlog.svg", "latency.png", "latency.svg", "report.json")
+        *("backlog.png", "backlog.svg", "latency.png", "latency.svg", "load.png", "load.svg"),
+        "report.json",
     ]
     runs = json.loads((tmp_path / "report.json").read_text())["runs"]
     assert [(r["decoder"], r["period_us"]) for r in runs] == [(name, 0), (name, 200)]
     for run in runs:
         assert run["decided"] == run["windows"] == 6 * 13
         assert run["match_us_per_round"] > 0 == run["predecode_us_per_round"]
-        p50, *_, most = run["latency_us"]["A"]
+        p50, *_, most = run["latency_us"]["all"]
         assert 0 < p50 <= most
         if run["period_us"]:
             assert run["us_per_round"] >= 199  # no faster than the rounds come

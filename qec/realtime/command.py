@@ -265,3 +265,6 @@ def print_tables(reports: Sequence[Report], settings: Settings, flips: np.ndarra
         )
     for table in (keeps_up, soon):
         Console(width=100).print(table)
+    for r in reports:
+        if r.decided < r.windows:
+            print(f"{r.decoder}, {r.period_us:.3g} us: {r.decided} of {r.windows} windows decided")

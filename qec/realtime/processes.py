@@ -6,19 +6,18 @@ that is ready at once, so that it pays for a call and for looking around once, n
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import mmap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from qec.compiled import compiled
 from qec.realtime.plan import NullBlock, Plan
 from qec.realtime.shared import Layout, SharedRun
-from qec.window_state import Alike
+from qec.window_state import Alike, WindowState
 
 _SPIN = 1e-3  # seconds for which a worker without work keeps looking; then it naps
 _NAP = 20e-6  # asked for; a system may make 100 of it
@@ -64,8 +63,10 @@ def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> N
     steps = last[mine]
     for block, window in dict(zip(blocks, windows, strict=True)).items():  # first calls set up
         block.apply(np.zeros((1, window.end - window.start, layout.width), dtype=np.uint8))
-    with _Work(SharedRun(layout, memory), layout.matchers + index) as work:
-        run, state = work.run, work.run.state()
+    run = SharedRun(layout, memory)
+    _steps_ready(run.steps[0], steps, 0)
+    with _Work(run, layout.matchers + index) as work:
+        state = run.state()
 
         def apply(numbers: np.ndarray, block: NullBlock | None) -> None:
             for k, some, first in alike.groups(numbers):
@@ -75,17 +76,18 @@ def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> N
 
         done = 0
         while done < len(mine) and not run.stop[0]:
-            ready = min(np.searchsorted(steps, run.steps[0]), done + _MOST)
+            ready = done + _steps_ready(run.steps[0], steps, done)
             if ready == done:
                 work.idle()
                 continue
             numbers = mine[done:ready]
-            with work.busy():
-                if plan.deadline is not None:
-                    late = time.monotonic_ns() - run.arrived[steps[done:ready]] > plan.deadline
-                    apply(numbers[late], NullBlock())
-                    numbers = numbers[~late]
-                apply(numbers, None)
+            work.begin()
+            if plan.deadline is not None:
+                late = time.monotonic_ns() - run.arrived[steps[done:ready]] > plan.deadline
+                apply(numbers[late], NullBlock())
+                numbers = numbers[~late]
+            apply(numbers, None)
+            work.end()
             done = ready
 
 
@@ -94,26 +96,27 @@ def match(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
 
     A window of layer A is ready when its layers are, a gap when both its neighbours are decided.
     """
-    for matcher in {id(w.matcher): w.matcher for w in plan.windows}.values():
-        matcher.warm_up()
+    for window in {id(w.matcher): w for w in plan.windows}.values():
+        window.matcher.warm_up()
+        WindowState.rehearse(window, layout.width, predecoder=layout.blocks > 0)
     last = plan.last_steps(layout.experiments)
     alike = Alike.of(plan.windows, plan.layers, layout.experiments)
-    queues = _Queues(plan, layout, index, last)
-    with _Work(SharedRun(layout, memory), index) as work:
-        run, state = work.run, work.run.state()
+    run, queues = SharedRun(layout, memory), _Queues(plan, layout, index, last)
+    queues.ready(run)  # nothing is, but compiled loops are loaded
+    with _Work(run, index) as work:
+        state = run.state()
         while not queues.empty and not run.stop[0]:
             numbers = queues.ready(run)
             if not len(numbers):
                 work.idle()
                 continue
-            with work.busy():
-                for k, some, first in alike.groups(numbers):
-                    due = None
-                    if plan.deadline is not None:
-                        due = run.arrived[last[some]] + plan.deadline
-                    run.started[some] = time.monotonic_ns()
-                    state.decide(plan.windows[k], some, first, due)
-                    run.done[some] = time.monotonic_ns()
+            work.begin()
+            for k, some, first in alike.groups(numbers):
+                due = None if plan.deadline is None else run.arrived[last[some]] + plan.deadline
+                run.started[some] = time.monotonic_ns()
+                state.decide(plan.windows[k], some, first, due)
+                run.done[some] = time.monotonic_ns()
+            work.end()
 
 
 class _Queues:
@@ -144,51 +147,73 @@ class _Queues:
 
     def ready(self, run: SharedRun) -> np.ndarray:
         """int64, the numbers of the next windows, all of layer A or none; empty: wait."""
-        gaps = self._gaps[self._gap : self._gap + _MOST]
-        if len(gaps):
-            count = _leading((run.done[gaps - 1] > 0) & (run.done[gaps + 1] > 0))
-            if count:
-                self._gap += count
-                return gaps[:count]
-        part = slice(self._window, self._window + _MOST)
+        if count := _gaps_ready(run.done, self._gaps, self._gap):
+            self._gap += count
+            return self._gaps[self._gap - count : self._gap]
         if self._of_network:
-            count = _leading((run.block_done[self._blocks[part]] > 0).all(axis=1))
+            count = _windows_ready(run.block_done, self._blocks, self._window)
         else:
-            count = int(np.searchsorted(self._steps[part], run.steps[0]))
+            count = _steps_ready(run.steps[0], self._steps, self._window)
         self._window += count
-        return self._windows[part][:count]
+        return self._windows[self._window - count : self._window]
 
 
-def _leading(ready: np.ndarray) -> int:
-    """How many are true before the first that is not."""
-    return len(ready) if ready.all() else int(ready.argmin())
+@compiled
+def _gaps_ready(done: np.ndarray, gaps: np.ndarray, start: int) -> int:
+    """How many gaps from there on, one after the other, have neighbours that are decided."""
+    end = min(start + _MOST, len(gaps))
+    for k in range(start, end):
+        if done[gaps[k] - 1] == 0 or done[gaps[k] + 1] == 0:
+            return k - start
+    return end - start
+
+
+@compiled
+def _windows_ready(block_done: np.ndarray, blocks: np.ndarray, start: int) -> int:
+    """How many rows of ``blocks`` from there on have all their blocks."""
+    end = min(start + _MOST, len(blocks))
+    for k in range(start, end):
+        for block in blocks[k]:
+            if block_done[block] == 0:
+                return k - start
+    return end - start
+
+
+@compiled
+def _steps_ready(steps: int, needed: np.ndarray, start: int) -> int:
+    """How many entries of ``needed``, ascending, from there on are below ``steps``."""
+    end = min(start + _MOST, len(needed))
+    for k in range(start, end):
+        if needed[k] >= steps:
+            return k - start
+    return end - start
 
 
 class _Work:
     """A worker's part in a run: says when it is ready and what memory it takes, and idles."""
 
     def __init__(self, run: SharedRun, index: int) -> None:
-        self.run, self._index = run, index
-        self._since = 0.0
+        self._run, self._index = run, index
+        self._since, self._begun = 0.0, 0
 
     def __enter__(self) -> _Work:
         gc.collect()
         gc.disable()  # no pauses in between; nothing here makes reference cycles
-        self.run.memory[self._index] = private_memory()
-        self.run.ready[self._index] = time.monotonic_ns()
+        self._run.memory[self._index] = private_memory()
+        self._run.ready[self._index] = time.monotonic_ns()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.run.memory[self._index, 1] = private_memory()
+        self._run.memory[self._index, 1] = private_memory()
         gc.enable()
 
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
+    def begin(self) -> None:
         """There is work: the next time without is a new one."""
-        self._since = 0.0
-        start = time.monotonic_ns()
-        yield
-        self.run.busy[self._index] += time.monotonic_ns() - start
+        self._since, self._begun = 0.0, time.monotonic_ns()
+
+    def end(self) -> None:
+        """The work is done."""
+        self._run.busy[self._index] += time.monotonic_ns() - self._begun
 
     def idle(self) -> None:
         """There is no work: looks on for a while, then naps."""
