@@ -14,7 +14,7 @@ from qec.cli import main
 from qec.config import load_config
 from qec.errors import QecError
 from qec.lattice import detector_error_model
-from qec.realtime import command
+from qec.realtime import command, commit
 from qec.realtime import run as one_run
 from qec.realtime.commit import in_one_process
 from qec.realtime.limit import shortest_period
@@ -55,6 +55,8 @@ def test_it_decodes_a_stream_and_reports(tmp_path, capsys):
     assert main(["realtime", *overrides]) == 0
     text = capsys.readouterr().out
     assert "2 matchers" in text
+    tables = text[: text.index("logical answers wrong")].splitlines()[2:-1]
+    assert max(map(len, tables)) <= 100
     assert "logical answers wrong" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         *("backlog.png", "backlog.svg", "latency.png", "latency.svg", "load.png", "load.svg"),
@@ -82,6 +84,56 @@ def test_the_answers_are_those_of_the_windows_whatever_the_processes_do(tmp_path
     want = WindowDecoder(detector_error_model(circuit), 3, 3, parallel=True).decode_batch(shots)
     for found in reports:
         np.testing.assert_array_equal(found.answers, want[:, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("qubits", [2, 3])
+def test_qubits_side_by_side_are_decoded_as_one_after_the_other(tmp_path, capsys, qubits):
+    overrides = [*SMALL, "decoders=[matching-cascade]", "period_us=40", f"out={tmp_path}"]
+    config = load_config("realtime", [*overrides, f"qubits={qubits}", "workers=2"])
+    (found,) = command.realtime(config)
+    assert f"{qubits} at once of 6 experiments" in capsys.readouterr().out
+    settings = Settings.from_config(config)
+    circuit = settings.circuit(settings.rounds)
+    shots = circuit.compile_detector_sampler(seed=3).sample(6)
+    options = WINDOW_DECODERS["matching-cascade"]
+    windows = WindowDecoder(detector_error_model(circuit), 3, 3, parallel=True, **options)
+    np.testing.assert_array_equal(found.answers, windows.decode_batch(shots)[:, 0])
+    assert found.us_per_round >= 0.99 * 40 / qubits
+    assert main(["realtime", *overrides, "qubits=4"]) == 2
+    assert "shots=6 do not fill 4 qubits evenly" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["matching-cascade", "predecoder+matching-cascade"])
+def test_what_is_late_is_decided_by_the_stage_before(tmp_path, capsys, name):
+    """SI1000 noise: hardly any two corrections weigh the same."""
+    overrides = [*SMALL, "noise=si1000", "period_us=0", f"predecoder={trained()}"]
+    overrides += [f"decoders=[{name}]", f"out={tmp_path}"]
+    config = load_config("realtime", [*overrides, "deadline_us=[0.001,1e9]"])
+    late, in_time = command.realtime(config)
+    assert "deadline" in capsys.readouterr().out
+    assert late.fell_back == in_time.late == 0
+    assert late.late > 0.1
+    assert in_time.fell_back > 0.1
+    settings = Settings.from_config(config)
+    circuit = settings.circuit(settings.rounds)
+    shots = circuit.compile_detector_sampler(seed=3).sample(6)
+    windows = WindowDecoder(detector_error_model(circuit), 3, 3, parallel=True)
+    np.testing.assert_array_equal(late.answers, windows.decode_batch(shots)[:, 0])
+
+
+def test_the_core_is_as_small_as_the_period_allows(monkeypatch):
+    """Plans are their numbers of layers; these layers cost the less the more a core has."""
+    monkeypatch.setattr(commit, "us_per_round", lambda plan, layers: (30 / plan, 12 / plan))
+
+    def chosen(interval, *processes):
+        return commit.chosen_plan(lambda layers: layers, 3, interval, processes, None)
+
+    # At 60 % of their time a matcher has 6 us for a round of 10, and needs 10, 5, or 3.3.
+    assert [chosen(us, 1, 1) for us in (100, 10, 5, 0.1, 0)] == [3, 6, 9, 9, 9]
+    assert chosen(10, 2, 1) == 3
+    assert chosen(6, 9, 1) == 6  # the network is what takes longer
 
 
 def dies_at_work(memory, layout, plan, _):

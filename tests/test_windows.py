@@ -20,6 +20,8 @@ from qec.predecoder.correction import Predecoder
 from qec.predecoder.fit import Fit
 from qec.predecoder.grid import EDGE_CHANNELS, STEPS
 from qec.predecoder.network import PreDecoderNetwork
+from qec.reference import Window
+from qec.window_state import Alike
 from qec.windows import (
     WINDOW_DECODERS,
     WindowDecoder,
@@ -73,6 +75,21 @@ def test_every_layer_is_committed_once(layers, commit, buffer, parallel):
         for (one,), (two,) in itertools.pairwise(stages):
             assert one.end == one.core_end + buffer
             assert two.start == one.core_end
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=9), st.integers(1, 4), st.data())
+def test_windows_that_are_alike_go_together(kinds, experiments, data):
+    layers, n = 20, len(kinds)
+    windows = [Window(2 * k, 2 * k + 3, 2 * k, 2 * k + 2) for k in range(n)]
+    alike = Alike(windows, kinds, layers, experiments)
+    everyone = st.integers(0, n * experiments - 1)
+    numbers = np.array(data.draw(st.lists(everyone, unique=True)), dtype=np.int64)
+    groups = list(alike.groups(numbers))
+    assert len(groups) == len({kinds[k % n] for k in numbers})
+    assert sorted(np.concatenate([some for _, some, _ in groups] or [[]])) == sorted(numbers)
+    for one, some, first in groups:
+        assert {kinds[k % n] for k in some} == {kinds[one]}
+        np.testing.assert_array_equal(first, some // n * layers + 2 * (some % n))
 
 
 @pytest.mark.parametrize("correlated", [False, True])

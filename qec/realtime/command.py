@@ -236,21 +236,33 @@ def print_tables(reports: Sequence[Report], settings: Settings, flips: np.ndarra
         f"{len(reports[0].answers)} experiments, {settings.source()}\n"
         f"processes: {workers}; {len(available_cores())} cores"
     )
-    several = len(settings.deadline_us) > 1 or settings.deadline_us[0] is not None
-    named = ["decoder", *(["deadline us"] if several else []), "period us"]
-    keeps_up = Table(*named, box=box.SIMPLE, title="Does it keep up?")
-    soon = Table(*named, box=box.SIMPLE, title="From the last round to the decision, us")
-    for name in ("commit + buffer", "us/round", "keeps up", "N_par", "in doubt", "late", "errors"):
-        keeps_up.add_column(name, justify="right")
-    for name in (*(f"{p:g} %" for p in PERCENTILES[:-1]), "most", "answer 50 %", "answer 99 %"):
-        soon.add_column(name, justify="right")
+    several = settings.deadline_us != (None,)
+    named = ["decoder", *(["deadline\nus"] if several else []), "period\nus"]
+    questions = {
+        "Does it keep up?": (
+            *("commit +\nbuffer", "us per\nround", "keeps\nup", "N_par"),
+            *("in\ndoubt", "late", "logical\nerrors"),
+        ),
+        "From the last round to the decision of a window, and to the answer, us": (
+            *(f"{p:g} %" for p in PERCENTILES[:-1]),
+            *("most", "answer\n50 %", "answer\n99 %"),
+        ),
+    }
+    tables = []
+    for title, names in questions.items():
+        tables.append(Table(box=box.SIMPLE, title=title, padding=0))
+        for name in (*named, *names):
+            tables[-1].add_column(
+                name, justify="left" if name == "decoder" else "right", no_wrap=True
+            )
+    keeps_up, soon = tables
     for r in reports:
         deadline = "-" if r.deadline_us is None else f"{r.deadline_us:g}"
         row = [r.decoder, *([deadline] if several else []), f"{r.period_us:.3g}"]
         errors = "" if flips is None else f"{np.count_nonzero(r.answers != flips)}"
         keeps_up.add_row(
             *row,
-            f"{r.commit} + {r.buffer}",
+            f"{r.commit}+{r.buffer}",
             f"{r.us_per_round:.3g}",
             "-" if r.period_us == 0 else "yes" if r.stable else "NO",
             "-" if r.period_us == 0 else f"{r.n_par:.2f}",
@@ -263,7 +275,7 @@ def print_tables(reports: Sequence[Report], settings: Settings, flips: np.ndarra
             *(f"{us:.0f}" for us in r.latency_us["all"]),
             *(f"{us:.0f}" for us in (r.reaction_us[0], r.reaction_us[2])),
         )
-    for table in (keeps_up, soon):
+    for table in tables:
         Console(width=100).print(table)
     for r in reports:
         if r.decided < r.windows:
