@@ -41,32 +41,48 @@ class BeliefMatcher:
     """Minimum-weight matching of the memory checks on beliefs, which differ from shot to shot.
 
     Args:
-        lattice: with its error model.
+        edges: of the memory checks.
+        factors: the mechanisms that flip them, and other checks.
+        num_detectors: of all checks.
+        observables: bool (E, observables), which of them each edge flips.
         iterations: of belief propagation.
-
-    Raises:
-        QecError: as ``qec.matching.basis_split``.
     """
 
     correlated = True  # in its confidence: it sees both bases, as correlated matching does
 
-    def __init__(self, lattice: SpaceTimeLattice, iterations: int = ITERATIONS) -> None:
-        pieces = Pieces.of(lattice)
-        edges = MemoryEdges.of(lattice, pieces)
-        factors = FactorGraph.of(pieces)
-        self._beliefs = BeliefPropagation(factors, edges, None, lattice.num_detectors, iterations)
+    def __init__(
+        self,
+        edges: MemoryEdges,
+        factors: FactorGraph,
+        num_detectors: int,
+        observables: np.ndarray,
+        iterations: int = ITERATIONS,
+    ) -> None:
+        self._beliefs = BeliefPropagation(factors, edges, None, num_detectors, iterations)
         self._prior = edges.log_odds.astype(np.float32)
         # Events of detectors that no mechanism flips mean nothing.
-        self._detectors = np.setdiff1d(lattice.memory_detectors, lattice.silent)
+        self._detectors = np.unique(edges.ends[edges.ends >= 0])
         n = len(self._detectors)
-        number = np.full(lattice.num_detectors + 1, -1)
+        number = np.full(num_detectors + 1, -1)
         number[self._detectors] = np.arange(n)
-        self._ends, self._flips = number[edges.ends], edges.flips.astype(np.uint8)
+        self._ends = number[edges.ends]
+        self._observables, self._flips = observables.shape[1], _as_words(observables)
         # Each edge stands with both its ends; a boundary is no detector.
         end = self._ends.T.ravel()
         self._start, order = rows(end, np.arange(len(end)), n)
         self._edge = order % len(self._ends)
         self._other = self._ends[:, ::-1].T.ravel()[order]
+
+    @classmethod
+    def of(cls, lattice: SpaceTimeLattice, iterations: int = ITERATIONS) -> BeliefMatcher:
+        """Of a lattice with its error model, and observable 0.
+
+        Raises:
+            QecError: as ``qec.matching.basis_split``.
+        """
+        pieces = Pieces.of(lattice)
+        edges, factors = MemoryEdges.of(lattice, pieces), FactorGraph.of(pieces)
+        return cls(edges, factors, lattice.num_detectors, edges.flips[:, None], iterations)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> uint8 (B,), predicted flips of observable 0.
@@ -74,7 +90,11 @@ class BeliefMatcher:
         Raises:
             Unexplained: no set of edges explains the events of a shot.
         """
-        flips = np.empty(len(detectors), dtype=np.uint8)
+        return self.decode_all(detectors)[:, 0]
+
+    def decode_all(self, detectors: np.ndarray) -> np.ndarray:
+        """The same, uint8 (B, observables), of all observables."""
+        flips = np.empty((len(detectors), self._observables), dtype=np.uint8)
         for start in range(0, len(detectors), _SHOTS_PER_PASS):
             part = slice(start, start + _SHOTS_PER_PASS)
             flips[part] = self.match(detectors[part], self.log_odds(detectors[part]))
@@ -85,26 +105,43 @@ class BeliefMatcher:
         return self._prior + change_of_log_odds(self._beliefs(detectors))
 
     def match(self, detectors: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
-        """As ``decode_batch``, with log-odds, float32 (B, E), of any other source."""
+        """As ``decode_all``, with log-odds, float32 (B, E), of any other source."""
         events = detectors.take(self._detectors, axis=1)
         tables = self._ends, self._flips, self._start, self._edge, self._other
-        flips, ends, nats, flipped, shot, count = _ways(log_odds, events, *tables)
+        committed, ends, nats, flipped, shot, count = _ways(log_odds, events, *tables)
+        flips = self._as_flips(committed)
         if not count:
             return flips
         way, which = np.nonzero(ends >= 0)
         checks = (np.ones(len(way), np.uint8), (ends[way, which], way))
-        flipping = np.flatnonzero(flipped)
-        observables = (np.ones(len(flipping), np.uint8), (shot[flipping], flipping))
+        flipping, observable = np.nonzero(self._as_flips(flipped))
+        fault = shot[flipping] * self._observables + observable
         graph = pymatching.Matching.from_check_matrix(
             scipy.sparse.csc_matrix(checks, (count, len(ends))),
             weights=np.rint(np.minimum(nats, _MOST) * _PER_NAT),
-            faults_matrix=scipy.sparse.csc_matrix(observables, (len(detectors), len(ends))),
+            faults_matrix=scipy.sparse.csc_matrix(
+                (np.ones(len(fault), np.uint8), (fault, flipping)), (flips.size, len(ends))
+            ),
             use_virtual_boundary_node=True,
         )
         try:
-            return flips ^ graph.decode(np.ones(count, dtype=np.uint8))
+            return flips ^ graph.decode(np.ones(count, dtype=np.uint8)).reshape(flips.shape)
         except ValueError as error:
             raise Unexplained from error
+
+    def _as_flips(self, words: np.ndarray) -> np.ndarray:
+        """uint64 (m, words) -> uint8 (m, observables)."""
+        return np.unpackbits(
+            words.astype("<u8").view(np.uint8), axis=1, count=self._observables, bitorder="little"
+        )
+
+
+def _as_words(bits: np.ndarray) -> np.ndarray:
+    """bool (m, n) -> uint64 (m, words of 64 bits)."""
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    words = np.zeros((len(bits), 8 * max(-(-bits.shape[1] // 64), 1)), dtype=np.uint8)
+    words[:, : packed.shape[1]] = packed
+    return words.view("<u8").astype(np.uint64)
 
 
 @compiled
@@ -122,18 +159,20 @@ def _ways(
     Args:
         log_odds: float32 (B, E).
         events: uint8 (B, n).
-        ends, flips: of the edges, (E, 2) with -1 for a boundary, (E,).
+        ends, flips: of the edges, (E, 2) with -1 for a boundary, and the observables that each
+            flips, bits of uint64 (E, words).
         start, edge, other: int64, the edges at each detector and what they lead to.
 
     Returns:
-        uint8 (B,), flips that are committed; int64 (m, 2), float32 (m,), uint8 (m,) and int64 (m,):
-        the events that each way joins, numbered through all shots, -1 for a boundary, nats,
-        whether it flips the observable, its shot; how many events there are.
+        uint64 (B, words), flips that are committed; int64 (m, 2), float32 (m,), uint64 (m, words)
+        and int64 (m,): the events that each way joins, numbered through all shots, -1 for a
+        boundary, nats, the observables that it flips, its shot; how many events there are.
     """
     shots, n = events.shape
-    committed = np.zeros(shots, np.uint8)
+    words = flips.shape[1]
+    committed = np.zeros((shots, words), np.uint64)
     joined, nats = np.empty((64 * shots, 2), np.int64), np.empty(64 * shots, np.float32)
-    flipped, of_shot = np.empty(64 * shots, np.uint8), np.empty(64 * shots, np.int64)
+    flipped, of_shot = np.empty((64 * shots, words), np.uint64), np.empty(64 * shots, np.int64)
     count, before = 0, 0
     weight, left = np.empty(len(ends), np.float32), np.empty(n, np.uint8)
     for b in range(shots):
@@ -141,7 +180,8 @@ def _ways(
         for e in range(len(ends)):
             weight[e] = abs(log_odds[b, e])
             if log_odds[b, e] > 0:
-                committed[b] ^= flips[e]
+                for w in range(words):
+                    committed[b, w] ^= flips[e, w]
                 for end in ends[e]:
                     if end >= 0:
                         left[end] ^= 1
@@ -152,14 +192,16 @@ def _ways(
             more = len(nats) + r * (r + 1)
             joined = np.concatenate((joined, np.empty((more, 2), np.int64)))
             nats = np.concatenate((nats, np.empty(more, np.float32)))
-            flipped = np.concatenate((flipped, np.empty(more, np.uint8)))
+            flipped = np.concatenate((flipped, np.empty((more, words), np.uint64)))
             of_shot = np.concatenate((of_shot, np.empty(more, np.int64)))
         for i in range(r):
             for j in range(i + 1, r + 1):  # the last one is the boundary
                 way = least[i, j]
                 if way < np.inf and (j == r or way < least[i, r] + least[j, r]):
                     joined[count] = before + i, before + j if j < r else -1
-                    nats[count], flipped[count], of_shot[count] = way, flip[i, j], b
+                    nats[count], of_shot[count] = way, b
+                    for w in range(words):
+                        flipped[count, w] = flip[i, j, w]
                     count += 1
         before += r
     return committed, joined[:count], nats[:count], flipped[:count], of_shot[:count], before
@@ -178,7 +220,7 @@ def _meetings(
 
     Returns:
         float32 (r, r + 1), nats between events whose regions meet, upper half, and to the boundary;
-        uint8 (r, r + 1), whether that way flips the observable.
+        uint64 (r, r + 1, words), the observables that this way flips.
 
     Worked example: the boundary, D0, D1 and D2 stand in a line, with 3, 1 and 4 nats between them;
     D0 and D2 are events.  D1 falls to D0.  The regions meet on the edge from D1 to D2, 1 + 4 = 5
@@ -186,9 +228,10 @@ def _meetings(
     """
     n, r = len(start) - 1, len(source)
     least = np.full((r, r + 1), np.float32(np.inf))
-    flip = np.zeros((r, r + 1), np.uint8)
+    words = flips.shape[1]
+    flip = np.zeros((r, r + 1, words), np.uint64)
     nats, owner = np.full(n, np.float32(np.inf)), np.full(n, -1, np.int64)
-    flipped, settled = np.zeros(n, np.uint8), np.zeros(n, np.bool_)
+    flipped, settled = np.zeros((n, words), np.uint64), np.zeros(n, np.bool_)
     key, node = np.empty(len(edge) + r + 1, np.float32), np.empty(len(edge) + r + 1, np.int64)
     size = 0
     for i in range(r):
@@ -202,18 +245,23 @@ def _meetings(
         settled[u] = True
         i = owner[u]
         for q in range(start[u], start[u + 1]):
-            v = other[q]
-            there, side = nats[u] + weight[edge[q]], flipped[u] ^ flips[edge[q]]
+            v, e = other[q], edge[q]
+            there = nats[u] + weight[e]
             if v < 0:
                 if there < least[i, r]:
-                    least[i, r], flip[i, r] = there, side
+                    least[i, r] = there
+                    for w in range(words):
+                        flip[i, r, w] = flipped[u, w] ^ flips[e, w]
             elif not settled[v]:
                 if there < nats[v]:
-                    nats[v], owner[v], flipped[v] = there, i, side
+                    nats[v], owner[v] = there, i
+                    for w in range(words):
+                        flipped[v, w] = flipped[u, w] ^ flips[e, w]
                     size = push(key, node, size, there, v)
             elif owner[v] != i:
                 first, second = min(i, owner[v]), max(i, owner[v])
                 if there + nats[v] < least[first, second]:
                     least[first, second] = there + nats[v]
-                    flip[first, second] = side ^ flipped[v]
+                    for w in range(words):
+                        flip[first, second, w] = flipped[u, w] ^ flips[e, w] ^ flipped[v, w]
     return least, flip

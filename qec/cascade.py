@@ -56,7 +56,7 @@ class Cascade:
         self.nats, self._confidence = nats, Confidence(lattice)
         model = basis_split(lattice)
         if beliefs or members:
-            self.last = BeliefMatcher(lattice) if beliefs else Ensemble(lattice, members)
+            self.last = BeliefMatcher.of(lattice) if beliefs else Ensemble(lattice, members)
             self.graph = matching_graph(model, silent=lattice.silent)
         else:
             self.last = Matcher(model, correlated=True, silent=lattice.silent)

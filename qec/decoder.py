@@ -190,7 +190,7 @@ class Decoder:
             nats = NATS if bound is None else RESIDUAL_NATS
             matcher = Cascade(lattice, members, nats, beliefs)
         elif beliefs:
-            matcher = BeliefMatcher(lattice)
+            matcher = BeliefMatcher.of(lattice)
         elif memory_only or bound is not None:
             matcher = MemoryMatcher(lattice)
         else:

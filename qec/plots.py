@@ -307,7 +307,7 @@ def plot_drift(looks: Sequence[Look], folder: Path) -> list[Path]:
 # Real time ---------------------------------------------------------------------------------------
 
 
-def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
+def plot_latency(reports: Sequence[Report], folder: Path, title: str) -> list[Path]:
     """Writes latency.png and latency.svg: the share of windows that take longer, a panel a decoder.
 
     Raises:
@@ -332,10 +332,11 @@ def plot_latency(reports: Sequence[Report], folder: Path) -> list[Path]:
         "longer from the last round to the decision than, us\n"
         "(dotted: as long as the rounds take that a window commits)"
     )
+    figure.suptitle(title, fontsize="medium")
     return save_figure(figure, folder, "latency")
 
 
-def plot_load(reports: Sequence[Report], folder: Path) -> list[Path]:
+def plot_load(reports: Sequence[Report], folder: Path, title: str) -> list[Path]:
     """Writes load.png and load.svg: median and 99th percentile of the latency against the period.
 
     Raises:
@@ -357,14 +358,18 @@ def plot_load(reports: Sequence[Report], folder: Path) -> list[Path]:
                 axes.plot(r.period_us, us, "o", color=f"C{k}", markerfacecolor=face)
     if axes.lines:
         axes.set(xscale="log", yscale="log")
-    axes.set(xlabel="period between rounds, us", ylabel="us from the last round to the decision")
-    axes.set_title("solid: median, dashed: 99 %; filled: keeps up", fontsize="medium")
+        periods = sorted({r.period_us for r in reports if r.period_us > 0})
+        axes.set_xticks(periods, [f"{us:.3g}" for us in periods])
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("us between rounds (filled: keeps up)")
+    axes.set_ylabel("us from the last round to the decision\n(solid: median, dashed: 99 %)")
+    axes.set_title(title, fontsize="medium")
     axes.grid(True, linewidth=0.3)
     _legend_beside(axes)
     return save_figure(figure, folder, "load")
 
 
-def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
+def plot_backlog(reports: Sequence[Report], folder: Path, title: str) -> list[Path]:
     """Writes backlog.png and backlog.svg: rounds that wait to be decided, a panel a decoder.
 
     Raises:
@@ -382,6 +387,7 @@ def plot_backlog(reports: Sequence[Report], folder: Path) -> list[Path]:
         axes.grid(True, linewidth=0.3)
         _legend_beside(axes)
     rows[-1].set_xlabel("share of the run's rounds that have arrived")
+    figure.suptitle(title, fontsize="medium")
     return save_figure(figure, folder, "backlog")
 
 

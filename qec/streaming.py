@@ -36,7 +36,7 @@ class StreamingDecoder:
             twice its reach (`standard`: 18, `small`: 5); its bulk stands for that of the stream.
         commit: rounds that a window decides; ``push`` does so once per that many rounds.
         buffer: rounds that a window looks ahead.
-        correlated, predecoder, cascade, device: as in ``qec.windows.WindowDecoder``.
+        correlated, predecoder, cascade, beliefs, device: as in ``qec.windows.WindowDecoder``.
         confidence: whether to tell how sure each window is, at a price as in
             ``WindowDecoder.decode_batch``.  Predictions stay the same.
         batch: number of experiments.
@@ -74,6 +74,7 @@ class StreamingDecoder:
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
         cascade: bool | None = None,
+        beliefs: bool = False,
         confidence: bool = False,
         device: str = "cpu",
         batch: int = 1,
@@ -82,7 +83,7 @@ class StreamingDecoder:
         self.buffer = positive_integer("buffer", buffer)
         self._reference = Reference(dem)
         self._cutter, self._blocks = cutters(
-            self._reference, correlated, predecoder, device, cascade=cascade
+            self._reference, correlated, predecoder, device, cascade=cascade, beliefs=beliefs
         )
         self._asked = confidence
         self._check_rounds()

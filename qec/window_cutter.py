@@ -11,12 +11,14 @@ from typing import NamedTuple
 import numpy as np
 import stim
 
+from qec.belief_matching import BeliefMatcher
 from qec.cascade import NATS
 from qec.errors import QecError
 from qec.gap import GapMatcher
 from qec.matching import Matcher, matching_graph
 from qec.pieces import Pieces
 from qec.reference import Reference, Window
+from qec.window_beliefs import WindowBeliefs
 from qec.window_model import WindowModel, window_model
 
 _WARM_UP_SHOTS, _WARM_UP_RATE = 16, 0.005  # of every mechanism: enough for doubt to be looked at
@@ -48,6 +50,8 @@ class WindowCutter:
         cascade: match the memory checks, or what a pre-decoder leaves of them, and the whole
             syndrome, with correlations, in the windows where that leaves a gap below ``nats``.
         nats: as of ``qec.cascade.Cascade``.
+        beliefs: belief matching in place of correlated matching, of the windows in doubt or, where
+            there is no cascade, of all.
         itself: the windows are those of the reference itself; it may differ from round to round.
     """
 
@@ -58,6 +62,7 @@ class WindowCutter:
         *,
         cascade: bool = False,
         nats: float = NATS,
+        beliefs: bool = False,
         itself: bool = False,
     ) -> None:
         self.reference = reference
@@ -65,6 +70,7 @@ class WindowCutter:
         self._itself = itself
         self._pieces = Pieces.of(reference.lattice)
         self._memory = self._pieces.memory_only()
+        self._beliefs = WindowBeliefs(reference.lattice, self._pieces) if beliefs else None
         self._cut: dict[tuple[Window, bool, bool], WindowMatcher] = {}
         self._gaps: dict[tuple[Window, bool, bool], WindowGap] = {}
         self._made: dict[tuple[str | bytes, ...], WindowMatcher] = {}  # those that are alike once
@@ -100,7 +106,7 @@ class WindowCutter:
             model = window_model(self._memory, place, done, exits=True)
             self._gaps[key] = WindowGap(
                 Columns.of(model, place, self.reference),
-                self._matcher(model, correlated=False),
+                self._matcher(model),
                 self._closed(self._closed_model(place, done), place, searched=False),
             )
         return self._gaps[key]
@@ -115,16 +121,22 @@ class WindowCutter:
 
     def _make(self, place: Window, before: bool, after: bool) -> WindowMatcher:
         done = self._done(place, before, after)
-        if not self._cascade:
-            # The other checks never flip the observable: only correlations make use of them.
-            model = window_model(self._pieces if self._correlated else self._memory, place, done)
-            columns = Columns.of(model, place, self.reference)
-            key = model.text, columns.key
-            if key not in self._made:
-                none = self._correlated is None
-                matcher = None if none else self._matcher(model, self._correlated)
-                self._made[key] = WindowMatcher(columns, matcher, _typical(model))
-            return self._made[key]
+        if self._cascade:
+            return self._make_cascade(place, done)
+        # The other checks never flip the observable: only correlations make use of them.
+        alone = not (self._correlated or self._beliefs)
+        pieces, seam = self._memory if alone else self._pieces, self._beliefs is not None
+        model = window_model(pieces, place, done, memory_seam=seam)
+        columns = Columns.of(model, place, self.reference)
+        key = model.text, columns.key
+        if key not in self._made:
+            matcher = None
+            if self._correlated is not None:
+                matcher = self._better(model, place, done) if not alone else self._matcher(model)
+            self._made[key] = WindowMatcher(columns, matcher, _typical(model))
+        return self._made[key]
+
+    def _make_cascade(self, place: Window, done: np.ndarray) -> WindowMatcher:
         model = window_model(self._memory, place, done, exits=True)
         whole = window_model(self._pieces, place, done, memory_seam=True)
         closed = self._closed_model(place, done)
@@ -132,11 +144,19 @@ class WindowCutter:
         key = model.text, columns.key, whole.text, of_whole.key, closed.text
         if key not in self._made:
             gap = self._closed(closed, place, nats=self._nats)
-            better = self._matcher(whole, correlated=True)
+            better = self._better(whole, place, done)
             doubt = Doubt(gap, self._nats, better, of_whole, _typical(whole))
-            matcher = self._matcher(model, correlated=False)
+            matcher = self._matcher(model)
             self._made[key] = WindowMatcher(columns, matcher, _typical(model), doubt)
         return self._made[key]
+
+    def _better(
+        self, model: WindowModel, place: Window, done: np.ndarray
+    ) -> Matcher | BeliefMatcher:
+        """What decides by the events of both bases."""
+        if self._beliefs is not None:
+            return self._beliefs.matcher(place, done, model)
+        return self._matcher(model, correlated=True)
 
     def _closed_model(self, place: Window, done: np.ndarray) -> WindowModel:
         """Of the memory checks, without the edges out of the window."""
@@ -148,7 +168,7 @@ class WindowCutter:
         lattice = self.reference.lattice.cut(place.start, place.end, memory_only=True)
         return GapMatcher(matching_graph(stim.DetectorErrorModel(model.text)), lattice, **options)
 
-    def _matcher(self, model: WindowModel, correlated: bool) -> Matcher:
+    def _matcher(self, model: WindowModel, correlated: bool = False) -> Matcher:
         key = (model.text, correlated)
         if key not in self._matchers:
             self._matchers[key] = Matcher(stim.DetectorErrorModel(model.text), correlated)
@@ -223,14 +243,14 @@ class Doubt:
     Attributes:
         gap: on the closed window.
         nats: below which a gap is doubt.
-        whole: correlated matching of the syndrome.
+        whole: correlated or belief matching of the syndrome.
         columns: where its detectors stand.
         typical: uint8 (B, detectors), events to warm up with.
     """
 
     gap: GapMatcher
     nats: float
-    whole: Matcher
+    whole: Matcher | BeliefMatcher
     columns: Columns
     typical: np.ndarray
 
@@ -274,7 +294,7 @@ class WindowMatcher:
     """
 
     columns: Columns
-    matcher: Matcher | None
+    matcher: Matcher | BeliefMatcher | None
     typical: np.ndarray
     doubt: Doubt | None = None
 

@@ -37,9 +37,12 @@ _SHOTS_PER_PASS = 1024  # bounds the memory
 WINDOW_DECODERS: dict[str, dict[str, bool]] = {
     "pymatching-css": {"correlated": False},
     "pymatching-correlated-css": {"correlated": True},
+    "belief-matching": {"beliefs": True},
     "matching-cascade": {"cascade": True},
+    "matching-cascade-beliefs": {"cascade": True, "beliefs": True},
     "predecoder+pymatching": {"cascade": False},
     "predecoder+matching-cascade": {"cascade": True},
+    "predecoder+matching-cascade-beliefs": {"cascade": True, "beliefs": True},
 }
 """The decoders of ``qec.decoder`` that run in windows, as arguments of ``WindowDecoder``."""
 
@@ -134,29 +137,35 @@ def cutters(
     device: str,
     *,
     cascade: bool | None = None,
+    beliefs: bool = False,
     itself: bool = False,
 ) -> tuple[WindowCutter, BlockCutter | None]:
     """What makes windows, and the blocks of a pre-decoder; arguments as in ``WindowDecoder``.
 
     Raises:
-        QecError: as ``load_predecoder``; correlated together with a cascade or a pre-decoder.
+        QecError: as ``load_predecoder``; correlated together with a cascade, beliefs or a
+            pre-decoder; a pre-decoder and beliefs without a cascade.
     """
-    if correlated and (cascade or predecoder is not None):
-        raise QecError("correlated goes with neither a cascade nor a pre-decoder: leave it out.")
+    if correlated and (cascade or beliefs or predecoder is not None):
+        raise QecError(
+            "correlated goes with neither a cascade nor beliefs nor a pre-decoder: leave it out."
+        )
     cascade = predecoder is not None if cascade is None else cascade
+    if predecoder is not None and beliefs and not cascade:
+        raise QecError("beliefs go with a pre-decoder in a cascade only: leave cascade=False out.")
+    make = functools.partial(
+        WindowCutter, reference, correlated, cascade=cascade, beliefs=beliefs, itself=itself
+    )
     if predecoder is None:
-        return WindowCutter(reference, correlated, cascade=cascade, itself=itself), None
+        return make(), None
     from qec.predecoder.blocks import BlockCutter  # torch only where needed
     from qec.predecoder.checkpoint import as_predecoder
     from qec.predecoder.fit import bind_where_it_fits
 
     predecoder = as_predecoder(predecoder)
     if bind_where_it_fits(predecoder, reference.lattice, device, needed=not cascade) is None:
-        return WindowCutter(reference, correlated, cascade=cascade, itself=itself), None
-    windows = WindowCutter(
-        reference, correlated, cascade=cascade, nats=RESIDUAL_NATS, itself=itself
-    )
-    return windows, BlockCutter(predecoder, reference, device, itself=itself)
+        return make(), None
+    return make(nats=RESIDUAL_NATS), BlockCutter(predecoder, reference, device, itself=itself)
 
 
 class WindowDecoder:
@@ -166,8 +175,8 @@ class WindowDecoder:
         dem: detector error model of a rotated surface-code memory experiment.
         commit, buffer: layers, see ``sliding_windows`` and ``parallel_windows``.
         parallel: which of the two.
-        correlated, predecoder, cascade, device: as in ``qec.Decoder.from_dem``.  A window goes to
-            the cascade's second stage by itself; see ``qec.window_cutter.Doubt``.
+        correlated, predecoder, cascade, beliefs, device: as in ``qec.Decoder.from_dem``.  A window
+            goes to the cascade's second stage by itself; see ``qec.window_cutter.Doubt``.
 
     Raises:
         QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, windows that make no
@@ -191,13 +200,20 @@ class WindowDecoder:
         correlated: bool = False,
         predecoder: Predecoder | str | Path | None = None,
         cascade: bool | None = None,
+        beliefs: bool = False,
         device: str = "cpu",
     ) -> None:
         self._reference = reference = Reference(dem)
         layers = reference.layers
         self.stages = (parallel_windows if parallel else sliding_windows)(layers, commit, buffer)
         self._cutter, blocks = cutters(
-            reference, correlated, predecoder, device, cascade=cascade, itself=True
+            reference,
+            correlated,
+            predecoder,
+            device,
+            cascade=cascade,
+            beliefs=beliefs,
+            itself=True,
         )
         self._windows = scheduled_windows(self.stages, layers, self._cutter)
         self._blocks = []

@@ -261,13 +261,13 @@ def test_predictions_are_flips_plus_matching_of_the_residual(our_circuit, basis,
 def test_beliefs_of_no_iteration_are_the_models_own_weights(our_circuit, basis, rounds):
     # SI1000 noise: hardly any two corrections weigh the same.
     circuit = our_circuit(5, rounds, basis, 0.01, noise="si1000")
-    matcher = BeliefMatcher(SpaceTimeLattice.from_circuit(circuit))
+    matcher = BeliefMatcher.of(SpaceTimeLattice.from_circuit(circuit))
     dets, _ = sample(circuit, 400, seed=6)
     want = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)[:, 0]
     prior = np.broadcast_to(matcher._prior, (400, len(matcher._prior)))
     assert want.any()
     # Regions do not see all ways, least where events are dense.
-    assert np.count_nonzero(matcher.match(dets, prior) != want) <= 6
+    assert np.count_nonzero(matcher.match(dets, prior)[:, 0] != want) <= 6
 
 
 @each_basis
@@ -281,7 +281,7 @@ def test_matching_on_the_weights_of_the_edges_that_fired_is_always_right(our_cir
     for mechanism, edge in zip(edges.mechanism, edges.edge, strict=True):
         fired[:, edge] ^= happened[:, mechanism]
     knows = np.where(fired, 5, -5).astype(np.float32)
-    np.testing.assert_array_equal(BeliefMatcher(lattice).match(dets, knows), flips)
+    np.testing.assert_array_equal(BeliefMatcher.of(lattice).match(dets, knows)[:, 0], flips)
     plain = named_decoder("pymatching-css", dem_of(circuit)).decode_batch(dets)[:, 0]
     assert (plain != flips).any()
 
@@ -306,7 +306,7 @@ def test_belief_matching_passes_over_events_that_no_mechanism_makes():
     dets, _ = sample(circuit, 100, seed=4)
     more = dets.copy()
     more[:, silent] ^= True
-    matcher = BeliefMatcher(lattice)
+    matcher = BeliefMatcher.of(lattice)
     dets, more = (shots.view(np.uint8) for shots in (dets, more))
     np.testing.assert_array_equal(matcher.decode_batch(more), matcher.decode_batch(dets))
 
@@ -329,10 +329,10 @@ def test_a_cascade_leaves_doubtful_shots_to_belief_matching(our_circuit, basis):
 def test_regions_find_the_matching_of_lowest_weight(our_circuit, basis):
     """Against PyMatching on a graph for each shot."""
     lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 5, basis, 0.008))
-    matcher, edges = BeliefMatcher(lattice), MemoryEdges.of(lattice)
+    matcher, edges = BeliefMatcher.of(lattice), MemoryEdges.of(lattice)
     dets = basis_split(lattice).compile_sampler(seed=10).sample(400)[0].view(np.uint8)
     log_odds = matcher.log_odds(dets)
-    found = matcher.match(dets, log_odds)
+    found = matcher.match(dets, log_odds)[:, 0]
     differ = 0
     for shot, of_shot, flips in zip(dets, log_odds, found, strict=True):
         graph = graph_of(*matcher._ends.T, -of_shot, edges.flips)

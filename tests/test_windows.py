@@ -193,6 +193,40 @@ def test_doubt_everywhere_is_correlated_matching(pairing, our_circuit, predecode
 
 
 @pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("basis", ["X", "Z"])
+def test_belief_matching_corrects_single_mechanisms_in_windows(our_circuit, basis, parallel):
+    dem = detector_error_model(our_circuit(5, 24, basis, 0.003))
+    table = Mechanisms.from_dem(dem)
+    shots = np.zeros((len(table.probability), table.num_detectors), dtype=np.uint8)
+    shots[table.mechanism, table.detector] = 1
+    decoder = WindowDecoder(dem, 4, 4, parallel=parallel, beliefs=True)
+    assert (decoder.decode_batch(shots)[:, 0] == table.flips_observable).all()
+
+
+def test_a_window_over_everything_is_belief_matching(our_circuit):
+    circuit = our_circuit(5, 5, "Z", 0.008)
+    dem = detector_error_model(circuit)
+    shots = circuit.compile_detector_sampler(seed=1).sample(500)
+    whole = Decoder.from_dem(dem, beliefs=True).decode_batch(shots)
+    np.testing.assert_array_equal(WindowDecoder(dem, 9, 9, beliefs=True).decode_batch(shots), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", [False, True])
+def test_belief_matching_loses_little_in_windows(our_circuit, parallel):
+    # d = 3, 30 rounds, paired on 10,000 shots, seeded: about 1600 errors; windows change some 80
+    # answers, either way.  6 % more errors would be ten standard deviations.
+    circuit = our_circuit(3, 30, "X", 0.004)
+    dem = detector_error_model(circuit)
+    sampler = circuit.compile_detector_sampler(seed=8)
+    shots, flips = sampler.sample(10_000, separate_observables=True)
+    whole = np.count_nonzero(Decoder.from_dem(dem, beliefs=True).decode_batch(shots) != flips)
+    windows = WindowDecoder(dem, 3, 3, parallel=parallel, beliefs=True)
+    assert whole > 1000
+    assert np.count_nonzero(windows.decode_batch(shots) != flips) < 1.06 * whole
+
+
+@pytest.mark.parametrize("parallel", [False, True])
 def test_a_network_that_commits_nothing_changes_nothing(our_circuit, parallel):
     circuit = our_circuit(3, 20, "X", 0.006)
     dem = detector_error_model(circuit)

@@ -55,7 +55,7 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
         if trouble:
             break
     whole = [] if trouble else list(_whole_history(settings, reports, events, flips))
-    write(reports, whole, settings.out, command)
+    write(reports, whole, settings, command)
     print_tables(reports, settings, flips)
     for line in whole:
         print(line.text())
@@ -210,7 +210,10 @@ def _count(which: np.ndarray | None) -> int | None:
 
 
 def write(
-    reports: Sequence[Report], whole: Sequence[WholeHistory], out: Path, command: Sequence[str]
+    reports: Sequence[Report],
+    whole: Sequence[WholeHistory],
+    settings: Settings,
+    command: Sequence[str],
 ) -> None:
     """Writes report.json and the plots."""
     content = {
@@ -219,11 +222,12 @@ def write(
         "runs": [r.to_dict() for r in reports],
         "whole_history": [dataclasses.asdict(line) for line in whole],
     }
+    out = settings.out
     with atomic_path(out / "report.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-    plot_latency(reports, out)
-    plot_load(reports, out)
-    plot_backlog(reports, out)
+    title = f"d = {settings.distance}, {settings.source()}, {settings.workers} matchers"
+    for plot in (plot_latency, plot_load, plot_backlog):
+        plot(reports, out, title)
 
 
 def print_tables(reports: Sequence[Report], settings: Settings, flips: np.ndarray | None) -> None:

@@ -36,7 +36,7 @@ class Plan:
         commit, buffer: as in ``qec.windows.parallel_windows``.
         correlated: as in ``qec.Decoder.from_dem``; None is the matcher that does nothing.
         predecoder: name or path of a checkpoint, ``NOTHING``, or None for no pre-decoding.
-        cascade: as in ``qec.windows.WindowDecoder``.
+        cascade, beliefs: as in ``qec.windows.WindowDecoder``.
         device, backend: as in ``qec.Decoder.from_dem``.
         qubits: experiments that run side by side.
         deadline: nanoseconds from the last event of a window or block, after which the network or
@@ -52,6 +52,7 @@ class Plan:
     device: str = "cpu"
     backend: str = "eager"
     cascade: bool = False
+    beliefs: bool = False
     qubits: int = 1
     deadline: int | None = None
 
@@ -81,7 +82,13 @@ class Plan:
             QecError: as ``parallel_windows``, a model that is too short, or as ``load_predecoder``.
         """
         nats = RESIDUAL_NATS if self._has_network else NATS
-        cutter = WindowCutter(self.reference, self.correlated, cascade=self.cascade, nats=nats)
+        cutter = WindowCutter(
+            self.reference,
+            self.correlated,
+            cascade=self.cascade,
+            nats=nats,
+            beliefs=self.beliefs,
+        )
         return scheduled_windows(self._stages, self.layers, cutter)
 
     def last_steps(self, experiments: int) -> np.ndarray:
