@@ -9,7 +9,6 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
