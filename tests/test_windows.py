@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qec.benchmark import window_speed, windows
 from qec.cascade import NATS
+from qec.config import load_config
 from qec.decoder import Decoder
 from qec.dem import Mechanisms
 from qec.errors import QecError
@@ -388,10 +391,33 @@ def test_bad_windows_and_shots_are_refused(our_circuit):
     for commit, buffer, parallel in ((0, 3, False), (3, 0, False), (3, 1, True), (2.5, 3, False)):
         with pytest.raises(QecError, match="use an integer"):
             WindowDecoder(dem, commit, buffer, parallel=parallel)
-    for options in ({"cascade": True}, {"predecoder": Predecoder.null()}):
-        with pytest.raises(QecError, match="correlated goes with neither a cascade nor a pre"):
+    for options in ({"cascade": True}, {"beliefs": True}, {"predecoder": Predecoder.null()}):
+        with pytest.raises(QecError, match="correlated goes with neither a cascade"):
             WindowDecoder(dem, 3, 3, correlated=True, **options)
     with pytest.raises(QecError, match="does not run in windows: an ensemble's proposals have no"):
         check_window_decoder("matching-cascade-ensemble")
     with pytest.raises(QecError, match="shots have shape"):
         WindowDecoder(dem, 3, 3).decode_batch(np.zeros((2, 7), np.uint8))
+    with pytest.raises(QecError, match="beliefs go with a pre-decoder in a cascade only"):
+        WindowDecoder(dem, 3, 3, predecoder=Predecoder.null(), beliefs=True, cascade=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("module", "shots"), [(windows, 60), (window_speed, 30)])
+def test_benchmarks_of_windows_decode_the_same_shots_in_both_ways(tmp_path, capsys, module, shots):
+    names = ["pymatching-css", "belief-matching"]
+    overrides = ["distance=3", "rounds=24", "p=0.02", "shots=60", "batch=30", f"out={tmp_path}"]
+    config = load_config("window_benchmark", [*overrides, f"decoders=[{','.join(names)}]"])
+    rows = module.benchmark(config)
+    assert all(len(line) <= 160 for line in capsys.readouterr().out.splitlines())
+    assert [row.decoder for row in rows] == names
+    assert json.loads(next(tmp_path.glob("window*.json")).read_text())
+    for row in rows:
+        assert row.shots == shots
+        if module is window_speed:
+            assert min(row.us_per_round.values()) > 0
+            errors, whole = row.errors["windows"], row.errors["whole"]
+        else:
+            errors, whole = row.errors, row.whole
+        assert 0 < errors < shots
+        assert abs(errors - whole) < 0.2 * shots
