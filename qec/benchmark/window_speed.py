@@ -125,8 +125,10 @@ def _timed(
 
 
 def _print(found: list[Speed]) -> None:
-    table = Table("d", "p", "decoder", "commit + buffer", box=box.SIMPLE)
-    for name in ("whole us/round", "windows us/round", "over whole", "stabilizer-qec us/round"):
+    table = Table("d", "p", box=box.SIMPLE, padding=0)
+    table.add_column("decoder", no_wrap=True)
+    table.add_column("commit +\nbuffer")
+    for name in ("whole\nhistory", "windows", "windows over\nhistory", "stabilizer-qec's\nwindows"):
         table.add_column(name, justify="right")
     for row in found:
         whole, windows, peer = (row.us_per_round.get(k) for k in ("whole", "windows", "peer"))
@@ -134,14 +136,14 @@ def _print(found: list[Speed]) -> None:
             str(row.metadata["d"]),
             f"{row.metadata['p']:g}",
             row.decoder,
-            f"{row.commit} + {row.buffer}",
+            f"{row.commit}+{row.buffer}",
             f"{whole:.3g}",
             f"{windows:.3g}",
             f"{windows / whole:.2f}",
             "" if peer is None else f"{peer:.3g}",
         )
     Console(width=100).print(table)
-    print("one core; the least of five times of a batch of recorded shots")
+    print("us per round on one core; the least of five times of a batch of recorded shots")
 
 
 if __name__ == "__main__":
