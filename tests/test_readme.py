@@ -58,7 +58,7 @@ def test_the_first_screen_has_short_sentences():
 
 def test_pictures_exist_and_are_small():
     paths = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert len(paths) == 3
+    assert len(paths) == 4
     for path in paths:
         assert (ROOT / path).stat().st_size <= 200_000
 
