@@ -299,10 +299,11 @@ def _read(
 ) -> np.ndarray:
     """Events of windows at the detectors of ``Columns``, with the rules at the seams.
 
-    Worked example: the window before has its last layer end on an edge from D0, which is its own,
-    to D1, the first layer of this one.  If its block committed that edge and it did not fall back,
-    ``carry`` removes the event at D1.  If it fell back and matched D0 to D1 itself, ``defects``
-    does.  If it matched D0 elsewhere, nothing does: D1's event has its partner D2 further on.
+    Worked example: D0, in the last layer of the core before, and D1, in the first layer of this
+    window, are the ends of an edge; both have events.  If the block before committed that edge and
+    its window did not fall back, ``carry`` removes the event at D1.  If that window fell back and
+    matched D0 to D1 itself, ``defects`` does.  If it matched D0 elsewhere, nothing does: D1's event
+    has its partner D2 further on.
     """
     layers = len(layer_start) - 1
     found = np.empty((len(numbers), len(column)), np.uint8)
