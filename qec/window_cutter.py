@@ -132,7 +132,7 @@ class WindowCutter:
         if key not in self._made:
             matcher = None
             if self._correlated is not None:
-                matcher = self._better(model, place, done) if not alone else self._matcher(model)
+                matcher = self._matcher(model) if alone else self._better(model, place, done)
             self._made[key] = WindowMatcher(columns, matcher, _typical(model))
         return self._made[key]
 

@@ -20,16 +20,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from qec.benchmark.windows import MATCHING
-from qec.config import distinct_values, module_main, positive_integer, required_path
+from qec.benchmark.windows import MATCHING, checked_decoders, named_window_decoder
+from qec.config import module_main, positive_integer, required_path
 from qec.decoder import named_decoder
-from qec.decoder_names import has_predecoder
 from qec.files import atomic_path
 from qec.lattice import SpaceTimeLattice
 from qec.lock import writes_out_alone
 from qec.matching import basis_split
 from qec.points import Grid
-from qec.windows import WINDOW_DECODERS, WindowDecoder, check_window_decoder
 
 _TURNS = 5
 Decode = Callable[[np.ndarray], np.ndarray]
@@ -61,21 +59,19 @@ def benchmark(config: DictConfig) -> list[Speed]:
         qec.errors.QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
     values = OmegaConf.to_container(config)
-    decoders = distinct_values("decoders", values["decoders"])
-    for name in decoders:
-        check_window_decoder(name)
+    decoders = checked_decoders(values)
     shots = positive_integer("batch", values["batch"])
     out, found = required_path(config, "out"), []
     for circuit, dem, metadata in Grid.from_values(values).points():
         sampler = circuit.compile_detector_sampler(seed=values["seed"])
         events, flips = sampler.sample(shots, separate_observables=True)
         commit, buffer = (values[key] or metadata["d"] for key in ("commit", "buffer"))
+        windows = {"commit": commit, "buffer": buffer, "parallel": values["parallel"]}
         for name in decoders:
-            network = {"predecoder": values["predecoder"]} if has_predecoder(name) else {}
-            options = {**WINDOW_DECODERS[name], **network, "parallel": values["parallel"]}
+            of_model = name, dem, values["predecoder"]
             ways = {
-                "whole": named_decoder(name, dem, values["predecoder"]).decode_batch,
-                "windows": WindowDecoder(dem, commit, buffer, **options).decode_batch,
+                "whole": named_decoder(*of_model).decode_batch,
+                "windows": named_window_decoder(*of_model, **windows).decode_batch,
             }
             if name in MATCHING and importlib.util.find_spec("stabilizer_qec"):
                 mode = "parallel" if values["parallel"] else "sliding"

@@ -78,9 +78,7 @@ def benchmark(config: DictConfig) -> list[Row]:
         qec.errors.QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
     values = OmegaConf.to_container(config)
-    decoders = distinct_values("decoders", values["decoders"])
-    for name in decoders:
-        check_window_decoder(name)
+    decoders = checked_decoders(values)
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
     out = required_path(config, "out")
@@ -112,6 +110,22 @@ def benchmark(config: DictConfig) -> list[Row]:
     return rows
 
 
+def checked_decoders(values: dict) -> tuple[str, ...]:
+    """Those of conf/window_benchmark.yaml; QecError unless all of them run in windows."""
+    decoders = distinct_values("decoders", values["decoders"])
+    for name in decoders:
+        check_window_decoder(name)
+    return decoders
+
+
+def named_window_decoder(
+    name: str, dem: stim.DetectorErrorModel, predecoder: str, **windows: object
+) -> WindowDecoder:
+    """The decoder of that name in windows, of which ``WindowDecoder`` has the other arguments."""
+    network = {"predecoder": predecoder} if has_predecoder(name) else {}
+    return WindowDecoder(dem, **WINDOW_DECODERS[name], **network, **windows)
+
+
 def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) -> np.ndarray:
     """bool (shots,): which ones a decoder predicts wrongly."""
     options = None
@@ -133,9 +147,7 @@ def _compiled(circuit, model, decoder, predecoder, windows):
     dem = stim.DetectorErrorModel(model)
     if windows is None:
         return stim.Circuit(circuit), named_decoder(decoder, dem, predecoder)
-    network = {"predecoder": predecoder} if has_predecoder(decoder) else {}
-    options = {**WINDOW_DECODERS[decoder], **network, **dict(windows)}
-    return stim.Circuit(circuit), WindowDecoder(dem, **options)
+    return stim.Circuit(circuit), named_window_decoder(decoder, dem, predecoder, **dict(windows))
 
 
 def _decode(case: Case) -> np.ndarray:

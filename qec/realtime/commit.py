@@ -34,14 +34,13 @@ def chosen_plan(
         processes: that match, and that pre-decode.
         layers: uint8 (layers of all experiments, width), to decode.
     """
-    most = plan_of(MULTIPLES[-1] * buffer)
     if interval_us > 0:
         for multiple in MULTIPLES[:-1]:
             plan = plan_of(multiple * buffer)
             spent = us_per_round(plan, layers)
             if all(us < _LOAD * n * interval_us for us, n in zip(spent, processes, strict=True)):
                 return plan
-    return most
+    return plan_of(MULTIPLES[-1] * buffer)
 
 
 def us_per_round(plan: Plan, layers: np.ndarray) -> tuple[float, float]:
