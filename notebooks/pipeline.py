@@ -33,9 +33,9 @@ from qec import (
     load_predecoder,
     memory_circuit,
 )
-from qec.decoder import named_decoder
-from qec.patch import MEMORY, OTHER
-from qec.stats import error_rate, paired_ratio
+from qec.circuits.patch import MEMORY, OTHER
+from qec.decoding.decoder import named_decoder
+from qec.support.statistics import error_rate, paired_ratio
 
 plt.rcParams["figure.dpi"] = 80
 MEMORY_COLOUR, OTHER_COLOUR, DATA_COLOUR = "tab:blue", "tab:orange", "0.25"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 
 _HOME = {
-    "CircuitNoise": "qec.noise",
-    "Decoder": "qec.decoder",
-    "QecError": "qec.errors",
-    "RotatedSurfaceCode": "qec.code",
-    "SpaceTimeLattice": "qec.lattice",
+    "CircuitNoise": "qec.circuits.noise_model",
+    "Decoder": "qec.decoding.decoder",
+    "QecError": "qec.support.errors",
+    "RotatedSurfaceCode": "qec.circuits.surface_code",
+    "SpaceTimeLattice": "qec.circuits.lattice",
+    "StreamingDecoder": "qec.windows.streaming_decoder",
+    "WindowDecoder": "qec.windows.window_decoder",
     "learn_noise": "qec.noise_learning.learn",
     "load_predecoder": "qec.predecoder.checkpoint",
-    "memory_circuit": "qec.circuit",
+    "memory_circuit": "qec.circuits.memory_circuit",
 }
 __all__ = list(_HOME)
 __version__ = "0.1.0"

@@ -26,11 +26,11 @@ import numpy as np
 import sinter
 import stim
 
-from qec.confidence_bins import counts_by_nat
-from qec.decoder import DEFAULT_PREDECODER, Decoder, named_decoder
-from qec.decoder_names import DECODER_NAMES, has_predecoder
-from qec.errors import QecError
+from qec.decoding.confidence_bins import counts_by_nat
+from qec.decoding.decoder import DEFAULT_PREDECODER, Decoder, named_decoder
+from qec.decoding.decoder_names import DECODER_NAMES, has_predecoder
 from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
+from qec.support.errors import QecError
 
 
 class CompiledSinterDecoder(sinter.CompiledDecoder):
@@ -62,10 +62,10 @@ class SinterDecoder(sinter.Decoder):
     """A named decoder; pickles as its settings and is built inside the worker.
 
     Args:
-        name: one of ``qec.decoder_names``.
+        name: one of ``qec.decoding.decoder_names``.
         predecoder: checkpoint of those that have a pre-decoder.
-        discard_below: nats; shots of less confidence (``qec.confidence``) are discarded, and are
-            no errors.  None: none is.
+        discard_below: nats; shots of less confidence (``qec.decoding.confidence``) are discarded,
+            and are no errors.  None: none is.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class ConfidenceSampler(sinter.Sampler):
     """Counts shots and errors of a named decoder by bins of its confidence.
 
     They are in ``custom_counts`` of sinter's rows, with the keys of
-    ``qec.confidence_bins.counts_by_nat``.  ``qec.confidence_bins.post_selection`` reads them.
-    Nothing is discarded: ``errors`` are all.
+    ``qec.decoding.confidence_bins.counts_by_nat``.  ``qec.decoding.confidence_bins.post_selection``
+    reads them. Nothing is discarded: ``errors`` are all.
 
     Attributes:
         name, predecoder: as in ``SinterDecoder``.

@@ -30,6 +30,6 @@ fi
     shots=6.7e9 "${keys[@]}" "${train[@]}"
 qec evaluate "predecoder=$folder/$model.safetensors" "device=$device" "out=$folder/accuracy" \
     distance=5,9,13,17,21,31 p=0.006,0.003 noise=uniform basis=X "$@"
-python -m qec.benchmark.paper "$folder/accuracy"
+qec paper-factors "evaluation=$folder/accuracy"
 qec benchmark "predecoder=$folder/$model.safetensors" distance=5,9 p=0.006 seconds=2 \
     "out=$folder/speed"

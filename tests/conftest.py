@@ -7,9 +7,9 @@ import hypothesis
 import pytest
 import stim
 
-from qec.circuit import memory_circuit
-from qec.code import RotatedSurfaceCode
-from qec.noise import CircuitNoise
+from qec.circuits.memory_circuit import memory_circuit
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.surface_code import RotatedSurfaceCode
 
 
 def pytest_configure():

@@ -28,27 +28,28 @@ from fuzz_mutations import mutated, mutated_mildly, mutated_packed, mutated_tens
 from safetensors.torch import load as load_tensors
 from training_files import TINY, quiet
 
-from qec.collected import read_collected
-from qec.config import load_config
-from qec.dataset import load_circuit, load_dem, load_noise, load_structure, read_shots
-from qec.decoder import named_decoder
-from qec.decoder_names import DECODER_NAMES
-from qec.errors import QecError
-from qec.google import GoogleExperiment
-from qec.job_array import read_seeds
-from qec.noise import CircuitNoise
-from qec.noise_learning import benchmark, train_network
+from qec.benchmarks import learned_weights as benchmark
+from qec.circuits.google_2022 import GoogleExperiment
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.stim_files import load_circuit, load_dem, load_noise, load_structure, read_shots
+from qec.cli.config import load_config
+from qec.decoding.decoder import named_decoder
+from qec.decoding.decoder_names import DECODER_NAMES
+from qec.evaluation.collected_rows import read_collected
+from qec.evaluation.job_array import read_seeds
+from qec.evaluation.sweep import Settings, tasks
+from qec.evaluation.sweep_table import rows_of
+from qec.noise_learning import train_network
+from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.learn import NoiseLearner
 from qec.noise_learning.network import NoiseNetwork, load_network, save_network
-from qec.noise_learning.structure import ErrorStructure
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
-from qec.reference import Reference
-from qec.results import rows_of
-from qec.sweep import Settings, tasks
+from qec.support.errors import QecError
 from qec.training.data import BatchStream
-from qec.training.run import Run
 from qec.training.settings import TrainSettings
+from qec.training.training_state import Run
+from qec.windows.template import Reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,7 +380,7 @@ def _read_state(path: Path) -> None:
 
 
 def _network_run(folder: Path) -> train_network._Run:
-    values = {**load_config("noise_network"), "out": folder}
+    values = {**load_config("train-noise-network"), "out": folder}
     network = NoiseNetwork(3, width=4)
     average = torch.optim.swa_utils.AveragedModel(network, use_buffers=True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)

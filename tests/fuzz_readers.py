@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from fuzz_inputs import READERS, Reader
 
-from qec.errors import QecError
+from qec.support.errors import QecError
 
 SECONDS = 10  # for one input
 MEMORY = 2 * 2**30  # bytes that reading may take, beyond what the process has

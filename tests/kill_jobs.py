@@ -36,7 +36,7 @@ import stim
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from qec.lock import LOCK
+from qec.support.folder_lock import LOCK
 
 PATIENCE = 5.0  # seconds in which all of a job has to be gone
 SHOTS = 300_000

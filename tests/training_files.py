@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from qec.config import load_config
+from qec.cli.config import load_config
+from qec.predecoder.architectures import build_network
 from qec.predecoder.checkpoint import save_predecoder
-from qec.predecoder.zoo import build_network
 from qec.training.loop import train
 from qec.training.settings import TrainSettings
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qec.decoder import Decoder
+from qec.decoding.decoder import Decoder
 from qec.export.graph import INPUT
-from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.onnx_model import onnxruntime_session
-from qec.predecoder.rule import Predecoded
-from qec.stats import Estimate, paired_ratio
+from qec.predecoder.predecoder import BoundPredecoder
+from qec.predecoder.threshold import Predecoded
+from qec.support.statistics import Estimate, paired_ratio
 
 if TYPE_CHECKING:
     import onnx

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,21 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from qec import __version__
-from qec.config import positive_integer, required_path
-from qec.dataset import load_dem
-from qec.decoder import Decoder
-from qec.dem import at_most_half
-from qec.errors import QecError
+from qec.circuits.error_model import at_most_half
+from qec.circuits.experiment_grid import Grid
+from qec.circuits.lattice import SpaceTimeLattice
+from qec.circuits.stim_files import load_dem
+from qec.decoding.decoder import Decoder
 from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
 from qec.export.graph import DTYPES, INPUT, LOG_ODDS, OUTPUT, PredecoderModule, predecoder_graph
-from qec.files import atomic_path
-from qec.lattice import SpaceTimeLattice
-from qec.lock import writes_out_alone
-from qec.points import Grid
 from qec.predecoder.checkpoint import load_predecoder
-from qec.predecoder.correction import BoundPredecoder
+from qec.predecoder.predecoder import BoundPredecoder
 from qec.predecoder.quantise import quantise
+from qec.support.errors import QecError
+from qec.support.files import atomic_path
+from qec.support.folder_lock import writes_out_alone
+from qec.support.settings import positive_integer, required_path
 
 if TYPE_CHECKING:
     import onnx
@@ -93,7 +94,7 @@ class Settings:
 
 
 @writes_out_alone
-def export(config: DictConfig) -> Check | None:
+def export(config: DictConfig, _: Sequence[str] = ()) -> Check | None:
     """Exports as configured by conf/export.yaml; prints what it checked and wrote.
 
     Raises:

@@ -32,8 +32,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import sparse
 
-from qec.lattice import SpaceTimeLattice
-from qec.matching import basis_split, matching_graph
+from qec.circuits.lattice import SpaceTimeLattice
+from qec.matching.matcher import basis_split, matching_graph
 
 _NAMES = {"d": "distance", "r": "n_rounds", "p": "p_error", "b": "basis", "o": "code_rotation"}
 _TINY = 1e-14
@@ -51,7 +51,7 @@ def cudaq_files(
         lattice: that of the detector error model.
         detectors: uint8 (B, num_detectors), shots for the benchmark.
         flips: uint8 (B,), their flips of observable 0.
-        experiment: what is known of it, with the keys of ``qec.points``.
+        experiment: what is known of it, with the keys of ``qec.circuits.experiment_grid``.
     """
     checks, observables, priors = matching_edges(lattice)
     named = {_NAMES.get(key, key): value for key, value in experiment.items()}

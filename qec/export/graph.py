@@ -22,9 +22,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from qec.predecoder.correction import BoundPredecoder
 from qec.predecoder.onnx_model import OPSET, onnx_model
-from qec.runs import padded_rows
+from qec.predecoder.predecoder import BoundPredecoder
+from qec.support.ragged_arrays import padded_rows
 
 if TYPE_CHECKING:
     import onnx

@@ -18,21 +18,21 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from qec.agreement import warn_of_disagreement
-from qec.config import distinct_values, positive_integer, required_path
-from qec.dataset import load_dem, load_structure, read_shots_and_flips
-from qec.decoder_names import check_decoder_name
-from qec.errors import QecError
-from qec.files import atomic_path
-from qec.google import GoogleExperiment
-from qec.lattice import SpaceTimeLattice
-from qec.lock import sole_writer, writes_out_alone
-from qec.noise_learning.crossfit import Score, Scored, cross_fit, score
+from qec.circuits.google_2022 import GoogleExperiment
+from qec.circuits.lattice import SpaceTimeLattice
+from qec.circuits.model_agreement import warn_of_disagreement
+from qec.circuits.stim_files import load_dem, load_structure, read_shots_and_flips
+from qec.decoding.decoder_names import check_decoder_name
+from qec.noise_learning.cross_fit import Score, Scored, cross_fit, score
+from qec.noise_learning.drift import DriftTracker, Look
+from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
-from qec.noise_learning.structure import ErrorStructure
-from qec.noise_learning.tracking import DriftTracker, Look
-from qec.plots import plot_drift, plot_rates
+from qec.noise_learning.plots import plot_drift, plot_rates
+from qec.support.errors import QecError
+from qec.support.files import atomic_path
+from qec.support.folder_lock import sole_writer, writes_out_alone
+from qec.support.settings import distinct_values, positive_integer, required_path
 
 CSS = ("pymatching-css", "pymatching-correlated-css")
 """The decoders of the logical error rates, where none are given."""

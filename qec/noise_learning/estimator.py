@@ -8,14 +8,14 @@ import warnings
 import numpy as np
 import stim
 
-from qec.errors import QecError
-from qec.noise_learning.channels import ChannelFit, fit_channels
-from qec.noise_learning.classes import formula_classes
+from qec.noise_learning.channel_fit import ChannelFit, fit_channels
+from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.faults import Faults
-from qec.noise_learning.inversion import Inversion
-from qec.noise_learning.local import KINDS, Deviations
-from qec.noise_learning.moments import MomentAccumulator
-from qec.noise_learning.structure import ErrorStructure
+from qec.noise_learning.local_rates import KINDS, Deviations
+from qec.noise_learning.mechanism_classes import formula_classes
+from qec.noise_learning.parities import MomentAccumulator
+from qec.noise_learning.rates_from_parities import Inversion
+from qec.support.errors import QecError
 
 SURE = 4.0
 """z-score above which "auto" believes that places differ."""

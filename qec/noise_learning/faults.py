@@ -20,8 +20,8 @@ import numpy as np
 import stim
 from scipy.sparse import csr_array
 
-from qec.errors import QecError
-from qec.noise_learning.roles import Roles
+from qec.noise_learning.noise_parameters import Roles
+from qec.support.errors import QecError
 
 _PER_FAULT = ("x", "parameter", "location", "site")
 _CHUNK = 16384  # Pauli flips that are propagated at a time

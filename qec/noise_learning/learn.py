@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import stim
 
-from qec.errors import QecError
+from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.estimator import Estimator, NoiseEstimate
-from qec.noise_learning.inversion import Inversion
-from qec.noise_learning.structure import ErrorStructure
+from qec.noise_learning.rates_from_parities import Inversion
+from qec.support.errors import QecError
 
 METHODS = ("auto", "correlation", "correlation-pooled", "channels", "local", "network")
 

@@ -22,12 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from qec.code import RotatedSurfaceCode
-from qec.errors import QecError, first_line
-from qec.files import atomic_path, resource_dir
-from qec.lattice import SpaceTimeLattice
-from qec.noise_learning.structure import ErrorStructure
-from qec.predecoder.precision import autocast, network_dtype
+from qec.circuits.lattice import SpaceTimeLattice
+from qec.circuits.surface_code import RotatedSurfaceCode
+from qec.noise_learning.error_structure import ErrorStructure
+from qec.predecoder.device import autocast, network_dtype
+from qec.support.errors import QecError, first_line
+from qec.support.files import atomic_path, resource_dir
 
 FORMAT = "qec-noise-network-1"
 LOWEST, HIGHEST = 1e-6, 5e-2

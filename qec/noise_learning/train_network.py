@@ -1,4 +1,4 @@
-"""Trains the noise network: ``python -m qec.noise_learning.train_network [key=value ...]``.
+"""Trains the noise network: ``qec train-noise-network [key=value ...]``.
 
 Every example is a fresh draw of channels and detection events simulated with them.  The loss is in
 the rates of mechanisms, not in the parameters, which are not all determined by them.
@@ -7,9 +7,8 @@ the rates of mechanisms, not in the parameters, which are not all determined by 
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +20,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from qec.child import end_with_parent, signals_blocked
-from qec.circuit import memory_circuit
-from qec.code import RotatedSurfaceCode
-from qec.config import module_main, required_path, value_list
-from qec.errors import QecError, first_line
-from qec.files import atomic_path
-from qec.lock import writes_out_alone
-from qec.noise import CircuitNoise
-from qec.noise_learning.classes import formula_classes
-from qec.noise_learning.draws import draw_channels
+from qec.circuits.memory_circuit import memory_circuit
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.surface_code import RotatedSurfaceCode
+from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.faults import parameter_rates
+from qec.noise_learning.mechanism_classes import formula_classes
 from qec.noise_learning.network import NoiseNetwork, Patches, save_network
-from qec.noise_learning.structure import ErrorStructure
-from qec.predecoder.precision import autocast, network_dtype
+from qec.noise_learning.random_noise import draw_channels
+from qec.predecoder.device import autocast, network_dtype
+from qec.support.child_processes import end_with_parent, signals_blocked
+from qec.support.errors import QecError, first_line
+from qec.support.files import atomic_path
+from qec.support.folder_lock import writes_out_alone
+from qec.support.settings import required_path, value_list
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """conf/noise_network.yaml."""
+    """conf/train-noise-network.yaml."""
 
     out: Path
     steps: int
@@ -249,19 +248,10 @@ class _Run:
 
 
 @writes_out_alone
-def train_from(config: DictConfig) -> None:
-    """Trains as configured by conf/noise_network.yaml, and prints the checkpoint's path."""
+def train_from(config: DictConfig, _: Sequence[str] = ()) -> None:
+    """Trains as configured by conf/train-noise-network.yaml, and prints the checkpoint's path."""
     values = OmegaConf.to_container(config)
     for key in ("shots", "distances", "p"):
         values[key] = value_list(key, values[key])
     values["out"] = required_path(config, "out")
     print(train(Settings(**values)))
-
-
-def main(arguments: list[str]) -> int:
-    """Returns the exit status."""
-    return module_main("qec.noise_learning.train_network", "noise_network", arguments, train_from)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from qec.belief import DAMPING, LEAST, MOST, NONE, BeliefPropagation
-from qec.runs import padded_rows
+from qec.matching.belief_propagation import DAMPING, LEAST, MOST, NONE, BeliefPropagation
+from qec.support.ragged_arrays import padded_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,14 +16,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from qec.errors import QecError, first_line
-from qec.files import atomic_path, is_file, resource_dir
-from qec.predecoder.correction import Predecoder
-from qec.predecoder.grid import EVENT_CHANNELS
+from qec.predecoder.architectures import build_network, check_architecture
+from qec.predecoder.backends import torch_threads
 from qec.predecoder.network import PreDecoderNetwork
-from qec.predecoder.rule import check_threshold
-from qec.predecoder.runtime import torch_threads
-from qec.predecoder.zoo import build_network, check_architecture
+from qec.predecoder.predecoder import Predecoder
+from qec.predecoder.threshold import check_threshold
+from qec.predecoder.unit_cells import EVENT_CHANNELS
+from qec.support.errors import QecError, first_line
+from qec.support.files import atomic_path, is_file, resource_dir
 
 FORMAT = "qec-predecoder-3"
 _BEFORE = ("qec-predecoder-1", "qec-predecoder-2")  # networks that told bits of error chains

@@ -12,10 +12,10 @@ import math
 import numpy as np
 import torch
 
-from qec.compiled import compiled
-from qec.lattice import SpaceTimeLattice
-from qec.predecoder.grid import EDGE_CHANNELS, CellGrid
-from qec.runs import rows
+from qec.circuits.lattice import SpaceTimeLattice
+from qec.predecoder.unit_cells import EDGE_CHANNELS, CellGrid
+from qec.support.compiled_loops import compiled
+from qec.support.ragged_arrays import rows
 
 
 class LabelledSampler:
@@ -28,7 +28,7 @@ class LabelledSampler:
         grid: how they are packed into cells.
 
     Raises:
-        QecError: as ``qec.matching.basis_split``.
+        QecError: as ``qec.matching.matcher.basis_split``.
     """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from qec.errors import QecError
-from qec.optional import optional
+from qec.support.errors import QecError
+from qec.support.optional_import import optional
 
 if TYPE_CHECKING:
     import onnx

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qec.errors import QecError
-from qec.optional import optional
 from qec.predecoder.onnx_model import INSTALL, quiet
+from qec.support.errors import QecError
+from qec.support.optional_import import optional
 
 if TYPE_CHECKING:
     import onnx

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import torch
 
-from qec.predecoder.grid import EDGE_CHANNELS, CellGrid
-from qec.predecoder.kernels import left_after, left_after_terms
-from qec.predecoder.sparse import Terms
+from qec.predecoder.sparse_kernels import left_after, left_after_terms
+from qec.predecoder.sparse_network import Terms
+from qec.predecoder.unit_cells import EDGE_CHANNELS, CellGrid
 
 
 class Residual:
@@ -64,7 +64,7 @@ class Residual:
         """Which edge each term of a cell is for, int64 (cells, m); -1: for none.
 
         Args:
-            tap, channel: int64 (m,), as ``qec.predecoder.sparse.SparseNetwork.readers``.
+            tap, channel: int64 (m,), as ``qec.predecoder.sparse_network.SparseNetwork.readers``.
             size: k, of the kernel.
         """
         volume = self._shape

@@ -17,20 +17,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from qec.decoder import named_decoder
-from qec.decoder_names import has_predecoder
-from qec.errors import QecError
-from qec.files import atomic_path
-from qec.lock import writes_out_alone
-from qec.plots import plot_backlog, plot_latency, plot_load
-from qec.pool import available_cores
+from qec.decoding.decoder import named_decoder
+from qec.decoding.decoder_names import has_predecoder
 from qec.realtime.commit import chosen_plan
-from qec.realtime.limit import shortest_period
 from qec.realtime.plan import NOTHING, Plan
+from qec.realtime.plots import plot_backlog, plot_latency, plot_load
 from qec.realtime.report import PERCENTILES, Report
 from qec.realtime.run import run
 from qec.realtime.settings import AUTO, LARGEST, Settings
-from qec.stats import error_rate, paired_ratio
+from qec.realtime.shortest_period import shortest_period
+from qec.support.errors import QecError
+from qec.support.files import atomic_path
+from qec.support.folder_lock import writes_out_alone
+from qec.support.process_pool import available_cores
+from qec.support.statistics import error_rate, paired_ratio
 
 _WHOLE_HISTORY = 1000  # rounds up to which the same shots are also decoded whole, to compare
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from qec.realtime.plan import Plan
-from qec.window_state import Alike, WindowState
+from qec.windows.window_state import Alike, WindowState
 
 MULTIPLES = 1, 2, 3  # of the buffer
 _LOAD = 0.6  # share of its time that a worker may spend on average

@@ -8,11 +8,11 @@ import functools
 import numpy as np
 import stim
 
-from qec.cascade import NATS, RESIDUAL_NATS
-from qec.reference import Reference, Window, rounds_needed
-from qec.window_cutter import WindowCutter
-from qec.window_state import Block, Explained, ScheduledWindow
-from qec.windows import block_windows, parallel_windows, scheduled_windows
+from qec.decoding.cascade import NATS, RESIDUAL_NATS
+from qec.windows.template import Reference, Window, rounds_needed
+from qec.windows.window_decoder import block_windows, parallel_windows, scheduled_windows
+from qec.windows.window_matcher import WindowCutter
+from qec.windows.window_state import Block, Explained, ScheduledWindow
 
 NOTHING = "nothing"
 """The name of the pre-decoder that explains nothing and costs nothing."""
@@ -33,10 +33,10 @@ class Plan:
     Attributes:
         model: the text of the detector error model of a reference.
         rounds: check rounds R of the experiment.
-        commit, buffer: as in ``qec.windows.parallel_windows``.
+        commit, buffer: as in ``qec.windows.window_decoder.parallel_windows``.
         correlated: as in ``qec.Decoder.from_dem``; None is the matcher that does nothing.
         predecoder: name or path of a checkpoint, ``NOTHING``, or None for no pre-decoding.
-        cascade, beliefs: as in ``qec.windows.WindowDecoder``.
+        cascade, beliefs: as in ``qec.windows.window_decoder.WindowDecoder``.
         device, backend: as in ``qec.Decoder.from_dem``.
         qubits: experiments that run side by side.
         deadline: nanoseconds from the last event of a window or block, after which the network or
@@ -129,7 +129,7 @@ class Plan:
         """
         _ = self.windows
         if self._has_network:
-            from qec.predecoder.fit import bind_where_it_fits  # torch only where needed
+            from qec.predecoder.model_fit import bind_where_it_fits  # torch only where needed
 
             bind_where_it_fits(self._predecoder, self.reference.lattice, needed=True)
         self._blocks("cpu", "eager")  # whatever runs the network later: the refusals are the same
@@ -145,7 +145,7 @@ class Plan:
     def _blocks(self, device: str, backend: str) -> list[Block]:
         if not self._has_network:
             return [NullBlock() for _ in self.block_windows]
-        from qec.predecoder.blocks import BlockCutter
+        from qec.windows.predecode_blocks import BlockCutter
 
         cutter = BlockCutter(self._predecoder, self.reference, device, backend)
         return [cutter.block(window, self.layers) for window in self.block_windows]

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from qec.realtime.plan import Plan
-from qec.realtime.shared import SharedRun
+from qec.realtime.shared_memory import SharedRun
 
 _SAMPLES = 1000  # moments at which the backlog is looked at
 PERCENTILES = (50, 90, 99, 99.9, 100)

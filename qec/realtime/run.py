@@ -8,12 +8,12 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from qec import child
 from qec.realtime.plan import Plan
-from qec.realtime.processes import match, predecode, produce
 from qec.realtime.report import Report, report
 from qec.realtime.settings import Settings
-from qec.realtime.shared import Layout, SharedRun
+from qec.realtime.shared_memory import Layout, SharedRun
+from qec.realtime.workers import match, predecode, produce
+from qec.support import child_processes as child
 
 _LOOK = 0.01  # seconds between looks at the processes
 

@@ -9,19 +9,19 @@ import numpy as np
 import stim
 from omegaconf import DictConfig, OmegaConf
 
-from qec.agreement import warn_of_disagreement
-from qec.circuit import memory_circuit
-from qec.code import RotatedSurfaceCode
-from qec.config import distinct_values, positive_integer, required_path
-from qec.dataset import load_dem, read_shots_and_flips
-from qec.decoder_names import has_predecoder
-from qec.errors import QecError
-from qec.lattice import SpaceTimeLattice, detector_error_model
-from qec.matching import Unexplained, basis_split, matching_graph, unexplained
-from qec.noise import CircuitNoise
-from qec.pool import available_cores
+from qec.circuits.lattice import SpaceTimeLattice, detector_error_model
+from qec.circuits.memory_circuit import memory_circuit
+from qec.circuits.model_agreement import warn_of_disagreement
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.stim_files import load_dem, read_shots_and_flips
+from qec.circuits.surface_code import RotatedSurfaceCode
+from qec.decoding.decoder_names import has_predecoder
+from qec.matching.matcher import Unexplained, basis_split, matching_graph, unexplained
 from qec.realtime.plan import NOTHING, Plan, model_rounds
-from qec.windows import WINDOW_DECODERS, check_window_decoder
+from qec.support.errors import QecError
+from qec.support.process_pool import available_cores
+from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.windows.window_decoder import WINDOW_DECODERS, check_window_decoder
 
 LARGEST = "max"
 """Stands for the shortest period that is kept up with."""
@@ -152,9 +152,9 @@ class Settings:
             options = dict(WINDOW_DECODERS[decoder])
         if has_predecoder(decoder):
             options["predecoder"] = self.predecoder
+            from qec.predecoder.backends import check_backend
             from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
-            from qec.predecoder.precision import resolve_device
-            from qec.predecoder.runtime import check_backend
+            from qec.predecoder.device import resolve_device
 
             reach = load_predecoder(self.predecoder).network.reach
             check_backend(self.backend, resolve_device(self.device))

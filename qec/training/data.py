@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from qec.child import end_with_parent, signals_blocked
-from qec.errors import QecError
 from qec.predecoder.labelled_shots import LabelledSampler
+from qec.support.child_processes import end_with_parent, signals_blocked
+from qec.support.errors import QecError
+from qec.training.distributed import ALONE, Processes
 from qec.training.mixture import Source, source_of
-from qec.training.processes import ALONE, Processes
 from qec.training.settings import TrainSettings
 
 _KEPT = 64  # samplers that a worker keeps: two pools of the mixture, some MB each

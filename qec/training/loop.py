@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from qec.errors import Preempted, QecError
-from qec.lock import sole_writer
 from qec.predecoder.checkpoint import save_predecoder
-from qec.preemption import stop_requests
+from qec.support.errors import Preempted, QecError
+from qec.support.folder_lock import sole_writer
+from qec.support.stop_signals import stop_requests
 from qec.training.data import batches, check_mixture
-from qec.training.log import TrainingLog
+from qec.training.distributed import Processes
 from qec.training.optim import set_learning_rate
-from qec.training.processes import Processes
-from qec.training.run import Run
 from qec.training.settings import TrainSettings
+from qec.training.training_log import TrainingLog
+from qec.training.training_state import Run
 
 
 def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) -> Path:

@@ -19,7 +19,7 @@ def cross_entropy(
     Args:
         logits: (B, EDGE_CHANNELS, T, Y, X), any floating dtype.
         labels: uint8 (B, EDGE_CHANNELS, T, Y, X), whether each has fired.
-        valid: bool (EDGE_CHANNELS, T, Y, X), as ``qec.predecoder.grid.CellGrid.valid``.
+        valid: bool (EDGE_CHANNELS, T, Y, X), as ``qec.predecoder.unit_cells.CellGrid.valid``.
         prior: float32 (EDGE_CHANNELS, T, Y, X), log-odds of the edges in the error model.
     """
     p = torch.sigmoid(prior[valid])

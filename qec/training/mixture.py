@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import stim
 
-from qec.circuit import memory_circuit
-from qec.code import RotatedSurfaceCode
-from qec.dataset import load_dem
-from qec.dem import at_most_half
-from qec.lattice import SpaceTimeLattice
-from qec.noise import CircuitNoise
-from qec.noise_learning.draws import draw_channels, vary
+from qec.circuits.error_model import at_most_half
+from qec.circuits.lattice import SpaceTimeLattice
+from qec.circuits.memory_circuit import memory_circuit
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.stim_files import load_dem
+from qec.circuits.surface_code import RotatedSurfaceCode
+from qec.noise_learning.random_noise import draw_channels, vary
 from qec.training.settings import RANDOM_NOISE, TrainSettings
 
 _POOL = 32  # error models that batches are drawn from at a time

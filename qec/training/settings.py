@@ -10,11 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from qec.code import RotatedSurfaceCode
-from qec.config import value_list
-from qec.errors import QecError
-from qec.noise import CircuitNoise
-from qec.predecoder.zoo import architecture
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.surface_code import RotatedSurfaceCode
+from qec.predecoder.architectures import architecture
+from qec.support.errors import QecError
+from qec.support.settings import value_list
 
 RANDOM_NOISE = "random"
 """Among ``noises``: 25 rates that are drawn at random."""
@@ -92,7 +92,7 @@ class TrainSettings:
                 f"a multiple of {64 * values['shards']}."
             )
         # Torch is imported only where all that can be told without it is sound.
-        from qec.predecoder.precision import PRECISIONS, resolve_device
+        from qec.predecoder.device import PRECISIONS, resolve_device
 
         if (precision := values["precision"]) not in PRECISIONS:
             wanted = " or ".join(PRECISIONS)

@@ -1,1 +1,0 @@
-"""Where the pipeline's time goes."""

@@ -1,0 +1,145 @@
+"""Logical errors with tracked weights while the noise drifts.
+
+``qec benchmark-drift [key=value ...]``, keys in conf/benchmark-drift.yaml.
+Some of the circuit's rates oscillate by a factor up and down.  Every ``look`` shots the tracker
+gets shots with the noise of the moment; at some looks fresh shots, with the same noise, are decoded
+with the tracked weights, with weights that were learned once at the start, and with the true ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import stim
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from qec.circuits.memory_circuit import memory_circuit
+from qec.circuits.noise_model import CircuitNoise
+from qec.circuits.surface_code import RotatedSurfaceCode
+from qec.matching.matcher import Matcher, matching_model
+from qec.noise_learning.command import write_drift
+from qec.noise_learning.drift import DriftTracker, Look
+from qec.noise_learning.error_structure import ErrorStructure
+from qec.support.errors import QecError
+from qec.support.folder_lock import writes_out_alone
+from qec.support.settings import distinct_values, required_path
+from qec.support.statistics import paired_ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """conf/benchmark-drift.yaml."""
+
+    distance: int
+    basis: str
+    p: float
+    rates: tuple[str, ...]
+    factor: float
+    period: int
+    shots: int
+    look: int
+    half_life: float
+    every: int
+    decoded: int
+    seed: int
+    out: Path
+
+
+def run(settings: Settings) -> dict[tuple[str, bool], np.ndarray]:
+    """Errors, true errors and both, int64 (3,), by weights and kind of matching."""
+    start = _circuit(settings, 0)
+    structure = ErrorStructure.of(start)
+    tracker = DriftTracker(structure, settings.half_life)
+    static = None
+    looks: list[Look] = []
+    counts: dict[tuple[str, bool], np.ndarray] = {}
+    steps = range(settings.shots // settings.look)
+    for k in track(steps, "looks", console=Console(stderr=True), transient=True):
+        circuit = _circuit(settings, (k + 0.5) * settings.look)
+        sampler = circuit.compile_detector_sampler(seed=settings.seed + k)
+        looks.append(tracker.push(sampler.sample(settings.look, bit_packed=True)))
+        if static is None:
+            static = looks[0].estimate.dem
+        if (k + 1) % settings.every == 0:
+            now = _circuit(settings, (k + 1) * settings.look)
+            models = {"tracked": looks[-1].estimate.dem, "static": static}
+            true = structure.to_dem(ErrorStructure.of(now).x)
+            for key, found in _decode(now, true, models, settings, k).items():
+                counts[key] = counts.get(key, 0) + found
+    write_drift(looks, settings.out)
+    return counts
+
+
+def _circuit(settings: Settings, shot: float) -> stim.Circuit:
+    """The experiment with the noise at a shot."""
+    noise = CircuitNoise.uniform(settings.p)
+    scale = settings.factor ** math.sin(2 * math.pi * shot / settings.period)
+    scaled = {}
+    for name in settings.rates:
+        rate = getattr(noise, name)
+        scaled[name] = tuple(r * scale for r in rate) if isinstance(rate, tuple) else rate * scale
+    noise = dataclasses.replace(noise, **scaled)
+    code = RotatedSurfaceCode(settings.distance)
+    return memory_circuit(code, noise, settings.distance, settings.basis)
+
+
+def _decode(
+    circuit: stim.Circuit,
+    true: stim.DetectorErrorModel,
+    models: dict[str, stim.DetectorErrorModel],
+    settings: Settings,
+    look: int,
+) -> dict[tuple[str, bool], np.ndarray]:
+    sampler = circuit.compile_detector_sampler(seed=settings.seed + 10**6 + look)
+    events, flips = sampler.sample(settings.decoded, separate_observables=True)
+    split = {
+        name: matching_model(model, None, "css") for name, model in {**models, "true": true}.items()
+    }
+    found = {}
+    for correlated in (False, True):
+        wrong = {
+            name: Matcher(model, correlated).decode_batch(events.view(np.uint8)) != flips[:, 0]
+            for name, model in split.items()
+        }
+        for name in models:
+            pair = (wrong[name], wrong["true"], wrong[name] & wrong["true"])
+            found[name, correlated] = np.array([np.count_nonzero(w) for w in pair])
+    return found
+
+
+def print_table(counts: dict[tuple[str, bool], np.ndarray]) -> None:
+    """Errors with each weights over those with the true model of the moment."""
+    title = "logical errors over those with the true model of the moment, 95 % interval"
+    table = Table(title=title, box=box.SIMPLE)
+    for name in ("matching", "weights", "errors, true model's", "ratio"):
+        table.add_column(name)
+    for (name, correlated), (errors, true, both) in sorted(counts.items()):
+        ratio = paired_ratio(int(errors), int(true), int(both))
+        matching = "correlated" if correlated else "uncorrelated"
+        interval = f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})"
+        table.add_row(matching, name, f"{errors}, {true}", interval)
+    Console(width=110).print(table)
+
+
+@writes_out_alone
+def benchmark(config: DictConfig, _: Sequence[str] = ()) -> None:
+    """Runs the benchmark as configured by conf/benchmark-drift.yaml, and prints its table.
+
+    Raises:
+        QecError: an unknown rate, an unwritable folder.
+    """
+    rates = distinct_values("rates", list(config.rates))
+    known = [field.name for field in dataclasses.fields(CircuitNoise)]
+    if unknown := set(rates) - set(known):
+        raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
+    settings = Settings(**{**config, "rates": rates, "out": required_path(config, "out")})
+    print_table(run(settings))
+    print(f"files: {settings.out}/drift.csv drift.png drift.svg")

@@ -1,0 +1,191 @@
+"""Logical errors of decoding in windows: ``qec benchmark-windows``.
+
+Next to the same decoder over the whole history, and to plain matching over it, on the same shots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import stim
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from qec.circuits.experiment_grid import Grid
+from qec.decoding.decoder import named_decoder
+from qec.decoding.decoder_names import has_predecoder
+from qec.support.files import atomic_path
+from qec.support.folder_lock import writes_out_alone
+from qec.support.process_pool import Workers, available_cores
+from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.statistics import Estimate, error_rate, paired_ratio
+from qec.windows.window_decoder import WINDOW_DECODERS, WindowDecoder, check_window_decoder
+
+MATCHING = ("pymatching-css", "pymatching-correlated-css")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Some shots of a point, and how they are decoded; circuit and model as text.
+
+    Attributes:
+        decoder: its name.
+        windows: arguments of ``WindowDecoder``; None decodes the whole history.
+    """
+
+    circuit: str
+    model: str
+    decoder: str
+    predecoder: str
+    windows: tuple[tuple[str, object], ...] | None
+    shots: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A decoder in windows.
+
+    Attributes:
+        errors, shots: logical errors in windows.
+        whole: errors of the same decoder over the whole history, with the paired ratio.
+        matching: the same for plain matching, uncorrelated or correlated as the decoder's name
+            says and correlated for the cascade, its errors over those of the windows: above 1 the
+            windows are better.
+    """
+
+    metadata: dict
+    decoder: str
+    shots: int
+    errors: int
+    whole: int
+    over_whole: Estimate
+    matching: int
+    matching_over: Estimate
+
+
+@writes_out_alone
+def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Row]:
+    """Runs as configured by conf/benchmark-windows.yaml; prints and writes a table.
+
+    Raises:
+        QecError: a value that makes no sense, a checkpoint that cannot be loaded.
+    """
+    values = OmegaConf.to_container(config)
+    decoders = checked_decoders(values)
+    for key in ("shots", "batch"):
+        positive_integer(key, values[key])
+    out = required_path(config, "out")
+    rows = []
+    with Workers(len(available_cores()), _decode) as pool, Progress(transient=True) as progress:
+        for circuit, dem, metadata in Grid.from_values(values).points():
+            wrong = functools.partial(
+                _wrong, pool, progress, values, metadata["d"], str(circuit), str(dem)
+            )
+            plain = {name: wrong(name, whole=True) for name in MATCHING}
+            for name in decoders:
+                found = wrong(name, whole=False)
+                whole = plain[name] if name in plain else wrong(name, whole=True)
+                baseline = plain[MATCHING["correlated" in name or "cascade" in name]]
+                rows.append(
+                    Row(
+                        metadata,
+                        name,
+                        len(found),
+                        int(found.sum()),
+                        int(whole.sum()),
+                        _ratio(found, whole),
+                        int(baseline.sum()),
+                        _ratio(baseline, found),
+                    )
+                )
+                _write(rows, out)
+    _print(rows, values)
+    return rows
+
+
+def checked_decoders(values: dict) -> tuple[str, ...]:
+    """Those of conf/benchmark-windows.yaml; QecError unless all of them run in windows."""
+    decoders = distinct_values("decoders", values["decoders"])
+    for name in decoders:
+        check_window_decoder(name)
+    return decoders
+
+
+def named_window_decoder(
+    name: str, dem: stim.DetectorErrorModel, predecoder: str, **windows: object
+) -> WindowDecoder:
+    """The decoder of that name in windows, of which ``WindowDecoder`` has the other arguments."""
+    network = {"predecoder": predecoder} if has_predecoder(name) else {}
+    return WindowDecoder(dem, **WINDOW_DECODERS[name], **network, **windows)
+
+
+def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) -> np.ndarray:
+    """bool (shots,): which ones a decoder predicts wrongly."""
+    options = None
+    if not whole:
+        window = {key: values[key] or distance for key in ("commit", "buffer")}
+        options = tuple({**window, "parallel": values["parallel"]}.items())
+    batches = -(-values["shots"] // values["batch"])
+    cases = [
+        Case(circuit, model, decoder, values["predecoder"], options, values["batch"], seed)
+        for seed in range(values["seed"], values["seed"] + batches)
+    ]
+    label = f"{decoder}{', whole' if whole else ''}"
+    found = progress.track(pool.results(cases), total=batches, description=label)
+    return np.concatenate([wrong for _, wrong in sorted(found, key=lambda pair: pair[0])])
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(circuit, model, decoder, predecoder, windows):
+    dem = stim.DetectorErrorModel(model)
+    if windows is None:
+        return stim.Circuit(circuit), named_decoder(decoder, dem, predecoder)
+    return stim.Circuit(circuit), named_window_decoder(decoder, dem, predecoder, **dict(windows))
+
+
+def _decode(case: Case) -> np.ndarray:
+    circuit, decoder = _compiled(
+        case.circuit, case.model, case.decoder, case.predecoder, case.windows
+    )
+    sampler = circuit.compile_detector_sampler(seed=case.seed)
+    shots, flips = sampler.sample(case.shots, separate_observables=True, bit_packed=True)
+    return decoder.decode_batch(shots, bit_packed_shots=True)[:, 0] != flips[:, 0]
+
+
+def _ratio(one: np.ndarray, other: np.ndarray) -> Estimate:
+    return paired_ratio(*(int(np.count_nonzero(w)) for w in (one, other, one & other)))
+
+
+def _write(rows: list[Row], out) -> None:
+    with atomic_path(out / "windows.json") as temporary:
+        temporary.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
+
+
+def _print(rows: list[Row], values: dict) -> None:
+    table = Table("d", "R", "p", "decoder", "shots", "errors", "LER", "over whole history")
+    table.add_column("plain matching over windows")
+    for r in rows:
+        rate = error_rate(r.errors, r.shots)
+        table.add_row(
+            *(str(r.metadata[key]) for key in ("d", "r", "p")),
+            r.decoder,
+            str(r.shots),
+            str(r.errors),
+            f"{rate.value:.3g} ({rate.low:.3g}-{rate.high:.3g})",
+            f"{r.whole}: {_text(r.over_whole)}",
+            f"{r.matching}: {_text(r.matching_over)}",
+        )
+    Console(width=160).print(table)
+    kind = "parallel" if values["parallel"] else "sliding"
+    print(f"{kind} windows; 95 % intervals; paired: all decoders have the same shots")
+
+
+def _text(ratio: Estimate) -> str:
+    return f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})"

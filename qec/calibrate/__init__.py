@@ -1,1 +1,0 @@
-"""`qec calibrate`: which stages of a cascade pay, and how far confidence can be believed."""
