@@ -105,7 +105,7 @@ print(
 # %%
 # What `predecode` does inside, for the sake of the picture: log-odds, threshold, edges.
 shot = int(np.argmax((detectors.sum(axis=1) > 40) & (residual[:, memory].sum(axis=1) > 3)))
-bound = predecoder.bind(lattice)
+bound = predecoder.compile_for(lattice)
 log_odds = bound.log_odds(detectors[shot : shot + 1])[0]
 edges = bound.grid.edges
 committed = edges.ends[log_odds > bound.cut]

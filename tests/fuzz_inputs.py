@@ -37,7 +37,7 @@ from qec.decoding.decoder import named_decoder
 from qec.decoding.decoder_names import DECODER_NAMES
 from qec.evaluation.collected_rows import read_collected
 from qec.evaluation.job_array import read_seeds
-from qec.evaluation.sweep import Settings, tasks
+from qec.evaluation.sweep import SweepSettings, tasks
 from qec.evaluation.sweep_table import rows_of
 from qec.noise_learning import train_network
 from qec.noise_learning.error_structure import ErrorStructure
@@ -48,8 +48,8 @@ from qec.predecoder.network import PreDecoderNetwork
 from qec.support.errors import QecError
 from qec.training.data import BatchStream
 from qec.training.settings import TrainSettings
-from qec.training.training_state import Run
-from qec.windows.template import Reference
+from qec.training.training_state import TrainingState
+from qec.windows.template import ExperimentTemplate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +157,13 @@ def _learn(path: Path) -> None:
 
 
 def _stream(path: Path) -> None:
-    Reference(load_dem(path))
+    ExperimentTemplate(load_dem(path))
 
 
 @functools.cache
-def _sweep_settings() -> Settings:
+def _sweep_settings() -> SweepSettings:
     words = ["distance=3", "rounds=4", "basis=X", "decoders=[pymatching,pymatching-css]"]
-    return Settings.from_config(load_config("sweep", words))
+    return SweepSettings.from_config(load_config("sweep", words))
 
 
 def _weights() -> list[bytes]:
@@ -363,7 +363,7 @@ def _train_settings() -> TrainSettings:
 @functools.cache
 def _states() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(_train_settings(), Path(folder) / "state.safetensors")
+        run = TrainingState(_train_settings(), Path(folder) / "state.safetensors")
         run.train_step(BatchStream(_train_settings(), 0, 1).batch(0))
         run.open_session(["qec", "train"])
         run.save()
@@ -372,7 +372,7 @@ def _states() -> list[bytes]:
 
 def _read_state(path: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        run = Run(_train_settings(), path)
+        run = TrainingState(_train_settings(), path)
     right = load_tensors(path.read_bytes())
     found = {f"{a}/{b}": tensor for a, part in run._parts().items() for b, tensor in part.items()}
     _same_tensors(found, {"losses/recent": found["losses/recent"], **right})
@@ -384,7 +384,7 @@ def _network_run(folder: Path) -> train_network._Run:
     network = NoiseNetwork(3, width=4)
     average = torch.optim.swa_utils.AveragedModel(network, use_buffers=True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    settings = train_network.Settings(**values)
+    settings = train_network.NoiseNetworkSettings(**values)
     return train_network._Run(settings, network, average, optimiser, ("a", "b", "c"))
 
 
@@ -459,7 +459,9 @@ def _read_seeds(path: Path) -> None:
 
 def _draws() -> list[bytes]:
     records = [
-        benchmark.Record("channels", 3, k // 2, "channels", 1000, 0.5, bool(k % 2), 900, 30, 20, 10)
+        benchmark.WeightsRecord(
+            "channels", 3, k // 2, "channels", 1000, 0.5, bool(k % 2), 900, 30, 20, 10
+        )
         for k in range(6)
     ]
     with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class BackendTime:
     """A backend at a distance.
 
     Attributes:
@@ -43,7 +43,7 @@ class Row:
     changed_shots: int
 
 
-def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Row]:
+def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[BackendTime]:
     """Runs as configured by conf/benchmark-backends.yaml; prints a table.
 
     Raises:
@@ -68,14 +68,14 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Row]:
     return rows
 
 
-def _at_distance(distance: int, values: dict) -> list[Row]:
+def _at_distance(distance: int, values: dict) -> list[BackendTime]:
     noise = CircuitNoise.uniform(values["p"])
     circuit = memory_circuit(RotatedSurfaceCode(distance), noise, distance, values["basis"])
     lattice = SpaceTimeLattice.from_circuit(circuit)
     predecoder = load_predecoder(values["predecoder"])
     dtype = _DTYPES[values["dtype"]]
     bound = {
-        name: predecoder.bind(lattice, dtype=dtype, backend=name, threads=values["threads"])
+        name: predecoder.compile_for(lattice, dtype=dtype, backend=name, threads=values["threads"])
         for name in distinct_values("backends", values["backends"])
     }
     seconds: dict[str, list[float]] = {name: [] for name in bound}
@@ -94,7 +94,7 @@ def _at_distance(distance: int, values: dict) -> list[Row]:
             changed[name] += int((output != first).any(axis=1).sum())
     baseline = next(iter(seconds.values()))
     return [
-        Row(
+        BackendTime(
             distance,
             name,
             statistics.median(t / b for t, b in zip(found, baseline, strict=True)),

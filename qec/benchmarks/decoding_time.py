@@ -39,7 +39,7 @@ _NETWORK = ("predecoder", "backend", "precision")  # what a decoder with a netwo
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """conf/benchmark.yaml, checked."""
 
     grid: Grid
@@ -52,7 +52,7 @@ class Settings:
     out: Path
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> BenchmarkSettings:
         """Raises QecError where a value makes no sense."""
         values = OmegaConf.to_container(config)
         for key in ("batch", "threads", "decoders", *_NETWORK):
@@ -83,7 +83,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class TimedPoint:
     """What is timed.
 
     Attributes:
@@ -143,10 +143,10 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
     Raises:
         QecError: a value that makes no sense; a process that died.
     """
-    settings = Settings.from_config(config)
+    settings = BenchmarkSettings.from_config(config)
     sizes = itertools.product(settings.batch, settings.threads)
     cases = [
-        Case(
+        TimedPoint(
             *(str(circuit), str(dem), {**metadata, "batch": batch, "threads": threads}),
             *(name, network, settings.seconds),
         )
@@ -172,7 +172,7 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
     return timings
 
 
-def run(cases: Sequence[Case], workers: int) -> list[Timing]:
+def run(cases: Sequence[TimedPoint], workers: int) -> list[Timing]:
     """Times every case in ``workers`` processes at once.
 
     Raises:
@@ -213,7 +213,7 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
         return index, timing
 
 
-def _work(barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[Case], seed: int):
+def _work(barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[TimedPoint], seed: int):
     numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].point)
     for _, group in numbered:
         numbers, members = zip(*group, strict=True)
@@ -226,7 +226,7 @@ def _work(barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[Case
             results.put(entry)
 
 
-def _time(cases: Sequence[Case], barrier: Barrier, seed: int) -> list[Timing]:
+def _time(cases: Sequence[TimedPoint], barrier: Barrier, seed: int) -> list[Timing]:
     """Times decoders of one point, on the same shots, turn by turn: the machine's speed changes."""
     circuit, model, metadata = cases[0].point
     sampler = stim.Circuit(circuit).compile_detector_sampler(seed=seed)
@@ -244,7 +244,11 @@ class _Running:
     """A case with its decoder."""
 
     def __init__(
-        self, case: Case, dem: stim.DetectorErrorModel, batches: list[np.ndarray], barrier: Barrier
+        self,
+        case: TimedPoint,
+        dem: stim.DetectorErrorModel,
+        batches: list[np.ndarray],
+        barrier: Barrier,
     ) -> None:
         self.case = case
         threads = case.metadata["threads"]
@@ -295,7 +299,7 @@ _BASELINES = {
 }
 
 
-def print_table(timings: Sequence[Timing], settings: Settings) -> None:
+def print_table(timings: Sequence[Timing], settings: BenchmarkSettings) -> None:
     """A row per case, with its time over those of matching alone on the same point."""
     table = Table(
         title=f"microseconds per round, {settings.workers} processes on "

@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
+class WeightsRecord:
     """One method on one draw, one kind of matching.
 
     Attributes:
@@ -81,7 +81,7 @@ class Record:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class LearnedWeightsSettings:
     """conf/benchmark-weights.yaml, checked."""
 
     distance: tuple[int, ...]
@@ -100,7 +100,7 @@ class Settings:
     out: Path
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> LearnedWeightsSettings:
         """Raises QecError where a value makes no sense."""
         values = OmegaConf.to_container(config)
         for key in ("distance", "kind", "shots", "methods"):
@@ -127,7 +127,7 @@ class Settings:
 # One draw ----------------------------------------------------------------------------------------
 
 
-def run(settings: Settings, job: Job) -> list[Record]:
+def run(settings: LearnedWeightsSettings, job: Job) -> list[WeightsRecord]:
     """Learns and evaluates one draw; seeds depend on the job alone."""
     guess = ErrorStructure.of(_guess(settings, job))
     circuit, true = _draw(settings, job, guess)
@@ -145,7 +145,7 @@ def run(settings: Settings, job: Job) -> list[Record]:
             seconds[method, shots] = time.perf_counter() - start
     evaluation = _evaluate(circuit, true, models, settings, _seed(settings, job, 2))
     return [
-        Record(
+        WeightsRecord(
             job.kind,
             job.distance,
             job.draw,
@@ -160,14 +160,14 @@ def run(settings: Settings, job: Job) -> list[Record]:
     ]
 
 
-def _guess(settings: Settings, job: Job) -> stim.Circuit:
+def _guess(settings: LearnedWeightsSettings, job: Job) -> stim.Circuit:
     p = float(np.sqrt(settings.p[0] * settings.p[1]))
     code = RotatedSurfaceCode(job.distance)
     return memory_circuit(code, CircuitNoise.uniform(p), job.distance, settings.basis)
 
 
 def _draw(
-    settings: Settings, job: Job, guess: ErrorStructure
+    settings: LearnedWeightsSettings, job: Job, guess: ErrorStructure
 ) -> tuple[stim.Circuit, stim.DetectorErrorModel]:
     """The first draw for which the guess costs enough with either kind of matching.
 
@@ -196,7 +196,7 @@ def _evaluate(
     circuit: stim.Circuit,
     true: stim.DetectorErrorModel,
     models: dict[tuple[str, int], stim.DetectorErrorModel],
-    settings: Settings,
+    settings: LearnedWeightsSettings,
     seed: int,
 ) -> dict[tuple[str, int, bool], tuple[int, int, int, int]]:
     """(shots, errors, true errors, both) by method, learned shots and kind of matching."""
@@ -226,7 +226,7 @@ def _evaluate(
     return {(*key, correlated): (shots, *t.tolist()) for (key, correlated), t in totals.items()}
 
 
-def _seed(settings: Settings, job: Job, what: int) -> int:
+def _seed(settings: LearnedWeightsSettings, job: Job, what: int) -> int:
     key = (settings.seed, KINDS.index(job.kind), job.distance, job.draw, what)
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 2)
 
@@ -235,13 +235,13 @@ def _seed(settings: Settings, job: Job, what: int) -> int:
 
 
 @writes_out_alone
-def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Record]:
+def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WeightsRecord]:
     """Runs the draws that draws.csv lacks, and prints the table of all.
 
     Raises:
         QecError: a value of conf/benchmark-weights.yaml that makes no sense, an unwritable folder.
     """
-    settings = Settings.from_config(config)
+    settings = LearnedWeightsSettings.from_config(config)
     path = settings.out / "draws.csv"
     records = read_records(path)
     learned = itertools.product(settings.methods, settings.shots)
@@ -264,7 +264,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Record]:
     return records
 
 
-_FIELDS = dataclasses.fields(Record)
+_FIELDS = dataclasses.fields(WeightsRecord)
 _TYPES = {
     "int": int,
     "float": float,
@@ -273,7 +273,7 @@ _TYPES = {
 }
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[WeightsRecord]:
     """Rows of an earlier run.
 
     Raises:
@@ -293,9 +293,9 @@ def read_records(path: Path) -> list[Record]:
         ) from error
 
 
-def _record(row: list[str]) -> Record:
+def _record(row: list[str]) -> WeightsRecord:
     """The record of a row; ValueError or KeyError where it cannot be one."""
-    found = Record(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True)))
+    found = WeightsRecord(*(_TYPES[f.type](v) for f, v in zip(_FIELDS, row, strict=True)))
     counts = (found.both, min(found.errors, found.true_errors), found.shots)
     right = 0 <= counts[0] <= counts[1] and max(found.errors, found.true_errors) <= counts[2]
     right = right and found.shots < 2**53
@@ -305,7 +305,7 @@ def _record(row: list[str]) -> Record:
     return found
 
 
-def _paired(records: list[Record]) -> list[Record]:
+def _paired(records: list[WeightsRecord]) -> list[WeightsRecord]:
     """Those of which there is one for either kind of matching; others are sampled again.
 
     Raises:
@@ -320,24 +320,24 @@ def _paired(records: list[Record]) -> list[Record]:
     return [r for r in records if len(seen[_key(r)]) == 2]
 
 
-def _key(r: Record) -> tuple:
+def _key(r: WeightsRecord) -> tuple:
     return r.kind, r.distance, r.draw, r.method, r.learned_from
 
 
-def _write(path: Path, records: list[Record]) -> None:
+def _write(path: Path, records: list[WeightsRecord]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([f.name for f in _FIELDS])
         writer.writerows(dataclasses.astuple(r) for r in records)
 
 
-def pooled(records: list[Record]) -> Estimate:
+def pooled(records: list[WeightsRecord]) -> Estimate:
     """Ratio of the errors of all draws together to those of the true models."""
     sums = (sum(getattr(r, name) for r in records) for name in ("errors", "true_errors", "both"))
     return paired_ratio(*sums)
 
 
-def print_table(records: list[Record]) -> None:
+def print_table(records: list[WeightsRecord]) -> None:
     """Logical errors over those of the true model: all draws together, and the worst draw."""
     title = "logical error rate over that of matching with the true model, 95 % interval"
     table = Table(title=title, box=box.SIMPLE)
@@ -347,7 +347,7 @@ def print_table(records: list[Record]) -> None:
         for name in ("errors, true model's", matching, "worst draw"):
             table.add_column(name, justify="right")
     table.add_column("seconds", justify="right")
-    groups: dict[tuple, tuple[list[Record], list[Record]]] = {}
+    groups: dict[tuple, tuple[list[WeightsRecord], list[WeightsRecord]]] = {}
     for r in sorted(records, key=lambda r: (KINDS.index(r.kind), r.distance, r.learned_from)):
         key = (r.kind, str(r.distance), r.method, f"{r.learned_from:g}")
         groups.setdefault(key, ([], []))[r.correlated].append(r)

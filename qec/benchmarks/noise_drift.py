@@ -35,7 +35,7 @@ from qec.support.statistics import paired_ratio
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class NoiseDriftSettings:
     """conf/benchmark-drift.yaml."""
 
     distance: int
@@ -53,7 +53,7 @@ class Settings:
     out: Path
 
 
-def run(settings: Settings) -> dict[tuple[str, bool], np.ndarray]:
+def run(settings: NoiseDriftSettings) -> dict[tuple[str, bool], np.ndarray]:
     """Errors, true errors and both, int64 (3,), by weights and kind of matching."""
     start = _circuit(settings, 0)
     structure = ErrorStructure.of(start)
@@ -78,7 +78,7 @@ def run(settings: Settings) -> dict[tuple[str, bool], np.ndarray]:
     return counts
 
 
-def _circuit(settings: Settings, shot: float) -> stim.Circuit:
+def _circuit(settings: NoiseDriftSettings, shot: float) -> stim.Circuit:
     """The experiment with the noise at a shot."""
     noise = CircuitNoise.uniform(settings.p)
     scale = settings.factor ** math.sin(2 * math.pi * shot / settings.period)
@@ -95,7 +95,7 @@ def _decode(
     circuit: stim.Circuit,
     true: stim.DetectorErrorModel,
     models: dict[str, stim.DetectorErrorModel],
-    settings: Settings,
+    settings: NoiseDriftSettings,
     look: int,
 ) -> dict[tuple[str, bool], np.ndarray]:
     sampler = circuit.compile_detector_sampler(seed=settings.seed + 10**6 + look)
@@ -140,6 +140,6 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> None:
     known = [field.name for field in dataclasses.fields(CircuitNoise)]
     if unknown := set(rates) - set(known):
         raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
-    settings = Settings(**{**config, "rates": rates, "out": required_path(config, "out")})
+    settings = NoiseDriftSettings(**{**config, "rates": rates, "out": required_path(config, "out")})
     print_table(run(settings))
     print(f"files: {settings.out}/drift.csv drift.png drift.svg")

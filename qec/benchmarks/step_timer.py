@@ -10,7 +10,7 @@ import numpy as np
 
 from qec.decoding.decoder import Decoder, unpacked
 
-INSIDE = {"cells": "cells", "network": "look", "residual": "commit"}
+INSIDE = {"cells": "cells", "network": "predict", "residual": "commit"}
 """The pre-decoder's own steps, and the methods of ``BoundPredecoder`` that take them."""
 
 STEPS = ("unpack", *INSIDE, "match")

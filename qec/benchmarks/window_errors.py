@@ -31,7 +31,7 @@ MATCHING = ("pymatching-css", "pymatching-correlated-css")
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class WindowTask:
     """Some shots of a point, and how they are decoded; circuit and model as text.
 
     Attributes:
@@ -49,7 +49,7 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class WindowErrors:
     """A decoder in windows.
 
     Attributes:
@@ -71,7 +71,7 @@ class Row:
 
 
 @writes_out_alone
-def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Row]:
+def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowErrors]:
     """Runs as configured by conf/benchmark-windows.yaml; prints and writes a table.
 
     Raises:
@@ -94,7 +94,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Row]:
                 whole = plain[name] if name in plain else wrong(name, whole=True)
                 baseline = plain[MATCHING["correlated" in name or "cascade" in name]]
                 rows.append(
-                    Row(
+                    WindowErrors(
                         metadata,
                         name,
                         len(found),
@@ -134,7 +134,7 @@ def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) 
         options = tuple({**window, "parallel": values["parallel"]}.items())
     batches = -(-values["shots"] // values["batch"])
     cases = [
-        Case(circuit, model, decoder, values["predecoder"], options, values["batch"], seed)
+        WindowTask(circuit, model, decoder, values["predecoder"], options, values["batch"], seed)
         for seed in range(values["seed"], values["seed"] + batches)
     ]
     label = f"{decoder}{', whole' if whole else ''}"
@@ -150,7 +150,7 @@ def _compiled(circuit, model, decoder, predecoder, windows):
     return stim.Circuit(circuit), named_window_decoder(decoder, dem, predecoder, **dict(windows))
 
 
-def _decode(case: Case) -> np.ndarray:
+def _decode(case: WindowTask) -> np.ndarray:
     circuit, decoder = _compiled(
         case.circuit, case.model, case.decoder, case.predecoder, case.windows
     )
@@ -163,12 +163,12 @@ def _ratio(one: np.ndarray, other: np.ndarray) -> Estimate:
     return paired_ratio(*(int(np.count_nonzero(w)) for w in (one, other, one & other)))
 
 
-def _write(rows: list[Row], out) -> None:
+def _write(rows: list[WindowErrors], out) -> None:
     with atomic_path(out / "windows.json") as temporary:
         temporary.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
 
 
-def _print(rows: list[Row], values: dict) -> None:
+def _print(rows: list[WindowErrors], values: dict) -> None:
     table = Table("d", "R", "p", "decoder", "shots", "errors", "LER", "over whole history")
     table.add_column("plain matching over windows")
     for r in rows:

@@ -33,7 +33,7 @@ Decode = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Speed:
+class WindowSpeed:
     """A decoder at a point.
 
     Attributes:
@@ -51,7 +51,7 @@ class Speed:
 
 
 @writes_out_alone
-def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Speed]:
+def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
     """Runs as configured by conf/benchmark-windows.yaml, of whose shots a ``batch`` is decoded.
 
     Raises:
@@ -78,7 +78,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[Speed]:
                 ways["peer"] = _stabilizer_windows(dem, commit, buffer, mode, correlated)
             spent, errors = _timed(ways, events.view(np.uint8), flips)
             us = {way: 1e6 * s / shots / metadata["r"] for way, s in spent.items()}
-            found.append(Speed(metadata, name, commit, buffer, shots, us, errors))
+            found.append(WindowSpeed(metadata, name, commit, buffer, shots, us, errors))
             with atomic_path(out / "window_speed.json") as temporary:
                 rows = [dataclasses.asdict(row) for row in found]
                 temporary.write_text(json.dumps(rows, indent=1) + "\n")
@@ -119,7 +119,7 @@ def _timed(
     return spent, errors
 
 
-def _print(found: list[Speed]) -> None:
+def _print(found: list[WindowSpeed]) -> None:
     table = Table("d", "p", box=box.SIMPLE, padding=0)
     table.add_column("decoder", no_wrap=True)
     table.add_column("commit +\nbuffer")

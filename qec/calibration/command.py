@@ -44,7 +44,7 @@ _REFERENCE = "pymatching-css"  # its gap is the exact one of uncorrelated matchi
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class CalibrateSettings:
     """The values of conf/calibrate.yaml, whose comments say what each key means, validated."""
 
     shots: int
@@ -56,7 +56,7 @@ class Settings:
     out: Path
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> CalibrateSettings:
         """Checks the values; QecError where one makes no sense."""
         values = OmegaConf.to_container(config)
         decoders = distinct_values("decoders", values["decoders"])
@@ -101,7 +101,7 @@ def calibrate(config: DictConfig, command: Sequence[str] = ("qec", "calibrate"))
             rotated surface code's, a folder that cannot be written to.
     """
     started = time.monotonic()
-    settings = Settings.from_config(config)
+    settings = CalibrateSettings.from_config(config)
     data = _data(config, settings)
     with compiling_said():
         kept = kept_stages(
@@ -138,10 +138,10 @@ def network_fit(dem: stim.DetectorErrorModel, name: str) -> Fit:
         QecError: there is no such checkpoint, or the model is no rotated surface code's.
     """
     sampler = LabelledSampler(SpaceTimeLattice.from_dem(at_most_half(dem).dem))
-    return fit_of(load_predecoder(name).bind(sampler.grid), sampler)
+    return fit_of(load_predecoder(name).compile_for(sampler.grid), sampler)
 
 
-def calibrations(data: Data, settings: Settings) -> list[Calibration]:
+def calibrations(data: Data, settings: CalibrateSettings) -> list[Calibration]:
     """Every decoder's confidence next to its errors, on the same shots.
 
     Raises:
@@ -166,7 +166,7 @@ def calibrations(data: Data, settings: Settings) -> list[Calibration]:
     return sorted(found, key=lambda one: settings.decoders.index(one.decoder))
 
 
-def _data(config: DictConfig, settings: Settings) -> Data:
+def _data(config: DictConfig, settings: CalibrateSettings) -> Data:
     """The model, and shots that are recorded or sampled."""
     if config.circuit is not None:
         path = required_path(config, "circuit")
@@ -193,7 +193,7 @@ def _point(config: DictConfig) -> tuple[stim.Circuit, str]:
 
 
 def _sampled(
-    source: stim.Circuit | stim.DetectorErrorModel, settings: Settings
+    source: stim.Circuit | stim.DetectorErrorModel, settings: CalibrateSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bit-packed events, and flips as of ``Data``."""
     if isinstance(source, stim.Circuit):

@@ -40,7 +40,7 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
         QecError: a value that makes no sense, no such checkpoint, an unwritable folder.
     """
     started = time.monotonic()
-    settings = Settings.from_config(config)
+    settings = EvaluateSettings.from_config(config)
     sampler = settings.sampler()
     tasks = list(sampler.tasks(settings.grid.points(), max_shots=settings.max_shots))
     collected = settings.out / "collected.csv"
@@ -74,7 +74,7 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvaluateSettings:
     """The values of conf/evaluate.yaml, whose comments say what each key means, validated."""
 
     grid: Grid
@@ -89,7 +89,7 @@ class Settings:
     out: Path
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> EvaluateSettings:
         """Checks the values.
 
         Raises:
@@ -125,7 +125,7 @@ class Settings:
 
 
 def sample_until_tight(
-    settings: Settings, tasks: Sequence[sinter.Task], known: Mapping[str, sinter.TaskStats]
+    settings: EvaluateSettings, tasks: Sequence[sinter.Task], known: Mapping[str, sinter.TaskStats]
 ) -> dict[str, sinter.TaskStats]:
     """Samples each task until ``next_target`` asks for no more; statistics by strong id.
 
@@ -161,7 +161,7 @@ def sample_until_tight(
         )
 
 
-def next_target(stat: sinter.TaskStats | None, settings: Settings) -> int:
+def next_target(stat: sinter.TaskStats | None, settings: EvaluateSettings) -> int:
     """Shots that a point should have before its intervals are looked at next.
 
     Returns:
@@ -182,7 +182,7 @@ def next_target(stat: sinter.TaskStats | None, settings: Settings) -> int:
 # Reliability -------------------------------------------------------------------------------------
 
 
-def diagrams(settings: Settings, points: Sequence[Accuracy]) -> dict[str, Reliability]:
+def diagrams(settings: EvaluateSettings, points: Sequence[Accuracy]) -> dict[str, Reliability]:
     """One reliability diagram per noise: middle distance, largest p, first basis; by title."""
     grid = settings.grid
     middle = sorted(grid.distance)[len(grid.distance) // 2]

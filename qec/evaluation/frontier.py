@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation
 
 from qec.decoding.decoder_names import PEERS, has_predecoder
-from qec.evaluation.sweep_table import Row, describe
+from qec.evaluation.sweep_table import SweepRow, describe
 from qec.support.figures import error_bars, save_figure
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _PEER_MARKERS = "oDh^v<>p"
 _PACKAGE_COLORS = ("black", "teal", "darkgoldenrod", "firebrick")
 
 
-def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]:
+def plot_frontier(rows: Sequence[SweepRow], folder: Path, machine: str) -> list[Path]:
     """Writes frontier.png and frontier.svg, with 95 % intervals; a panel per grid point.
 
     Distances stand side by side, everything else that varies below each other.  The decoders of a
@@ -38,7 +38,7 @@ def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]
     Raises:
         QecError: the folder cannot be written to.
     """
-    panels: dict[tuple[str, object], list[Row]] = {}
+    panels: dict[tuple[str, object], list[SweepRow]] = {}
     for row in rows:
         panels.setdefault((_rest(row), _column(row)), []).append(row)
     lines = list(dict.fromkeys(rest for rest, _ in panels))
@@ -76,16 +76,16 @@ def plot_frontier(rows: Sequence[Row], folder: Path, machine: str) -> list[Path]
     return save_figure(figure, folder, "frontier")
 
 
-def microseconds_per_round(row: Row) -> float:
+def microseconds_per_round(row: SweepRow) -> float:
     """Decoding time, pre-decoder and matching together."""
     return (row.predecode_ns + row.match_ns) / (1000 * row.shots * row.metadata["r"])
 
 
-def _column(row: Row) -> int | str:
+def _column(row: SweepRow) -> int | str:
     return Path(row.metadata["circuit"]).stem if "circuit" in row.metadata else row.metadata["d"]
 
 
-def _rest(row: Row) -> str:
+def _rest(row: SweepRow) -> str:
     """What tells the panels of one distance apart."""
     relative = row.metadata["r"] != row.metadata["d"] and "circuit" not in row.metadata
     return describe(row.metadata) + (f", R = {row.metadata['r']}" if relative else "")
@@ -111,7 +111,7 @@ def _legend(figure: Figure, names: Sequence[str], columns: int, title: str) -> N
     )
 
 
-def _draw(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
+def _draw(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
     """Draws the decoders of one grid point; ``names`` are those of all, for their styles."""
     rows = [row for row in rows if microseconds_per_round(row) > 0]
     best, line = float("inf"), []

@@ -12,7 +12,7 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
-from qec.evaluation.sweep_table import Row, point_title, rows_of, short
+from qec.evaluation.sweep_table import SweepRow, point_title, rows_of, short
 from qec.support.statistics import Estimate, paired_ratio
 from qec.support.tables import markdown_table
 
@@ -40,7 +40,7 @@ class Accuracy:
         rows: the row of each decoder of ``BASELINES``.
     """
 
-    rows: dict[str, Row]
+    rows: dict[str, SweepRow]
 
     @classmethod
     def from_stats(cls, stat: sinter.TaskStats) -> Accuracy:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from qec.evaluation.gain_over_matching import Accuracy
     from qec.evaluation.reliability import Reliability
-    from qec.evaluation.sweep_table import Row
+    from qec.evaluation.sweep_table import SweepRow
 
 _PANEL = ("b", "noise", "o")  # metadata that tells the panels apart
 
 
-def plot_ler(rows: Sequence[Row], folder: Path) -> list[Path]:
+def plot_ler(rows: Sequence[SweepRow], folder: Path) -> list[Path]:
     """Writes ler.png and ler.svg: logical error rate per round with 95 % intervals.
 
     One panel per basis, noise and orientation; over p where several are given, else over the
@@ -34,7 +34,7 @@ def plot_ler(rows: Sequence[Row], folder: Path) -> list[Path]:
     Raises:
         QecError: the folder cannot be written to.
     """
-    panels: dict[str, list[Row]] = {}
+    panels: dict[str, list[SweepRow]] = {}
     for row in rows:
         title = ", ".join(str(row.metadata[key]) for key in _PANEL if key in row.metadata)
         panels.setdefault(title, []).append(row)
@@ -54,13 +54,13 @@ def plot_ler(rows: Sequence[Row], folder: Path) -> list[Path]:
     return save_figure(figure, folder, "ler")
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
+def _draw_panel(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
     """Draws the rows of one noise model; a decoder's colour is its place in ``names``."""
     if "circuit" in rows[0].metadata:
         axis = "circuit"
     else:  # a noise model from a file has no p
         axis = "p" if len({row.metadata.get("p") for row in rows}) > 1 else "d"
-    lines: dict[tuple[str, str], list[Row]] = {}
+    lines: dict[tuple[str, str], list[SweepRow]] = {}
     for row in sorted(rows, key=lambda row: row.metadata[axis]):
         lines.setdefault((row.decoder, _line_label(row, axis)), []).append(row)
     details = list(dict.fromkeys(detail for _, detail in lines))
@@ -87,11 +87,11 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
     axes.grid(True, which="both", linewidth=0.3)
 
 
-def _place(row: Row, axis: str) -> float | str:
+def _place(row: SweepRow, axis: str) -> float | str:
     return Path(row.metadata[axis]).stem if axis == "circuit" else row.metadata[axis]
 
 
-def _line_label(row: Row, axis: str) -> str:
+def _line_label(row: SweepRow, axis: str) -> str:
     """What tells the lines of one decoder apart."""
     d, r = row.metadata["d"], row.metadata["r"]
     parts = [f"d = {d}"] if axis == "p" else []

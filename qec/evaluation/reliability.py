@@ -51,7 +51,7 @@ def reliability(lattice: SpaceTimeLattice, predecoder: Predecoder, shots: int) -
         QecError: networks know no such lattice.
     """
     sampler = LabelledSampler(lattice)
-    bound = predecoder.bind(sampler.grid)
+    bound = predecoder.compile_for(sampler.grid)
     sums = np.zeros((3, len(_EDGES) + 1))
     for start in range(0, shots, _SHOTS_PER_PASS):
         events, fired = sampler.sample(min(_SHOTS_PER_PASS, shots - start), _SEED + start)

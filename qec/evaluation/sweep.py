@@ -38,7 +38,7 @@ from qec.evaluation.job_array import (
 )
 from qec.evaluation.paired_sampler import PairedSampler
 from qec.evaluation.plots import plot_ler
-from qec.evaluation.sweep_table import Row, point_title, print_tables, rows_of, write_stats
+from qec.evaluation.sweep_table import SweepRow, point_title, print_tables, rows_of, write_stats
 from qec.support.errors import QecError
 from qec.support.files import make_folder
 from qec.support.folder_lock import sole_writer
@@ -46,7 +46,7 @@ from qec.support.process_pool import available_cores, worker_count
 from qec.support.settings import distinct_values, positive_integer, required_path
 
 
-def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list[Row]:
+def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list[SweepRow]:
     """Runs a sweep as configured by conf/sweep.yaml; writes its files and prints its table.
 
     As a task of a job array it does its share of the grid points and writes no tables to files.
@@ -56,13 +56,13 @@ def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list
             array tasks that cannot be added up.
     """
     started = time.monotonic()
-    settings = Settings.from_config(config)
+    settings = SweepSettings.from_config(config)
     points = list(tasks(settings))
     with _writer(settings):
         return _sweep(settings, points, started, command)
 
 
-def _writer(settings: Settings) -> contextlib.AbstractContextManager:
+def _writer(settings: SweepSettings) -> contextlib.AbstractContextManager:
     """The folder for this process alone; the tasks of an array have files of their own in it."""
     if settings.array_task is None:
         return sole_writer(settings.out)
@@ -71,8 +71,8 @@ def _writer(settings: Settings) -> contextlib.AbstractContextManager:
 
 
 def _sweep(
-    settings: Settings, points: list[sinter.Task], started: float, command: Sequence[str]
-) -> list[Row]:
+    settings: SweepSettings, points: list[sinter.Task], started: float, command: Sequence[str]
+) -> list[SweepRow]:
     alone = settings.array_task is None
     if not alone:
         points = share(points, settings.array_task, settings.array_tasks)
@@ -113,7 +113,7 @@ def _sweep(
     return rows
 
 
-def _plot_frontier(rows: Sequence[Row], settings: Settings) -> list[Path]:
+def _plot_frontier(rows: Sequence[SweepRow], settings: SweepSettings) -> list[Path]:
     workers, cores = settings.num_workers, len(available_cores())
     plural = "processes" if workers > 1 else "process"
     return plot_frontier(rows, settings.out, f"{workers} {plural} on {cores} cores")
@@ -132,7 +132,7 @@ class _Shots:
     known: Mapping[str, sinter.TaskStats]
 
     @classmethod
-    def read(cls, settings: Settings) -> _Shots:
+    def read(cls, settings: SweepSettings) -> _Shots:
         collected, array = settings.out / "collected.csv", settings.out / "array"
         alone = settings.array_task is None
         by_file = {path: read_collected(path, repair=False) for path in row_files(array)}
@@ -147,7 +147,7 @@ class _Shots:
         return cls(new_row_file(array, settings.array_task), known)
 
     def collect(
-        self, points: Sequence[sinter.Task], settings: Settings
+        self, points: Sequence[sinter.Task], settings: SweepSettings
     ) -> dict[str, sinter.TaskStats]:
         return collect(
             points,
@@ -168,7 +168,7 @@ def _is_complete(point: sinter.Task, found: Mapping[str, sinter.TaskStats]) -> b
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class SweepSettings:
     """The values of conf/sweep.yaml, validated; ``circuit`` files take the place of the grid."""
 
     grid: Grid
@@ -187,7 +187,7 @@ class Settings:
     merge: bool
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> SweepSettings:
         """Checks the values.
 
         Raises:
@@ -233,7 +233,7 @@ class Settings:
         return PairedSampler(self.decoders, self.predecoder, self.batch, device=self.device)
 
 
-def tasks(settings: Settings) -> Iterator[sinter.Task]:
+def tasks(settings: SweepSettings) -> Iterator[sinter.Task]:
     """One sinter task per grid point or circuit file; QecError where one cannot be made."""
     points = _circuit_files(settings) if settings.circuit else settings.grid.points()
     if settings.weights is not None:
@@ -260,7 +260,7 @@ def _with_weights(points: Iterable[Point], path: str) -> Iterator[Point]:
         yield circuit, model, {**metadata, "weights": label}
 
 
-def _circuit_files(settings: Settings) -> Iterator[Point]:
+def _circuit_files(settings: SweepSettings) -> Iterator[Point]:
     for path in settings.circuit:
         circuit = load_circuit(path)
         dem = detector_error_model(circuit)
@@ -288,7 +288,7 @@ def _size_of_any(circuit: stim.Circuit) -> dict[str, int]:
     return {"d": distance, "r": max(len(times) - 1, 1)}
 
 
-def _with_fits(points: Iterable[Point], settings: Settings) -> Iterator[Point]:
+def _with_fits(points: Iterable[Point], settings: SweepSettings) -> Iterator[Point]:
     """The points; says once, not by every worker, which ones a network does not fit."""
     from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
     from qec.predecoder.model_fit import bind_where_it_fits

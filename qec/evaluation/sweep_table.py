@@ -20,7 +20,7 @@ from qec.support.statistics import Estimate, error_rate, error_rate_per_round, p
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class SweepRow:
     """One decoder at one grid point, next to the baseline decoder on the same shots.
 
     Attributes:
@@ -76,12 +76,12 @@ class Row:
         )
 
 
-def rows_of(stat: sinter.TaskStats) -> Iterator[Row]:
+def rows_of(stat: sinter.TaskStats) -> Iterator[SweepRow]:
     """A row per decoder from the statistics of one ``PairedSampler`` task."""
     counts, decoders = stat.custom_counts, stat.json_metadata["decoders"]
     baselines = stat.json_metadata.get("baselines", decoders[:1] * len(decoders))
     for name, baseline in zip(decoders, baselines, strict=True):
-        yield Row(
+        yield SweepRow(
             task_id=stat.strong_id,
             metadata=_metadata_of(name, stat.json_metadata),
             decoder=name,
@@ -108,7 +108,7 @@ def _metadata_of(decoder: str, metadata: dict) -> dict:
     return kept
 
 
-def write_stats(rows: Sequence[Row], path: Path) -> None:
+def write_stats(rows: Sequence[SweepRow], path: Path) -> None:
     """Writes ordinary sinter rows, one per decoder and grid point."""
     lines = [sinter.CSV_HEADER, *(row.to_task_stats().to_csv_line() for row in rows)]
     with atomic_path(path) as temporary:
@@ -129,7 +129,7 @@ _COLUMNS = (
 _WIDTH = 180  # more than the widest table: at less, rich would cut numbers short
 
 
-def print_tables(rows: Sequence[Row]) -> None:
+def print_tables(rows: Sequence[SweepRow]) -> None:
     """Prints one table per grid point."""
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)
@@ -147,7 +147,7 @@ def print_tables(rows: Sequence[Row]) -> None:
         console.print(f"LER: logical error rate; ratio: LER({rows[0].baseline}) / LER(decoder)")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: SweepRow) -> tuple[str, ...]:
     shot_rounds = row.shots * row.metadata["r"] * 1000
     ratio, low, high = (short(x) for x in (row.gain.value, row.gain.low, row.gain.high))
     return (

@@ -42,7 +42,7 @@ FORMAT = "qec-export-1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class ExportSettings:
     """The values of conf/export.yaml, checked; ``grid`` has one point, or is None."""
 
     grid: Grid | None
@@ -58,7 +58,7 @@ class Settings:
     out: Path
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> ExportSettings:
         """Raises QecError where a value makes no sense."""
         values = OmegaConf.to_container(config)
         if values["precision"] not in PRECISIONS:
@@ -101,13 +101,13 @@ def export(config: DictConfig, _: Sequence[str] = ()) -> Check | None:
         QecError: a value that makes no sense, a missing package, an unwritable folder; a float32
             graph that differs from torch by more than rounding.
     """
-    settings = Settings.from_config(config)
+    settings = ExportSettings.from_config(config)
     dem, experiment = settings.model()
     if at_most_half(dem).dem is not dem:
         raise QecError("a graph takes no mechanism that happens in half of the shots or more.")
     lattice = SpaceTimeLattice.from_dem(dem)
     predecoder = load_predecoder(settings.predecoder)
-    bound = predecoder.bind(lattice, dtype=torch.float32)
+    bound = predecoder.compile_for(lattice, dtype=torch.float32)
     model, float32 = _graphs(settings, dem, bound)
     shots = _sample(dem, settings.check, settings.seed + 1)
     check = None
@@ -137,7 +137,7 @@ def export(config: DictConfig, _: Sequence[str] = ()) -> Check | None:
 
 
 def _graphs(
-    settings: Settings, dem: stim.DetectorErrorModel, bound: BoundPredecoder
+    settings: ExportSettings, dem: stim.DetectorErrorModel, bound: BoundPredecoder
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The graph at the wanted precision, and at float32."""
     float32 = predecoder_graph(PredecoderModule(bound, log_odds=settings.log_odds), settings.opset)
@@ -166,7 +166,7 @@ def _sample(dem: stim.DetectorErrorModel, shots: int, seed: int) -> tuple[np.nda
     return detectors.view(np.uint8), flips[:, 0].view(np.uint8)
 
 
-def _signature(settings: Settings, detectors: int) -> dict[str, object]:
+def _signature(settings: ExportSettings, detectors: int) -> dict[str, object]:
     """Tensors, precision, seeds and versions, for metadata.json."""
     quantised = settings.precision in EIGHT_BIT
     packages = ("stim", "torch", "onnx", "onnxscript", "onnxruntime")

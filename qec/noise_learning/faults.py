@@ -20,7 +20,7 @@ import numpy as np
 import stim
 from scipy.sparse import csr_array
 
-from qec.noise_learning.noise_parameters import Roles
+from qec.noise_learning.noise_parameters import NoiseParameters
 from qec.support.errors import QecError
 
 _PER_FAULT = ("x", "parameter", "location", "site")
@@ -110,7 +110,7 @@ class _Collector:
 
     def __init__(self, circuit: stim.Circuit) -> None:
         self.circuit = circuit
-        self.roles = Roles(circuit)
+        self.roles = NoiseParameters(circuit)
         self.faults: list[_Fault] = []
         self.generators: dict[tuple, int] = {}
         self.flips: dict[int, list[tuple[int, str, int]]] = {}  # op -> (generator, pauli, qubit)

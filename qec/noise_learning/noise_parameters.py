@@ -33,7 +33,7 @@ class _Slice:
         return next((k for k in (_TWO_QUBIT, _SPAM, _ONE_QUBIT) if k in self.kinds), "nothing")
 
 
-class Roles:
+class NoiseParameters:
     """Names the role of every noise instruction of a flattened circuit."""
 
     def __init__(self, circuit: stim.Circuit) -> None:

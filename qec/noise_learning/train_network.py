@@ -37,7 +37,7 @@ from qec.support.settings import required_path, value_list
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class NoiseNetworkSettings:
     """conf/train-noise-network.yaml."""
 
     out: Path
@@ -84,7 +84,9 @@ class Setting:
 class Examples(torch.utils.data.IterableDataset):
     """Endless (distance, basis, x of the parameters, shots, events of all draws of a step)."""
 
-    def __init__(self, settings: Settings, first_step: int, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, settings: NoiseNetworkSettings, first_step: int, names: tuple[str, ...]
+    ) -> None:
         self.settings, self.first_step, self.names = settings, first_step, names
 
     def __iter__(self) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
@@ -123,7 +125,7 @@ def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.
     return ((weight * error).sum(dim=1) / weight.sum(dim=1)).mean()
 
 
-def train(settings: Settings) -> Path:
+def train(settings: NoiseNetworkSettings) -> Path:
     """Trains, or goes on where state.safetensors in the output folder stands."""
     torch.manual_seed(settings.seed)
     known = {(d, b): Setting(d, b) for d in set(settings.distances) for b in "XZ"}
@@ -183,7 +185,7 @@ def train(settings: Settings) -> Path:
 
 @dataclasses.dataclass
 class _Run:
-    settings: Settings
+    settings: NoiseNetworkSettings
     network: NoiseNetwork
     average: AveragedModel
     optimiser: torch.optim.Optimizer
@@ -254,4 +256,4 @@ def train_from(config: DictConfig, _: Sequence[str] = ()) -> None:
     for key in ("shots", "distances", "p"):
         values[key] = value_list(key, values[key])
     values["out"] = required_path(config, "out")
-    print(train(Settings(**values)))
+    print(train(NoiseNetworkSettings(**values)))

@@ -38,7 +38,7 @@ class LabelledSampler:
         count = len(factors.probability)
         self._events = rows(factors.mechanism, factors.detector, count)
         channel = np.full(len(edges.ends), -1)  # where each edge goes
-        channel[self.grid.told] = self.grid.place
+        channel[self.grid.predicted] = self.grid.place
         told = channel[edges.edge] >= 0
         self._edges = rows(edges.mechanism[told], channel[edges.edge[told]], count)
 

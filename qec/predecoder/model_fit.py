@@ -84,7 +84,7 @@ def bind_where_it_fits(
         QecError: as ``Predecoder.bind``; it does not fit and is needed.
     """
     sampler = LabelledSampler(lattice)
-    bound = predecoder.bind(sampler.grid, device, **options)
+    bound = predecoder.compile_for(sampler.grid, device, **options)
     fit = fit_of(bound, sampler)
     if fit.fits:
         return bound

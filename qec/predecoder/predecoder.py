@@ -60,7 +60,7 @@ class Predecoder:
         network = PreDecoderNetwork(width=8, layers=2)
         return cls(network, 1.0, name="null", digest="null")
 
-    def bind(
+    def compile_for(
         self,
         lattice: SpaceTimeLattice | CellGrid,
         device: str = "cpu",
@@ -177,10 +177,10 @@ class BoundPredecoder:
                 part = slice(start, start + _SHOTS_PER_PASS)
                 told = self.forward(self.cells(self._upload(detectors[part])))
                 told = told.movedim(1, -1).flatten(1).float().cpu().numpy()
-                found[part, self.grid.told] = told[:, self.grid.place]
+                found[part, self.grid.predicted] = told[:, self.grid.place]
         return found
 
-    def look(self, events: torch.Tensor) -> torch.Tensor | Terms:
+    def predict(self, events: torch.Tensor) -> torch.Tensor | Terms:
         """What ``commit`` takes: as ``forward``, or that before it is added up."""
         if self._sparse is None:
             return self.forward(events)
@@ -217,7 +217,7 @@ class BoundPredecoder:
             for start in range(0, len(detectors), _SHOTS_PER_PASS):
                 part = slice(start, start + _SHOTS_PER_PASS)
                 shots = self._upload(detectors[part])
-                left[part], flips[part] = self.commit(shots, self.look(self.cells(shots)))
+                left[part], flips[part] = self.commit(shots, self.predict(self.cells(shots)))
         return Predecoded(left, flips)
 
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:

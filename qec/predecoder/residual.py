@@ -24,10 +24,10 @@ class Residual:
     def __init__(
         self, grid: CellGrid, device: torch.device, core: tuple[int, int] | None = None
     ) -> None:
-        layer = grid.lattice.layer[grid.edges.ends[grid.told, 0]]
+        layer = grid.lattice.layer[grid.edges.ends[grid.predicted, 0]]
         start, end = core or (0, grid.shape[0])
         kept = (layer >= start) & (layer < end)
-        edge = grid.told[kept]
+        edge = grid.predicted[kept]
         self.place = grid.place[kept]
         self._shape = grid.shape
         self._detectors = grid.lattice.num_detectors

@@ -99,7 +99,7 @@ class CellGrid:
         detector[where] = there
         # (T, Y, X, 4), channels last; the extra detector is an always silent one.
         self._detector = torch.from_numpy(self._cells(detector).reshape(-1).copy())
-        self.told, self.place = self._places(shift)
+        self.predicted, self.place = self._places(shift)
         self._told_place = torch.from_numpy(self.place)
         self.static = self._static(where, there) if static is None else static
         self._beliefs: dict[int, BeliefPropagation] = {}
@@ -112,9 +112,9 @@ class CellGrid:
         known = np.clip(self.lattice.detection_rate[there], 1e-6, 0.5)
         rate[where] = np.log(known) - _TYPICAL_LOG_RATE
         prior = np.full((*self.shape, EDGE_CHANNELS), NEVER, dtype=np.float32)
-        prior.reshape(-1)[self.place] = np.maximum(self.edges.log_odds[self.told], NEVER)
+        prior.reshape(-1)[self.place] = np.maximum(self.edges.log_odds[self.predicted], NEVER)
         shared = np.zeros_like(prior)
-        shared.reshape(-1)[self.place] = self.edges.shared[self.told]
+        shared.reshape(-1)[self.place] = self.edges.shared[self.predicted]
         parts = [prior, shared, self._cells(exists), self._cells(rate)]
         return torch.from_numpy(np.concatenate(parts, axis=-1)).movedim(-1, 0)[None]
 
@@ -216,7 +216,7 @@ class CellGrid:
         """Belief propagation with so many iterations, for the edges of ``told``; made once."""
         if iterations not in self._beliefs:
             self._beliefs[iterations] = BeliefPropagation(
-                self.factors, self.edges, self.told, self.lattice.num_detectors, iterations
+                self.factors, self.edges, self.predicted, self.lattice.num_detectors, iterations
             )
         return self._beliefs[iterations]
 
@@ -230,6 +230,6 @@ class CellGrid:
     def pack_edges(self, fired: np.ndarray) -> torch.Tensor:
         """uint8 (B, E) -> the same (B, EDGE_CHANNELS, T, Y, X), channels last in memory."""
         cells = np.zeros((len(fired), int(np.prod(self.shape)) * EDGE_CHANNELS), dtype=np.uint8)
-        cells[:, self.place] = fired[:, self.told]
+        cells[:, self.place] = fired[:, self.predicted]
         found = torch.from_numpy(cells).view(len(fired), *self.shape, EDGE_CHANNELS)
         return found.permute(0, 4, 1, 2, 3)

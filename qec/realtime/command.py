@@ -24,7 +24,7 @@ from qec.realtime.plan import NOTHING, Plan
 from qec.realtime.plots import plot_backlog, plot_latency, plot_load
 from qec.realtime.report import PERCENTILES, Report
 from qec.realtime.run import run
-from qec.realtime.settings import AUTO, LARGEST, Settings
+from qec.realtime.settings import AUTO, LARGEST, RealtimeSettings
 from qec.realtime.shortest_period import shortest_period
 from qec.support.errors import QecError
 from qec.support.files import atomic_path
@@ -43,7 +43,7 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
         QecError: a value that makes no sense; a process that died or time that ran out (after the
             report).
     """
-    settings = Settings.from_config(config)
+    settings = RealtimeSettings.from_config(config)
     events, flips = settings.shots_and_flips()
     runs = [_Runs(settings, name, events) for name in settings.decoders]
     for decoder in runs:
@@ -73,7 +73,7 @@ class _Trouble(Exception):
 class _Runs:
     """A run of one decoder for every deadline and period."""
 
-    def __init__(self, settings: Settings, name: str, events: np.ndarray) -> None:
+    def __init__(self, settings: RealtimeSettings, name: str, events: np.ndarray) -> None:
         self._settings, self._name, self._events = settings, name, events
         self._plans: dict[int, Plan] = {}
         self._reports: list[Report] = []
@@ -175,7 +175,10 @@ class WholeHistory:
 
 
 def _whole_history(
-    settings: Settings, reports: Sequence[Report], events: np.ndarray, flips: np.ndarray | None
+    settings: RealtimeSettings,
+    reports: Sequence[Report],
+    events: np.ndarray,
+    flips: np.ndarray | None,
 ) -> Iterator[WholeHistory]:
     """For every decoder; the whole history only of experiments that are not too long for it."""
     long = settings.rounds > _WHOLE_HISTORY
@@ -214,7 +217,7 @@ def _count(which: np.ndarray | None) -> int | None:
 def write(
     reports: Sequence[Report],
     whole: Sequence[WholeHistory],
-    settings: Settings,
+    settings: RealtimeSettings,
     command: Sequence[str],
 ) -> None:
     """Writes report.json and the plots."""
@@ -232,7 +235,9 @@ def write(
         plot(reports, out, title)
 
 
-def print_tables(reports: Sequence[Report], settings: Settings, flips: np.ndarray | None) -> None:
+def print_tables(
+    reports: Sequence[Report], settings: RealtimeSettings, flips: np.ndarray | None
+) -> None:
     """A row per run in each of two tables: does it keep up, and how soon does it decide."""
     workers = f"{settings.workers} matchers"
     if any(has_predecoder(r.decoder) for r in reports):

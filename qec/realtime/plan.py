@@ -9,7 +9,7 @@ import numpy as np
 import stim
 
 from qec.decoding.cascade import NATS, RESIDUAL_NATS
-from qec.windows.template import Reference, Window, rounds_needed
+from qec.windows.template import ExperimentTemplate, Window, rounds_needed
 from qec.windows.window_decoder import block_windows, parallel_windows, scheduled_windows
 from qec.windows.window_matcher import WindowCutter
 from qec.windows.window_state import Block, Explained, ScheduledWindow
@@ -70,9 +70,9 @@ class Plan:
         return self if deadline == self.deadline else dataclasses.replace(self, deadline=deadline)
 
     @functools.cached_property
-    def reference(self) -> Reference:
-        """Raises QecError: as ``Reference``."""
-        return Reference(stim.DetectorErrorModel(self.model))
+    def reference(self) -> ExperimentTemplate:
+        """Raises QecError: as ``ExperimentTemplate``."""
+        return ExperimentTemplate(stim.DetectorErrorModel(self.model))
 
     @functools.cached_property
     def windows(self) -> list[ScheduledWindow]:

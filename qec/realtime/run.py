@@ -10,7 +10,7 @@ import numpy as np
 
 from qec.realtime.plan import Plan
 from qec.realtime.report import Report, report
-from qec.realtime.settings import Settings
+from qec.realtime.settings import RealtimeSettings
 from qec.realtime.shared_memory import Layout, SharedRun
 from qec.realtime.workers import match, predecode, produce
 from qec.support import child_processes as child
@@ -19,7 +19,7 @@ _LOOK = 0.01  # seconds between looks at the processes
 
 
 def run(
-    settings: Settings, decoder: str, plan: Plan, layers: np.ndarray, period: float
+    settings: RealtimeSettings, decoder: str, plan: Plan, layers: np.ndarray, period: float
 ) -> tuple[Report, str]:
     """Decodes a stream.
 

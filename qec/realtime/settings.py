@@ -30,7 +30,7 @@ AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class RealtimeSettings:
     """conf/realtime.yaml; ``rounds`` and ``distance`` are those of ``circuit`` if that is given."""
 
     config: DictConfig
@@ -53,7 +53,7 @@ class Settings:
     recorded: stim.DetectorErrorModel | None
 
     @classmethod
-    def from_config(cls, config: DictConfig) -> Settings:
+    def from_config(cls, config: DictConfig) -> RealtimeSettings:
         """Raises QecError where a value makes no sense or a file does not fit."""
         values = OmegaConf.to_container(config)
         for key in ("period_us", "deadline_us", "decoders"):

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from qec.predecoder.labelled_shots import LabelledSampler
 from qec.support.child_processes import end_with_parent, signals_blocked
 from qec.support.errors import QecError
-from qec.training.distributed import ALONE, Processes
+from qec.training.distributed import SINGLE_PROCESS, ProcessGroup
 from qec.training.mixture import Source, source_of
 from qec.training.settings import TrainSettings
 
@@ -51,7 +51,11 @@ class BatchStream(IterableDataset):
     """
 
     def __init__(
-        self, settings: TrainSettings, first: int, last: int, processes: Processes = ALONE
+        self,
+        settings: TrainSettings,
+        first: int,
+        last: int,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.settings, self.first, self.last = settings, first, last
         self.processes = processes
@@ -100,7 +104,7 @@ def check_mixture(settings: TrainSettings) -> None:
 
 
 def batches(
-    settings: TrainSettings, first: int, last: int, processes: Processes = ALONE
+    settings: TrainSettings, first: int, last: int, processes: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[Batch]:
     """Shares of batches first .. last - 1 in order, made ahead by ``settings.workers`` workers.
 

@@ -25,7 +25,7 @@ _LAUNCHERS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Processes:
+class ProcessGroup:
     """One of ``size`` processes that train together.
 
     Attributes:
@@ -39,7 +39,7 @@ class Processes:
     local_rank: int = 0
 
     @classmethod
-    def discover(cls, environment: Mapping[str, str] = os.environ) -> Processes:
+    def discover(cls, environment: Mapping[str, str] = os.environ) -> ProcessGroup:
         """What srun or torchrun say.
 
         Raises:
@@ -54,7 +54,7 @@ class Processes:
                         "MASTER_PORT are not set: start them with slurm/train.sbatch or torchrun."
                     )
                 return found
-        return ALONE
+        return SINGLE_PROCESS
 
     @property
     def first(self) -> bool:
@@ -114,4 +114,4 @@ class Processes:
         self.maximum(0)
 
 
-ALONE = Processes()
+SINGLE_PROCESS = ProcessGroup()

@@ -20,11 +20,11 @@ from qec.support.errors import Preempted, QecError
 from qec.support.folder_lock import sole_writer
 from qec.support.stop_signals import stop_requests
 from qec.training.data import batches, check_mixture
-from qec.training.distributed import Processes
+from qec.training.distributed import ProcessGroup
 from qec.training.optim import set_learning_rate
 from qec.training.settings import TrainSettings
 from qec.training.training_log import TrainingLog
-from qec.training.training_state import Run
+from qec.training.training_state import TrainingState
 
 
 def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) -> Path:
@@ -32,15 +32,15 @@ def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) ->
 
     Ctrl-C saves the state, unless it strikes in the middle of an optimiser step: then the state
     saved last stands, at most ``save_every`` seconds old.  SIGUSR1 and SIGTERM let the step end and
-    save.  ``command`` is recorded in the checkpoint.  Of several processes (see ``Processes``) the
-    first writes the files; the others return before there is a checkpoint.
+    save.  ``command`` is recorded in the checkpoint.  Of several processes (see ``ProcessGroup``)
+    the first writes the files; the others return before there is a checkpoint.
 
     Raises:
         QecError: settings that make no sense, a state in the folder that belongs to another run,
             or a loss or weights that are not finite (the last good state stays).
         Preempted: after SIGUSR1 or SIGTERM to any of the processes.
     """
-    processes = Processes.discover()
+    processes = ProcessGroup.discover()
     if settings.shards % processes.size:
         raise QecError(
             f"shards={settings.shards} cannot be dealt out to {processes.size} processes: use a "
@@ -51,14 +51,14 @@ def train(settings: TrainSettings, command: Sequence[str] = ("qec", "train")) ->
 
 
 def _train_and_finish(
-    settings: TrainSettings, processes: Processes, command: Sequence[str]
+    settings: TrainSettings, processes: ProcessGroup, command: Sequence[str]
 ) -> Path:
     check_mixture(settings)
     torch.manual_seed(settings.seed)
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = settings.tf32
     with processes.joined(processes.device(settings.device)):
-        run = Run(settings, settings.out / "state.safetensors", processes)
+        run = TrainingState(settings, settings.out / "state.safetensors", processes)
         stopped_by = _train(run, settings, command)
     if stopped_by is not None:
         if processes.first:
@@ -67,7 +67,7 @@ def _train_and_finish(
     return _finish(run, settings) if processes.first else settings.checkpoint
 
 
-def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> str | None:
+def _train(run: TrainingState, settings: TrainSettings, command: Sequence[str]) -> str | None:
     """To the last step, or until a stop signal, whose name it returns; saves the state."""
     if run.processes.first:
         run.open_session(command)
@@ -89,7 +89,7 @@ def _train(run: Run, settings: TrainSettings, command: Sequence[str]) -> str | N
     return stopped_by
 
 
-def _optimise(run: Run, settings: TrainSettings) -> str | None:
+def _optimise(run: TrainingState, settings: TrainSettings) -> str | None:
     """Trains to the last step; returns the name of the signal that has stopped it, if any."""
     total, processes = settings.steps, run.processes
     started = last_save = time.monotonic()
@@ -121,7 +121,7 @@ def _optimise(run: Run, settings: TrainSettings) -> str | None:
     return None
 
 
-def _finish(run: Run, settings: TrainSettings) -> Path:
+def _finish(run: TrainingState, settings: TrainSettings) -> Path:
     """Writes the checkpoint with its history."""
     history = {
         **settings.deciding(),

@@ -21,7 +21,7 @@ from qec.predecoder.unit_cells import EDGE_CHANNELS, STATIC_CHANNELS
 from qec.support.errors import QecError, first_line
 from qec.support.files import atomic_path
 from qec.training.data import Batch
-from qec.training.distributed import ALONE, Processes
+from qec.training.distributed import SINGLE_PROCESS, ProcessGroup
 from qec.training.grow_network import grow
 from qec.training.loss import cross_entropy
 from qec.training.muon import Muon
@@ -29,7 +29,7 @@ from qec.training.optim import build_optimisers
 from qec.training.settings import TrainSettings
 
 
-class Run:
+class TrainingState:
     """Everything that a resumed run needs: weights, their average, optimisers, the step.
 
     Goes on from ``state``, the path of the resumable state, where that exists.  Among several
@@ -49,7 +49,9 @@ class Run:
             that see different states.
     """
 
-    def __init__(self, settings: TrainSettings, state: Path, processes: Processes = ALONE) -> None:
+    def __init__(
+        self, settings: TrainSettings, state: Path, processes: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
         self.state = state
         self.settings = settings
         self.processes = processes

@@ -13,7 +13,7 @@ import numpy as np
 
 from qec.predecoder.predecoder import BoundPredecoder, Predecoder
 from qec.predecoder.unit_cells import CellGrid
-from qec.windows.template import Reference, Window
+from qec.windows.template import ExperimentTemplate, Window
 from qec.windows.window_state import Explained
 
 
@@ -22,7 +22,7 @@ class BlockCutter:
 
     Args:
         predecoder: the network.
-        reference: an experiment that is long enough, see ``Reference.place``.
+        reference: an experiment that is long enough, see ``ExperimentTemplate.place``.
         device, backend: as in ``Predecoder.bind``.
         itself: the blocks are those of the reference itself; it may differ from round to round.
     """
@@ -30,7 +30,7 @@ class BlockCutter:
     def __init__(
         self,
         predecoder: Predecoder,
-        reference: Reference,
+        reference: ExperimentTemplate,
         device: str = "cpu",
         backend: str = "eager",
         *,
@@ -47,7 +47,7 @@ class BlockCutter:
         """What pre-decodes ``window`` of an experiment of ``layers`` (None: far from its end).
 
         Raises:
-            QecError: as ``Reference.place``.
+            QecError: as ``ExperimentTemplate.place``.
         """
         place = window if self._itself else self._reference.place(window, layers)
         if place not in self._cut:
@@ -55,7 +55,7 @@ class BlockCutter:
                 self._grid = CellGrid(self._reference.lattice)
             grid = self._grid.cut(place.start, place.end)
             core = (place.core_start - place.start, place.core_end - place.start)
-            bound = self._predecoder.bind(grid, self._device, core, backend=self._backend)
+            bound = self._predecoder.compile_for(grid, self._device, core, backend=self._backend)
             layer = self._reference.lattice.layer
             column = self._reference.column[(layer >= place.start) & (layer < place.end)]
             width = self._reference.width

@@ -15,7 +15,7 @@ import stim
 
 from qec.support.errors import QecError
 from qec.support.settings import positive_integer
-from qec.windows.template import EDGE, Reference, Window, rounds_needed
+from qec.windows.template import EDGE, ExperimentTemplate, Window, rounds_needed
 from qec.windows.window_decoder import cutters
 from qec.windows.window_state import ScheduledWindow, WindowState
 
@@ -81,7 +81,7 @@ class StreamingDecoder:
     ) -> None:
         self.commit = positive_integer("commit", commit)
         self.buffer = positive_integer("buffer", buffer)
-        self._reference = Reference(dem)
+        self._reference = ExperimentTemplate(dem)
         self._cutter, self._blocks = cutters(
             self._reference, correlated, predecoder, device, cascade=cascade, beliefs=beliefs
         )

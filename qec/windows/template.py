@@ -32,7 +32,7 @@ class Window:
         return Window(*(k + layers for k in dataclasses.astuple(self)))
 
 
-class Reference:
+class ExperimentTemplate:
     """The layers of an experiment, and where windows of longer ones find their like in it.
 
     Layers of detectors are arrays of ``width`` columns; layers with fewer detectors, the first and

@@ -24,7 +24,7 @@ from qec.decoding.decoder import unpacked
 from qec.decoding.decoder_names import DECODERS
 from qec.support.errors import QecError
 from qec.support.settings import positive_integer
-from qec.windows.template import Reference, Window
+from qec.windows.template import ExperimentTemplate, Window
 from qec.windows.window_matcher import WindowCutter, WindowGap
 from qec.windows.window_state import Alike, ScheduledWindow, WindowState, schedule
 
@@ -132,7 +132,7 @@ def _in_order(stages: list[list[Window]]) -> list[tuple[Window, int]]:
 
 
 def cutters(
-    reference: Reference,
+    reference: ExperimentTemplate,
     correlated: bool,
     predecoder: Predecoder | str | Path | None,
     device: str,
@@ -204,7 +204,7 @@ class WindowDecoder:
         beliefs: bool = False,
         device: str = "cpu",
     ) -> None:
-        self._reference = reference = Reference(dem)
+        self._reference = reference = ExperimentTemplate(dem)
         layers = reference.layers
         self.stages = (parallel_windows if parallel else sliding_windows)(layers, commit, buffer)
         self._cutter, blocks = cutters(

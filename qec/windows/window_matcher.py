@@ -17,7 +17,7 @@ from qec.matching.complementary_gap import GapMatcher
 from qec.matching.matcher import Matcher, matching_graph
 from qec.matching.matching_edges import Pieces
 from qec.support.errors import QecError
-from qec.windows.template import Reference, Window
+from qec.windows.template import ExperimentTemplate, Window
 from qec.windows.window_beliefs import WindowBeliefs
 from qec.windows.window_error_model import WindowModel, window_model
 
@@ -44,7 +44,7 @@ class WindowCutter:
     """Windows for experiments of any length, cut from a reference; those that are alike once.
 
     Args:
-        reference: an experiment that is long enough, see ``Reference.place``.
+        reference: an experiment that is long enough, see ``ExperimentTemplate.place``.
         correlated: use PyMatching's correlated matching; None: no matching at all, nothing is
             corrected (to measure what everything else costs).
         cascade: match the memory checks, or what a pre-decoder leaves of them, and the whole
@@ -57,7 +57,7 @@ class WindowCutter:
 
     def __init__(
         self,
-        reference: Reference,
+        reference: ExperimentTemplate,
         correlated: bool | None,
         *,
         cascade: bool = False,
@@ -85,7 +85,7 @@ class WindowCutter:
             before, after: whether the layers before, after it are committed already.
 
         Raises:
-            QecError: as ``Reference.place``, or matching refuses the model.
+            QecError: as ``ExperimentTemplate.place``, or matching refuses the model.
         """
         key = (self._place(window, layers), before, after)
         if key not in self._cut:
@@ -192,7 +192,7 @@ class Columns:
     exits: np.ndarray
 
     @classmethod
-    def of(cls, model: WindowModel, place: Window, reference: Reference) -> Columns:
+    def of(cls, model: WindowModel, place: Window, reference: ExperimentTemplate) -> Columns:
         layer, column = reference.lattice.layer, reference.column
         after = layer[model.seam] >= place.core_end
         edge = np.where(after, place.core_end, place.core_start - 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qec.benchmarks.learned_weights import Record, pooled, read_records
+from qec.benchmarks.learned_weights import WeightsRecord, pooled, read_records
 from qec.cli.commands import main
 
 SMALL = [
@@ -39,7 +39,7 @@ def test_it_learns_evaluates_and_resumes(tmp_path, capsys):
 
 def test_draws_are_pooled_by_their_errors():
     records = [
-        Record("site", 5, k, "auto", 1000, 0.1, True, 10_000, errors, true, both)
+        WeightsRecord("site", 5, k, "auto", 1000, 0.1, True, 10_000, errors, true, both)
         for k, (errors, true, both) in enumerate([(110, 100, 90), (310, 300, 290)])
     ]
     assert pooled(records).value == pytest.approx(420 / 400)

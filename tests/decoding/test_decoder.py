@@ -123,7 +123,7 @@ def test_each_committed_edge_acts_as_a_fault_of_the_circuit(
     """Exhaustive: what one edge flips is what a mechanism does to memory checks and observable."""
     circuit = our_circuit(distance, rounds, basis, 0.01, orientation)
     lattice = SpaceTimeLattice.from_circuit(circuit)
-    bound = eager().bind(lattice)
+    bound = eager().compile_for(lattice)
     decides = {f"D{k}" for k in lattice.memory_detectors} | {"L0"}
     faults = {
         frozenset(decides & {str(t) for t in error.targets_copy()})
@@ -152,7 +152,7 @@ def test_residuals_are_those_of_the_committed_edges(
 ):
     """On CPUs and by tensors, of float32 and of bfloat16, at every cut."""
     lattice = SpaceTimeLattice.from_circuit(our_circuit(distance, rounds, basis, 0.01, orientation))
-    bound = eager().bind(lattice, core=core)
+    bound = eager().compile_for(lattice, core=core)
     edges, rng = bound.grid.edges, np.random.default_rng(4)
     committed = rng.random((40, len(edges.ends))) < rng.random((40, 1))
     dets = rng.integers(2, size=(40, lattice.num_detectors), dtype=np.uint8)
@@ -175,7 +175,7 @@ def test_residuals_are_those_of_the_committed_edges(
 
 
 def test_shots_with_an_edge_close_to_the_cut_are_told(our_circuit):
-    bound = eager().bind(SpaceTimeLattice.from_circuit(our_circuit(3, 2, "X")))
+    bound = eager().compile_for(SpaceTimeLattice.from_circuit(our_circuit(3, 2, "X")))
     cells = torch.full((4, *bound.grid.shape, EDGE_CHANNELS), -5.0)
     for shot, value in ((1, 1.05), (2, 0.95), (3, 1.2)):
         cells.view(4, -1)[shot, bound.residual.place[shot]] = value
@@ -194,7 +194,7 @@ def test_shots_with_an_edge_close_to_the_cut_are_told(our_circuit):
 def test_the_edges_that_fired_leave_nothing(our_circuit, basis, orientation, rounds):
     """Stim's sampler says which mechanisms happened."""
     lattice = SpaceTimeLattice.from_circuit(our_circuit(3, rounds, basis, 0.02, orientation))
-    bound = eager().bind(lattice)
+    bound = eager().compile_for(lattice)
     edges = bound.grid.edges
     sampler = basis_split(lattice).compile_sampler(seed=3)
     dets, observables, happened = sampler.sample(256, return_errors=True)
@@ -223,7 +223,7 @@ def test_residual_plus_what_committed_edges_explain_is_the_input(
     circuit = our_circuit(5, rounds, basis, 0.01, orientation)
     lattice = SpaceTimeLattice.from_circuit(circuit)
     dets = sample(circuit, 300, seed=4)[0].view(np.uint8)  # more than one pass of the network
-    bound = eager().bind(lattice)
+    bound = eager().compile_for(lattice)
     residual, flips = bound.apply(dets)
     assert (residual != dets).any(axis=1).mean() > 0.9
     told = bound.log_odds(dets)
@@ -366,13 +366,13 @@ def test_a_network_that_promises_too_much_is_left_out_or_refused(our_circuit, ba
 def test_a_fit_compares_what_is_promised_with_what_fired(our_circuit, promised, wrong, fits):
     """A network that knows which edges fired, and commits others, too, each as sure as it says."""
     sampler = LabelledSampler(SpaceTimeLattice.from_circuit(our_circuit(5, 5, "X", 0.005)))
-    bound, rng = eager().bind(sampler.grid), np.random.default_rng(1)
+    bound, rng = eager().compile_for(sampler.grid), np.random.default_rng(1)
     draw, drawn = sampler.sample, []
     sampler.sample = lambda shots, seed: drawn.append(draw(shots, seed)) or drawn[-1]
 
     def forward(events):
         fired = drawn[-1][1].numpy() > 0
-        share = fired.sum() / (len(fired) * len(sampler.grid.told))
+        share = fired.sum() / (len(fired) * len(sampler.grid.predicted))
         others = rng.random(fired.shape) < share * wrong / (1 - wrong)
         committed = fired | (others & bound.grid.valid.numpy())
         return torch.from_numpy(np.where(committed, np.log(1 / promised - 1), -9.0))
@@ -389,7 +389,7 @@ def test_a_fit_compares_what_is_promised_with_what_fired(our_circuit, promised, 
 
 def test_a_network_that_commits_nothing_fits(our_circuit):
     sampler = LabelledSampler(SpaceTimeLattice.from_circuit(our_circuit(3, 2, "Z")))
-    found = fit_of(Predecoder.null().bind(sampler.grid), sampler)
+    found = fit_of(Predecoder.null().compile_for(sampler.grid), sampler)
     assert (found.committed, found.fits, str(found)) == (0, True, "it commits nothing")
 
 
@@ -655,7 +655,7 @@ def test_higher_thresholds_commit_less(our_circuit):
     dets = sample(circuit, 50, seed=13)[0].view(np.uint8)
     network, before = eager().network, None
     for threshold in (0.5, 0.8, 0.99, 1):
-        bound = Predecoder(network, threshold).bind(lattice)
+        bound = Predecoder(network, threshold).compile_for(lattice)
         committed = bound.log_odds(dets) > bound.cut
         assert before is None or not (committed & ~before).any()
         assert before is None or committed.sum() < before.sum()
@@ -692,7 +692,7 @@ def test_shipped_checkpoints_keep_what_they_promise(our_circuit, shipped, basis,
     sampler = LabelledSampler(
         SpaceTimeLattice.from_circuit(our_circuit(5, 5, basis, p, "XH", noise))
     )
-    found = fit_of(shipped.bind(sampler.grid), sampler)
+    found = fit_of(shipped.compile_for(sampler.grid), sampler)
     assert found.fits, found
 
 

@@ -13,7 +13,7 @@ from training_files import quiet, trained
 from qec.circuits.lattice import SpaceTimeLattice, detector_error_model
 from qec.cli.commands import COMMANDS, main
 from qec.cli.config import load_config
-from qec.evaluation.evaluate import Settings, next_target
+from qec.evaluation.evaluate import EvaluateSettings, next_target
 from qec.evaluation.gain_over_matching import BASELINES, FACTORS, Accuracy, report
 from qec.evaluation.paired_sampler import SAMPLER, PairedSampler
 from qec.evaluation.reliability import _SEED, reliability
@@ -43,7 +43,7 @@ def collected(out):
 
 
 def settings(*overrides):
-    return Settings.from_config(load_config("evaluate", [*SMALL, *overrides]))
+    return EvaluateSettings.from_config(load_config("evaluate", [*SMALL, *overrides]))
 
 
 def made_up(shots, f, c, **metadata):
@@ -270,7 +270,7 @@ def test_reliability_counts_every_edge_once(our_circuit):
     assert found.shots == 100
     assert found.threshold == 0.9
     (bin_,) = np.flatnonzero(found.edges)
-    assert found.edges[bin_] == 100 * int(grid.valid.sum()) == 100 * len(grid.told)
+    assert found.edges[bin_] == 100 * int(grid.valid.sum()) == 100 * len(grid.predicted)
     fired = int(LabelledSampler(lattice).sample(100, _SEED)[1].sum())
     assert found.observed.sum() == found.observed[bin_] == fired > 0
     rate = 1 / (1 + math.exp(-1.2))
@@ -292,7 +292,7 @@ def test_what_is_told_of_an_edge_is_compared_with_that_edge(our_circuit):
     found = reliability(lattice, types.SimpleNamespace(bind=lambda _: bound, threshold=0.9), 128)
     low, high = np.flatnonzero(found.edges)
     assert found.observed[low] == 0 < found.observed[high] == found.edges[high]
-    assert found.edges.sum() == 128 * len(sampler.grid.told)
+    assert found.edges.sum() == 128 * len(sampler.grid.predicted)
 
 
 # Bad input ---------------------------------------------------------------------------------------
@@ -357,4 +357,7 @@ def test_help_and_examples(capsys):
     for key in load_config("evaluate"):
         assert f"  {key}:" in text
     for example in COMMANDS["evaluate"].examples:
-        assert Settings.from_config(load_config("evaluate", example.split()[2:])).precision == 0.1
+        assert (
+            EvaluateSettings.from_config(load_config("evaluate", example.split()[2:])).precision
+            == 0.1
+        )

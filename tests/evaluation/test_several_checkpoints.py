@@ -15,8 +15,8 @@ from qec.cli.config import load_config
 from qec.decoding.decoder import named_decoder
 from qec.evaluation.frontier import microseconds_per_round, plot_frontier
 from qec.evaluation.paired_sampler import SAMPLER, PairedSampler
-from qec.evaluation.sweep import Settings, tasks
-from qec.evaluation.sweep_table import Row, rows_of
+from qec.evaluation.sweep import SweepSettings, tasks
+from qec.evaluation.sweep_table import SweepRow, rows_of
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.support.errors import QecError
@@ -38,7 +38,7 @@ def checkpoints(tmp_path_factory):
 
 
 def settings(*overrides):
-    return Settings.from_config(load_config("sweep", ["distance=3", "basis=X", *overrides]))
+    return SweepSettings.from_config(load_config("sweep", ["distance=3", "basis=X", *overrides]))
 
 
 def test_each_checkpoint_has_rows_of_its_own(our_circuit):
@@ -131,7 +131,7 @@ def test_a_sweep_of_two_checkpoints(checkpoints, tmp_path, capsys):
 def row(decoder, d, errors, match_ns, **metadata):
     metadata = {"d": d, "r": d, "p": 0.006, "b": "X", "noise": "uniform", "o": "ZV"} | metadata
     counts = {"baseline_errors": 50, "both_errors": 0, "events": 9, "events_left": 9}
-    return Row(
+    return SweepRow(
         task_id=str(metadata), metadata=metadata, decoder=decoder, baseline="a", shots=1000,
         errors=errors, predecode_ns=2_000_000, match_ns=match_ns, fallbacks=0, **counts,
     )  # fmt: skip

@@ -21,8 +21,8 @@ from qec.evaluation.collect import collect
 from qec.evaluation.collected_rows import read_collected
 from qec.evaluation.job_array import read_seeds
 from qec.evaluation.paired_sampler import SAMPLER, PairedSampler
-from qec.evaluation.sweep import Settings, tasks
-from qec.evaluation.sweep_table import Row, print_tables
+from qec.evaluation.sweep import SweepSettings, tasks
+from qec.evaluation.sweep_table import SweepRow, print_tables
 from qec.predecoder.architectures import build_network
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 
@@ -115,7 +115,7 @@ def test_a_sweep_killed_while_writing_resumes(tmp_path, capsys, text, shots):
 def test_other_decoders_start_new_rows():
     ids = set()
     for names in ("[pymatching]", "[pymatching,pymatching-css]", "[pymatching-css,pymatching]"):
-        settings = Settings.from_config(load_config("sweep", [*SMALL, f"decoders={names}"]))
+        settings = SweepSettings.from_config(load_config("sweep", [*SMALL, f"decoders={names}"]))
         ids |= {task.strong_id() for task in tasks(settings)}
     assert len(ids) == 3
 
@@ -221,7 +221,9 @@ def test_the_widest_table_is_not_cut_short(capsys):
     longest = "predecoder[standard]+matching-cascade"
     names = ("pymatching", longest, "pymatching-correlated-css")
     rows = [
-        Row(task_id="1", metadata=metadata, decoder=name, baseline="pymatching", **counts, **errors)
+        SweepRow(
+            task_id="1", metadata=metadata, decoder=name, baseline="pymatching", **counts, **errors
+        )
         for name, errors in zip(
             names,
             ({"errors": e, "both_errors": b} for e, b in ((98765, 98765), (1, 1), (9, 2))),
@@ -265,7 +267,7 @@ def test_a_retrained_checkpoint_starts_new_rows(tmp_path):
         weights = build_network(architecture).state_dict()
         save_predecoder(path, weights, architecture, threshold=1.0, history={})
         asked = load_config("sweep", [*overrides, f"predecoder={path}"])
-        (task,) = tasks(Settings.from_config(asked))
+        (task,) = tasks(SweepSettings.from_config(asked))
         assert task.json_metadata["predecoder"] == f"own@{load_predecoder(path).digest}"
         ids.append(task.strong_id())
     assert ids[0] == ids[2] != ids[1]

@@ -51,7 +51,7 @@ def eager(**architecture):
 
 
 def bind(predecoder, dem):
-    return predecoder.bind(SpaceTimeLattice.from_dem(dem), dtype=torch.float32)
+    return predecoder.compile_for(SpaceTimeLattice.from_dem(dem), dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,12 @@ def test_the_index_arrays_are_the_residual(our_circuit, distance, rounds, orient
     dem = dem_of(our_circuit(distance, rounds, "X", orientation=orientation))
     bound = bind(eager(), dem)
     module = PredecoderModule(bound)
-    told = len(bound.grid.told)
+    told = len(bound.grid.predicted)
     generator = torch.Generator().manual_seed(1)
     fired = torch.randint(2, (50, told), generator=generator, dtype=torch.uint8)
     dets = torch.randint(2, (50, dem.num_detectors), generator=generator, dtype=torch.uint8)
     of_all = np.zeros((50, len(bound.grid.edges.ends)), dtype=np.uint8)
-    of_all[:, bound.grid.told] = fired
+    of_all[:, bound.grid.predicted] = fired
     residual, flips, _ = bound.residual(dets, bound.grid.pack_edges(of_all).float(), 0.5)
     padded = np.pad(fired.numpy(), ((0, 0), (0, 1)))
     around = padded[:, module.detector_edges.numpy()].reshape(50, dem.num_detectors, -1)

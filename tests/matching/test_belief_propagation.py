@@ -152,11 +152,11 @@ def test_a_network_that_adds_nothing_tells_what_it_believes() -> None:
     network = PreDecoderNetwork(width=4, layers=3, belief_propagation=2)
     for parameter in network.head.parameters():
         torch.nn.init.zeros_(parameter)
-    bound = Predecoder(network, 0.9).bind(sampler.grid)
+    bound = Predecoder(network, 0.9).compile_for(sampler.grid)
     events, _ = sampler.sample(50, seed=5)
     belief = sampler.grid.beliefs(2)(events.numpy())
-    want = sampler.grid.edges.log_odds[sampler.grid.told] + 4 * belief
-    found = bound.log_odds(events.numpy())[:, sampler.grid.told]
+    want = sampler.grid.edges.log_odds[sampler.grid.predicted] + 4 * belief
+    found = bound.log_odds(events.numpy())[:, sampler.grid.predicted]
     np.testing.assert_allclose(found, want, atol=1e-4)
 
 

@@ -153,7 +153,7 @@ def predecoded(request, our_circuit):
     circuit = our_circuit(5, 5, "X", 0.01)
     lattice = SpaceTimeLattice.from_circuit(circuit)
     dets = circuit.compile_detector_sampler(seed=7).sample(2000).view(np.uint8)
-    return circuit, lattice, dets, request.param().bind(lattice).apply(dets)
+    return circuit, lattice, dets, request.param().compile_for(lattice).apply(dets)
 
 
 def test_in_all_doubt_a_cascade_is_correlated_matching(predecoded):

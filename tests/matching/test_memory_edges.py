@@ -212,9 +212,9 @@ ALL_CASES = list(itertools.product("XZ", ORIENTATIONS, ORDERS))
 @pytest.mark.parametrize(("basis", "orientation", "order"), ALL_CASES)
 def test_all_edges_are_told_each_in_a_place_of_its_own(basis, orientation, order):
     grid = grid_of(5, 4, basis, orientation, order)
-    assert grid.told.tolist() == list(range(len(grid.edges.ends)))
-    assert len(set(grid.place.tolist())) == len(grid.told)
-    assert int(grid.valid.sum()) == len(grid.told)
+    assert grid.predicted.tolist() == list(range(len(grid.edges.ends)))
+    assert len(set(grid.place.tolist())) == len(grid.predicted)
+    assert int(grid.valid.sum()) == len(grid.predicted)
     np.testing.assert_array_equal(
         np.sort(grid.place), np.flatnonzero(grid.valid.movedim(0, -1).flatten())
     )
@@ -228,7 +228,7 @@ def test_the_ends_of_an_edge_are_in_the_cells_that_its_channel_says(basis, orien
     packed = grid.pack_events(numbers)[0].numpy()
     cell_of = {packed[tuple(place)] - 1: place[1:].tolist() for place in np.argwhere(packed)}
     shape = (*grid.shape, EDGE_CHANNELS)
-    for edge, place in zip(grid.told, grid.place, strict=True):
+    for edge, place in zip(grid.predicted, grid.place, strict=True):
         *own, channel = (int(k) for k in np.unravel_index(place, shape))
         ends = [cell_of[k] for k in grid.edges.ends[edge] if k >= 0]
         assert ends[0] == own
@@ -270,17 +270,19 @@ def test_an_edge_without_a_channel_is_as_likely_as_ever_and_never_committed():
     lattice = SpaceTimeLattice.from_dem(dem)
     first, last = lattice.memory_detectors[[0, -1]].tolist()
     far = SpaceTimeLattice.from_dem(dem + stim.DetectorErrorModel(f"error(0.3) D{first} D{last}"))
-    bound = Predecoder(PreDecoderNetwork(width=8, layers=2), 0.5).bind(far)
+    bound = Predecoder(PreDecoderNetwork(width=8, layers=2), 0.5).compile_for(far)
     (edge,) = np.flatnonzero((bound.grid.edges.ends == [first, last]).all(axis=1))
-    assert bound.grid.told.tolist() == [k for k in range(len(bound.grid.edges.ends)) if k != edge]
+    assert bound.grid.predicted.tolist() == [
+        k for k in range(len(bound.grid.edges.ends)) if k != edge
+    ]
     dets = (np.random.default_rng(1).random((20, far.num_detectors)) < 0.2).view(np.uint8)
     np.testing.assert_allclose(bound.log_odds(dets)[:, edge], np.log(0.3 / 0.7), rtol=1e-6)
     bound.forward = lambda events: torch.full((len(events), *bound.grid.valid.shape), 50.0)
     residual, flips = bound.apply(dets)
-    told = bound.grid.edges.ends[bound.grid.told]
+    told = bound.grid.edges.ends[bound.grid.predicted]
     odd = np.bincount(told[told >= 0], minlength=far.num_detectors) % 2
     np.testing.assert_array_equal(residual, dets ^ odd.astype(np.uint8))
-    assert (flips == bound.grid.edges.flips[bound.grid.told].sum() % 2).all()
+    assert (flips == bound.grid.edges.flips[bound.grid.predicted].sum() % 2).all()
 
 
 # Committing edges
@@ -358,7 +360,7 @@ def test_blocks_commit_what_the_whole_history_does(basis, architecture, noise, s
     grid = grid_of(3, 12, basis) if noise == "uniform" else _of_sites(basis)
     lattice, predecoder = grid.lattice, eager(**architecture)
     dets = (np.random.default_rng(2).random((20, lattice.num_detectors)) < 0.1).view(np.uint8)
-    whole = predecoder.bind(grid)
+    whole = predecoder.compile_for(grid)
     want, told = whole.apply(dets), whole.log_odds(dets)
     assert (want.residual != dets).any(axis=1).mean() > 0.5
     residual, flips = dets.copy(), np.zeros(len(dets), dtype=np.uint8)
@@ -366,7 +368,7 @@ def test_blocks_commit_what_the_whole_history_does(basis, architecture, noise, s
     for start, end in itertools.pairwise([0, *sorted(seams), layers]):
         low, high = max(start - reach, 0), min(end + reach, layers)
         part = np.flatnonzero((lattice.layer >= low) & (lattice.layer < high))
-        bound = predecoder.bind(grid.cut(low, high), core=(start - low, end - low))
+        bound = predecoder.compile_for(grid.cut(low, high), core=(start - low, end - low))
         found = bound.apply(dets[:, part])
         residual[:, part] ^= dets[:, part] ^ found.residual
         flips ^= found.committed

@@ -30,8 +30,8 @@ def test_backends_agree_with_torch(stim_circuit, backend):
     circuit = stim_circuit(3, 3, "X", 0.006)
     lattice = SpaceTimeLattice.from_circuit(circuit)
     predecoder = load_predecoder("standard")
-    reference = predecoder.bind(lattice, dtype=torch.float32)
-    bound = predecoder.bind(lattice, dtype=torch.float32, backend=backend)
+    reference = predecoder.compile_for(lattice, dtype=torch.float32)
+    bound = predecoder.compile_for(lattice, dtype=torch.float32, backend=backend)
     dets = circuit.compile_detector_sampler(seed=1).sample(300).view(np.uint8)
     for shots in (dets, dets[:5], dets[:1]):
         got, want = bound.log_odds(shots), reference.log_odds(shots)
@@ -71,8 +71,8 @@ def test_onnxruntime_stays_in_float32_where_torch_would_not(stim_circuit):
     lattice = SpaceTimeLattice.from_circuit(circuit)
     predecoder = load_predecoder("standard")
     batch = circuit.compile_detector_sampler(seed=3).sample(50).view(np.uint8)
-    bound = predecoder.bind(lattice, dtype=torch.bfloat16, backend="onnxruntime")
-    want = predecoder.bind(lattice, dtype=torch.float32).log_odds(batch)
+    bound = predecoder.compile_for(lattice, dtype=torch.bfloat16, backend="onnxruntime")
+    want = predecoder.compile_for(lattice, dtype=torch.float32).log_odds(batch)
     assert bound.forward(bound.cells(torch.from_numpy(batch))).dtype == torch.float32
     # What does not depend on the shot is computed in bfloat16.
     np.testing.assert_allclose(bound.log_odds(batch), want, rtol=0.02, atol=0.2)
@@ -107,6 +107,6 @@ def test_bad_backends_are_named(stim_circuit, monkeypatch):
         network_runtime("onnxruntime-int8", predecoder.network, on_gpu, torch.float32, sampled=list)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(QecError, match=r"openvino is not installed: pip install openvino$"):
-        predecoder.bind(lattice, backend="openvino")
+        predecoder.compile_for(lattice, backend="openvino")
     with pytest.raises(QecError, match="dtype='int8' is not supported"):
         benchmark(load_config("benchmark-backends", ["dtype=int8"]))

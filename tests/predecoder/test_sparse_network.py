@@ -133,7 +133,7 @@ def test_networks_leave_the_other_checks_alone(our_circuit, basis, orientation, 
     lattice = SpaceTimeLattice.from_circuit(our_circuit(3, 3, basis, 0.01, orientation))
     network = _network(**kind)
     torch.nn.init.constant_(network.head.bias, 7.0)
-    bound = Predecoder(network, 0.5).bind(lattice)
+    bound = Predecoder(network, 0.5).compile_for(lattice)
     dets = (np.random.default_rng(3).random((100, lattice.num_detectors)) < 0.1).view(np.uint8)
     changed = (bound.apply(dets).residual != dets).any(axis=0)
     assert changed[lattice.sector == MEMORY].any()
@@ -151,15 +151,15 @@ def test_commits_need_no_log_odds_far_from_events(our_circuit, basis, kind, core
     lattice = SpaceTimeLattice.from_circuit(our_circuit(5, 4, basis, 0.02))
     network = _network(**kind)
     torch.nn.init.normal_(network.head.bias, 4.0, 2.0)
-    bound = Predecoder(network, 0.5).bind(lattice, core=core)
+    bound = Predecoder(network, 0.5).compile_for(lattice, core=core)
     dets = (np.random.default_rng(3).random((100, lattice.num_detectors)) < 0.1).view(np.uint8)
     shots = torch.from_numpy(dets)
     events = bound.cells(shots)
-    found, wanted = (bound.commit(shots, see(events)) for see in (bound.look, bound.forward))
+    found, wanted = (bound.commit(shots, see(events)) for see in (bound.predict, bound.forward))
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(one, other)
     assert (wanted[0] != dets).any(axis=1).mean() > 0.5
-    assert bound.commit(shots[:0], bound.look(bound.cells(shots[:0])))[1].shape == (0,)
+    assert bound.commit(shots[:0], bound.predict(bound.cells(shots[:0])))[1].shape == (0,)
 
 
 def test_what_no_event_tells_about_is_as_likely_as_before() -> None:

@@ -18,7 +18,7 @@ from qec.realtime import run as one_run
 from qec.realtime.commit import in_one_process
 from qec.realtime.plan import Plan, model_rounds
 from qec.realtime.report import is_stable
-from qec.realtime.settings import Settings
+from qec.realtime.settings import RealtimeSettings
 from qec.realtime.shared_memory import Layout, SharedRun
 from qec.realtime.shortest_period import shortest_period
 from qec.support.errors import QecError
@@ -76,7 +76,7 @@ def test_it_decodes_a_stream_and_reports(tmp_path, capsys):
 def test_the_answers_are_those_of_the_windows_whatever_the_processes_do(tmp_path, capsys):
     overrides = [*SMALL, "period_us=50", "decoders=[pymatching-css]", f"out={tmp_path}"]
     config = load_config("realtime", [*overrides, "workers=2"])
-    settings = Settings.from_config(config)
+    settings = RealtimeSettings.from_config(config)
     reports = command.realtime(config)
     capsys.readouterr()
     circuit = settings.circuit(settings.rounds)
@@ -93,7 +93,7 @@ def test_qubits_side_by_side_are_decoded_as_one_after_the_other(tmp_path, capsys
     config = load_config("realtime", [*overrides, f"qubits={qubits}", "workers=2"])
     (found,) = command.realtime(config)
     assert f"{qubits} at once of 6 experiments" in capsys.readouterr().out
-    settings = Settings.from_config(config)
+    settings = RealtimeSettings.from_config(config)
     circuit = settings.circuit(settings.rounds)
     shots = circuit.compile_detector_sampler(seed=3).sample(6)
     options = WINDOW_DECODERS["matching-cascade"]
@@ -116,7 +116,7 @@ def test_what_is_late_is_decided_by_the_stage_before(tmp_path, capsys, name):
     assert late.fell_back == in_time.late == 0
     assert late.late > 0.1
     assert in_time.fell_back > 0.1
-    settings = Settings.from_config(config)
+    settings = RealtimeSettings.from_config(config)
     circuit = settings.circuit(settings.rounds)
     shots = circuit.compile_detector_sampler(seed=3).sample(6)
     windows = WindowDecoder(detector_error_model(circuit), 3, 3, parallel=True)
@@ -164,7 +164,7 @@ def test_a_pre_decoder_runs_in_processes_of_its_own(tmp_path, capsys, name):
     overrides = [*SMALL, "period_us=0", "workers=2", "predecoder_workers=2"]
     overrides += [f"predecoder={trained()}"]
     config = load_config("realtime", [*overrides, f"decoders={name}", f"out={tmp_path}"])
-    settings = Settings.from_config(config)
+    settings = RealtimeSettings.from_config(config)
     (found,) = command.realtime(config)
     capsys.readouterr()
     circuit = settings.circuit(settings.rounds)

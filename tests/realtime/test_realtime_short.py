@@ -19,7 +19,7 @@ from qec.predecoder.checkpoint import load_predecoder
 from qec.realtime.commit import in_one_process
 from qec.realtime.plan import Plan, model_rounds
 from qec.support.errors import QecError
-from qec.windows.template import EDGE, Reference, Window
+from qec.windows.template import EDGE, ExperimentTemplate, Window
 from qec.windows.window_decoder import (
     WINDOW_DECODERS,
     WindowDecoder,
@@ -88,7 +88,7 @@ def test_short_experiments_of_larger_codes_are_decoded(our_circuit, distance, ro
 @given(st.integers(2, 90), st.integers(1, 9), st.integers(2, 9), st.integers(0, 8))
 def test_every_window_and_block_has_a_place(layers, commit, buffer, reach):
     """In the reference that is made for it: as far from the ends as in the experiment."""
-    reference = Reference.__new__(Reference)
+    reference = ExperimentTemplate.__new__(ExperimentTemplate)
     reference.layers = min(layers, model_rounds(commit, buffer, reach) + 1)
     stages = parallel_windows(layers, commit, buffer)
     for window in chain(*stages, block_windows(stages, layers, reach)):
@@ -100,7 +100,7 @@ def test_every_window_and_block_has_a_place(layers, commit, buffer, reach):
 
 
 def test_one_window_needs_the_very_model(our_circuit):
-    reference = Reference(detector_error_model(our_circuit(3, 9, "X")))
+    reference = ExperimentTemplate(detector_error_model(our_circuit(3, 9, "X")))
     with pytest.raises(QecError, match="3 rounds are one window"):
         reference.place(Window(0, 4, 0, 4), 4)
 
@@ -137,7 +137,7 @@ def sparse_noise():
 
 
 def test_windows_warm_up_with_events_that_have_a_matching(sparse_noise):
-    reference = Reference(detector_error_model(sparse_noise))
+    reference = ExperimentTemplate(detector_error_model(sparse_noise))
     stages = parallel_windows(4, 1, 2)
     for correlated in (False, True):
         cutter = WindowCutter(reference, correlated, itself=True)

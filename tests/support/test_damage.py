@@ -20,7 +20,7 @@ from qec.evaluation.job_array import read_seeds
 from qec.support.errors import QecError
 from qec.training.data import BatchStream
 from qec.training.settings import TrainSettings
-from qec.training.training_state import Run
+from qec.training.training_state import TrainingState
 
 # collected.csv -----------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ def trained(tmp_path_factory):
     """Settings, and the tensors and metadata of a state after one step."""
     out = tmp_path_factory.mktemp("state")
     settings = TrainSettings.from_config(load_config("train", [*TINY, f"out={out}"]))
-    run = Run(settings, out / "state.safetensors")
+    run = TrainingState(settings, out / "state.safetensors")
     run.train_step(BatchStream(settings, 0, 1).batch(0))
     run.open_session(["qec", "train"])
     run.save()
@@ -181,12 +181,12 @@ def trained(tmp_path_factory):
         return settings, load_file(run.state), file.metadata()
 
 
-def resume(trained, tmp_path, tensors=None, meta=None) -> Run:
+def resume(trained, tmp_path, tensors=None, meta=None) -> TrainingState:
     settings, own, said = trained
     changed = {k: v for k, v in {**own, **(tensors or {})}.items() if v is not None}
     meta = {k: v for k, v in {**said, **(meta or {})}.items() if v is not None}
     save_file(changed, tmp_path / "state.safetensors", metadata=meta)
-    return Run(settings, tmp_path / "state.safetensors")
+    return TrainingState(settings, tmp_path / "state.safetensors")
 
 
 def test_a_state_that_is_whole_is_resumed(trained, tmp_path):
@@ -274,7 +274,7 @@ def test_an_optimiser_of_another_step_is_refused(trained, tmp_path):
 
 # Learning noise ----------------------------------------------------------------------------------
 
-DRAW = benchmark.Record("channels", 3, 0, "linear", 100, 0.5, True, 1000, 30, 20, 10)
+DRAW = benchmark.WeightsRecord("channels", 3, 0, "linear", 100, 0.5, True, 1000, 30, 20, 10)
 DRAWS = [dataclasses.replace(DRAW, correlated=False), DRAW]
 
 

@@ -20,10 +20,10 @@ from qec.predecoder.checkpoint import load_predecoder
 from qec.support.errors import PREEMPTED_STATUS, QecError
 from qec.support.stop_signals import stop_requests
 from qec.training.data import BatchStream
-from qec.training.distributed import ALONE, Processes
+from qec.training.distributed import SINGLE_PROCESS, ProcessGroup
 from qec.training.loop import train
 from qec.training.settings import TrainSettings
-from qec.training.training_state import Run
+from qec.training.training_state import TrainingState
 
 SMALL = [*TINY, "distances=[3,5]", "shots=2560", "shards=2", "log_every=3", "workers=0"]
 
@@ -40,7 +40,7 @@ class Launch:
 
     def __init__(self, size: int, *program: str) -> None:
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.compile_for(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         common |= {"WORLD_SIZE": str(size)}
@@ -83,16 +83,16 @@ import sys
 import torch
 from safetensors.torch import save_file
 from qec.training.data import BatchStream
-from qec.training.distributed import Processes
-from qec.training.training_state import Run
+from qec.training.distributed import ProcessGroup
+from qec.training.training_state import TrainingState
 from qec.cli.config import load_config
 from qec.training.settings import TrainSettings
 
-processes = Processes.discover()
+processes = ProcessGroup.discover()
 cfg = TrainSettings.from_config(load_config("train", sys.argv[1:]))
 torch.manual_seed(cfg.seed)
 with processes.joined(torch.device("cpu")):
-    run = Run(cfg, cfg.out / "state.safetensors", processes)
+    run = TrainingState(cfg, cfg.out / "state.safetensors", processes)
     stream = BatchStream(cfg, 0, 4, processes)
     loss = run.backward(stream.batch(0))
     found = {name: p.grad.clone() for name, p in run.network.named_parameters()} | {"loss": loss}
@@ -118,7 +118,7 @@ def test_two_processes_have_the_gradients_of_the_joint_batch(tmp_path) -> None:
 
     cfg = TrainSettings.from_config(load_config("train", overrides))
     torch.manual_seed(cfg.seed)
-    run = Run(cfg, tmp_path / "none.safetensors")
+    run = TrainingState(cfg, tmp_path / "none.safetensors")
     loss = run.backward(BatchStream(cfg, 0, 1).batch(0))
     torch.testing.assert_close(first["loss"], loss, rtol=1e-5, atol=0)
     for name, parameter in run.network.named_parameters():
@@ -133,7 +133,7 @@ def test_shares_are_the_batch(tmp_path) -> None:
     blocks = {events.numpy().tobytes() for events in whole.events.split(64)}
     assert len(blocks) == 4
     for size in (2, 4):
-        shares = [BatchStream(cfg, 0, 1, Processes(r, size)).batch(3) for r in range(size)]
+        shares = [BatchStream(cfg, 0, 1, ProcessGroup(r, size)).batch(3) for r in range(size)]
         found = [b.numpy().tobytes() for share in shares for b in share.events.split(64)]
         assert sorted(found) == sorted(blocks)
         for share in shares:
@@ -212,23 +212,23 @@ MEETING = {"MASTER_ADDR": "node1", "MASTER_PORT": "20000"}
 @pytest.mark.parametrize(
     ("environment", "found"),
     [
-        ({}, ALONE),
-        (SLURM | MEETING, Processes(3, 8, 1)),
-        (TORCHRUN | MEETING, Processes(1, 2, 1)),
-        (SLURM | TORCHRUN | MEETING, Processes(1, 2, 1)),  # torchrun started by srun
-        (SLURM | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, Processes(0, 1, 1)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, ALONE),  # a batch script without srun
+        ({}, SINGLE_PROCESS),
+        (SLURM | MEETING, ProcessGroup(3, 8, 1)),
+        (TORCHRUN | MEETING, ProcessGroup(1, 2, 1)),
+        (SLURM | TORCHRUN | MEETING, ProcessGroup(1, 2, 1)),  # torchrun started by srun
+        (SLURM | {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, ProcessGroup(0, 1, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, SINGLE_PROCESS),  # a batch script without srun
     ],
 )
 def test_launchers_are_recognised(environment, found) -> None:
-    assert Processes.discover(environment) == found
+    assert ProcessGroup.discover(environment) == found
 
 
 def test_bad_launches_are_refused(tmp_path, monkeypatch) -> None:
     with pytest.raises(QecError, match="8 processes are to train together, but MASTER_ADDR"):
-        Processes.discover(SLURM)
+        ProcessGroup.discover(SLURM)
     with pytest.raises(QecError, match="device=cuda:1 for 2 processes"):
-        Processes(0, 2).device("cuda:1")
+        ProcessGroup(0, 2).device("cuda:1")
     for name, value in (TORCHRUN | MEETING).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(QecError, match="shards=1 cannot be dealt out to 2 processes"):

@@ -59,11 +59,11 @@ def drawn(sampler: LabelledSampler, shots: int, seed: int) -> tuple[np.ndarray, 
 def test_events_are_the_boundary_of_the_fired_edges(name) -> None:
     sampler = sampler_of(name)
     grid, lattice = sampler.grid, sampler.grid.lattice
-    assert len(grid.told) == len(grid.edges.ends)
+    assert len(grid.predicted) == len(grid.edges.ends)
     events, fired = drawn(sampler, 500, seed=4)
     assert set(np.unique(fired)) == {0, 1}
     boundary = np.zeros((500, lattice.num_detectors + 1), dtype=np.uint8)
-    for edge, (one, two) in enumerate(grid.edges.ends[grid.told]):
+    for edge, (one, two) in enumerate(grid.edges.ends[grid.predicted]):
         boundary[:, one] ^= fired[:, edge]
         boundary[:, two] ^= fired[:, edge]  # the last column stands for boundaries
     memory = lattice.sector == MEMORY
@@ -224,7 +224,7 @@ def test_every_kind_of_source_can_be_sampled(monkeypatch) -> None:
     small = settings("distances=[3,5]")
     for step in range(24):
         sampler = LabelledSampler(source_of(small, step).lattice())
-        told, edges = sampler.grid.told, sampler.grid.edges
+        told, edges = sampler.grid.predicted, sampler.grid.edges
         assert edges.probability[told].sum() > 0.999 * edges.probability.sum()
         assert sampler.sample(64, step)[1].any()
 

@@ -28,7 +28,7 @@ from qec.training.mixture import Source
 from qec.training.muon import Muon
 from qec.training.optim import build_optimisers
 from qec.training.settings import TrainSettings
-from qec.training.training_state import Run
+from qec.training.training_state import TrainingState
 
 TINY = [
     "model={width: 8, layers: 3}",
@@ -95,7 +95,7 @@ def interrupt(monkeypatch, owner, name: str, call: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Run, "train_step"), (Muon, "step"), (torch.optim.AdamW, "step")],
+    [(TrainingState, "train_step"), (Muon, "step"), (torch.optim.AdamW, "step")],
 )
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     tmp_path, monkeypatch, one_thread, owner, name
@@ -119,7 +119,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
 @pytest.mark.slow
 def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> None:
-    interrupt(monkeypatch, Run, "train_step", 3)
+    interrupt(monkeypatch, TrainingState, "train_step", 3)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(tmp_path / "between"))
     assert saved_step(tmp_path / "between/state.safetensors") == 3
@@ -133,7 +133,7 @@ def test_ctrl_c_between_saves_keeps_whole_steps_only(tmp_path, monkeypatch) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["loss", "weights"])
 def test_the_last_good_state_survives_a_divergence(tmp_path, monkeypatch, where) -> None:
-    real_step, real_backward = Run.train_step, Run.backward
+    real_step, real_backward = TrainingState.train_step, TrainingState.backward
 
     def step(run, batch):
         loss = real_step(run, batch)
@@ -145,9 +145,9 @@ def test_the_last_good_state_survives_a_divergence(tmp_path, monkeypatch, where)
         return real_backward(run, batch) * (torch.nan if run.step == 4 else 1)
 
     if where == "weights":
-        monkeypatch.setattr(Run, "train_step", step)
+        monkeypatch.setattr(TrainingState, "train_step", step)
     else:
-        monkeypatch.setattr(Run, "backward", backward)
+        monkeypatch.setattr(TrainingState, "backward", backward)
     with pytest.raises(QecError, match=r"at step 5: train again with a lower muon_lr"):
         train(tiny(tmp_path / "run", "save_every=0"))
     assert saved_step(tmp_path / "run/state.safetensors") == 4
@@ -190,7 +190,7 @@ def test_training_learns(tmp_path, model, most) -> None:
 @pytest.mark.slow
 def test_a_separable_network_starts_from_its_like_only(tmp_path) -> None:
     parent = train(tiny(tmp_path / "parent", "shots=128", f"model={SEPARABLE}"))
-    begun = Run(
+    begun = TrainingState(
         tiny(tmp_path / "same", f"init_from={parent}", f"model={SEPARABLE}"), tmp_path / "none"
     )
     for key, tensor in load_predecoder(parent).network.state_dict().items():

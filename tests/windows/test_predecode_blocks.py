@@ -14,7 +14,7 @@ from qec.predecoder.predecoder import Predecoder
 from qec.support.errors import QecError
 from qec.windows.predecode_blocks import BlockCutter
 from qec.windows.streaming_decoder import StreamingDecoder
-from qec.windows.template import EDGE, Reference, Window, rounds_needed
+from qec.windows.template import EDGE, ExperimentTemplate, Window, rounds_needed
 from qec.windows.window_decoder import WindowDecoder, block_windows, sliding_windows
 from qec.windows.window_state import WindowState
 
@@ -48,7 +48,7 @@ def test_blocks_leave_what_the_whole_history_leaves(eager, our_circuit, basis, c
     want = Decoder.from_dem(dem, predecoder=eager, cascade=False).predecode(shots)
     assert (want.residual != shots).any(axis=1).mean() > 0.9
     short = our_circuit(3, rounds_needed(commit + buffer + 2 * eager.network.reach), basis, 0.008)
-    reference = Reference(detector_error_model(short))
+    reference = ExperimentTemplate(detector_error_model(short))
     cutter = BlockCutter(eager, reference)
     layers = rounds + 1
     windows = block_windows(sliding_windows(layers, commit, buffer), layers, eager.network.reach)
@@ -81,7 +81,7 @@ def test_streams_and_windows_agree_with_a_pre_decoder_ahead(
     windows = WindowDecoder(dem, commit, buffer, **options)
     reference = detector_error_model(our_circuit(3, 30, "X", 0.004))
     stream = StreamingDecoder(reference, commit, buffer, **options, batch=200)
-    layers = Reference(dem).split(shots, 40)
+    layers = ExperimentTemplate(dem).split(shots, 40)
     stream.push(layers[:, 0, :4])
     for k in range(1, 40):
         stream.push(layers[:, k])
@@ -109,7 +109,7 @@ def test_a_network_that_does_not_fit_stays_out_of_windows(eager, our_circuit, ca
 
 @given(st.integers(20, 60), st.integers(1, 12), st.data())
 def test_windows_find_their_like(layers, length, data):
-    reference = Reference.__new__(Reference)
+    reference = ExperimentTemplate.__new__(ExperimentTemplate)
     reference.layers = rounds_needed(12) + 1
     start = data.draw(st.integers(0, layers - length))
     window = Window(start, start + length, start, start + length)
@@ -129,4 +129,4 @@ def test_bad_blocks_are_refused(eager, our_circuit):
     with pytest.raises(QecError, match="no pre-decoder checkpoint"):
         StreamingDecoder(dem, 3, 3, predecoder="slow")
     with pytest.raises(QecError, match="has 8 detectors, but 15 rounds 120"):
-        Reference(dem).split(np.zeros((1, 8), np.uint8), 15)
+        ExperimentTemplate(dem).split(np.zeros((1, 8), np.uint8), 15)

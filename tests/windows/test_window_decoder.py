@@ -251,7 +251,7 @@ def test_without_a_cascade_residuals_are_matched_in_windows(pairing, our_circuit
     dem = detector_error_model(circuit)
     shots = circuit.compile_detector_sampler(seed=6).sample(300).view(np.uint8)
     decoder = WindowDecoder(dem, 4, 3, parallel=parallel, predecoder=pairing, cascade=False)
-    left = pairing.bind(SpaceTimeLattice.from_dem(dem)).apply(shots)
+    left = pairing.compile_for(SpaceTimeLattice.from_dem(dem)).apply(shots)
     assert left.residual.sum() < 0.7 * shots.sum()
     plain = WindowDecoder(dem, 4, 3, parallel=parallel)
     want = plain.decode_batch(left.residual)[:, 0] ^ left.committed
