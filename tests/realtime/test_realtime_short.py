@@ -120,7 +120,7 @@ def test_what_the_pre_decoder_refuses_is_one_line(monkeypatch, tmp_path, capsys)
     def refuse(*_, **__):
         raise QecError("no such experiment")
 
-    monkeypatch.setattr("qec.predecoder.predecoder.Predecoder.bind", refuse)
+    monkeypatch.setattr("qec.predecoder.predecoder.Predecoder.compile_for", refuse)
     decoders = "decoders=[pymatching-css,predecoder+pymatching]"
     assert (
         main(["realtime", "distance=3", "rounds=2", "shots=2", decoders, f"out={tmp_path}/a"]) == 2
