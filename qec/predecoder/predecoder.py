@@ -168,6 +168,15 @@ class BoundPredecoder:
         features = network.static_features(self.grid.static.double())
         return network_runtime("eager", network, features, torch.float64, self._sampled)
 
+    def warm_up(self) -> None:
+        """Compiles and builds what only some shots need: no timing should meet it by chance."""
+        if self._settles and self.cut != np.inf:
+            shots = torch.ones((1, self.lattice.num_detectors), dtype=torch.uint8)
+            self.commit(shots, self.forward(self.cells(shots)))
+            with self._computing():
+                found = self._in_float64(self._cells(shots, torch.float64)).float()
+            self.residual(shots, found, self.cut)
+
     def log_odds(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> float32 (B, E), of ``grid.edges``; not told: the prior's."""
         found = np.empty((len(detectors), len(self.grid.edges.ends)), dtype=np.float32)
