@@ -16,15 +16,15 @@ from qec.circuits.lattice import SpaceTimeLattice
 from qec.circuits.stim_files import load_dem, read_shots_and_flips
 from qec.decoding.decoder import named_decoder
 from qec.decoding.decoder_names import DECODER_NAMES, DECODERS
-from qec.decoding.drawn_shot import DrawnShot
+from qec.decoding.drawn_shot import DrawnShot, edge_count, odd_edges
 from qec.decoding.shot_figures import draw_pipeline, draw_space_time
 from qec.decoding.shot_page import write_page
 from qec.matching.matcher import basis_split
 from qec.matching.matching_edges import Pieces
 from qec.support.compiled_loops import compiling_said
 from qec.support.errors import QecError
-from qec.support.files import make_folder
 from qec.support.folder_lock import writes_out_alone
+from qec.support.optional_import import optional
 from qec.support.settings import positive_integer, required_path
 
 DRAWN = tuple(name for name in DECODER_NAMES if {"cascade", "memory_only"} & set(DECODERS[name]))
@@ -35,7 +35,7 @@ _MOST_SHOTS, _BATCH = 2**16, 256  # of shots that are sampled in search of one w
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shot:
+class Shot:
     """Detection events of a shot, and what else is known; attributes as of ``DrawnShot``."""
 
     name: str
@@ -62,7 +62,7 @@ def draw(config: DictConfig, _: Sequence[str] = ()) -> None:
     dem, what = _model(config)
     lattice = _lattice(dem)
     if config.dets is None:
-        shot = _sampled(lattice, seed, number, least)
+        shot = sampled_shot(lattice, seed, number, least)
     else:
         shot = _recorded(config, lattice.num_detectors, number, least)
     with compiling_said():
@@ -76,28 +76,28 @@ def draw(config: DictConfig, _: Sequence[str] = ()) -> None:
 
 
 def _write(drawn: DrawnShot, out: Path) -> None:
-    make_folder(out)
     paths = [*draw_space_time(drawn, out), *draw_pipeline(drawn, out)]
-    left_out = ""
     try:
+        optional("plotly", "'qec-predecoder[draw]'")
+    except QecError as missing:
+        print(f"shot.html is left out: {missing}")
+    else:
         paths.append(write_page(drawn, out))
-    except ModuleNotFoundError:
-        left_out = "\nshot.html is left out, it needs plotly: pip install 'qec-predecoder[draw]'"
+    memory, other = drawn.memory, drawn.other
     print(f"{drawn.title}; {drawn.steps}")
-    memory = drawn.memory
     print(
-        f"{drawn.events[memory].sum()} events of memory checks and "
-        f"{drawn.events[drawn.other].sum()} of the others; "
-        f"{len(drawn.committed)} edges committed, {drawn.residual[memory].sum()} events left, "
-        f"{len(drawn.matched)} edges matched; observable: {drawn.verdict}"
+        f"{drawn.events[memory].sum()} events of memory checks, {drawn.events[other].sum()} of the "
+        f"others; {edge_count(drawn.committed)} committed, {drawn.residual[memory].sum()} events "
+        f"left, {edge_count(drawn.matched)} matched"
     )
-    print(f"{', '.join(str(path) for path in paths)}{left_out}")
+    print(f"observable {', '.join(filter(None, drawn.verdict))}")
+    print(", ".join(str(path) for path in paths))
 
 
 def _model(config: DictConfig) -> tuple[stim.DetectorErrorModel, str]:
     """The detector error model, and what it is in words."""
     if config.circuit is not None:
-        return load_dem(required_path(config, "circuit")), f"{config.circuit}"
+        return load_dem(required_path(config, "circuit")), Path(str(config.circuit)).name
     if config.dets is not None:
         raise QecError("dets needs circuit=FILE, the experiment that the events belong to.")
     points = list(Grid.from_values(OmegaConf.to_container(config)).points())
@@ -119,7 +119,7 @@ def _lattice(dem: stim.DetectorErrorModel) -> SpaceTimeLattice:
     return SpaceTimeLattice.from_dem(dem)
 
 
-def _recorded(config: DictConfig, detectors: int, number: int, least: int) -> _Shot:
+def _recorded(config: DictConfig, detectors: int, number: int, least: int) -> Shot:
     """Shot ``number`` of a file, of those with at least ``least`` events."""
     packed, flips = read_shots_and_flips(config, detectors)
     shots = np.unpackbits(packed, axis=1, count=detectors, bitorder="little")
@@ -128,10 +128,10 @@ def _recorded(config: DictConfig, detectors: int, number: int, least: int) -> _S
         raise _no_shot(number, least, len(enough), f"{config.dets} holds", len(shots))
     k = int(enough[number])
     truth = None if flips is None else int(flips[k])
-    return _Shot(f"{config.dets}, shot {k}", shots[k], None, truth)
+    return Shot(f"{Path(str(config.dets)).name}, shot {k}", shots[k], None, truth)
 
 
-def _sampled(lattice: SpaceTimeLattice, seed: int, number: int, least: int) -> _Shot:
+def sampled_shot(lattice: SpaceTimeLattice, seed: int, number: int, least: int) -> Shot:
     """The same of shots of the error model, whose mechanisms are known."""
     sampler = basis_split(lattice).compile_sampler(seed=seed)
     found = 0
@@ -141,9 +141,9 @@ def _sampled(lattice: SpaceTimeLattice, seed: int, number: int, least: int) -> _
         if number < found + len(enough):
             k = int(enough[number - found])
             pieces = Pieces.of(lattice)
-            errors = pieces.ends[happened[k][pieces.mechanism]]
+            errors = odd_edges(pieces.ends[happened[k][pieces.mechanism]])
             name = f"seed {seed}, shot {start + k}"
-            return _Shot(name, events[k].astype(np.uint8), errors, int(flips[k, 0]))
+            return Shot(name, events[k].astype(np.uint8), errors, int(flips[k, 0]))
         found += len(enough)
     raise _no_shot(number, least, found, f"seed={seed} gives", _MOST_SHOTS)
 

@@ -29,7 +29,7 @@ class DrawnShot:
         decoder: its name.
         network: name of the checkpoint; None: matching alone.
         events: uint8 (num_detectors,), detection events.
-        errors: edges of the mechanisms that happened; None: not known.
+        errors: edges that an odd number of the mechanisms that happened contain; None: not known.
         committed: edges that the network commits.
         residual: uint8 (num_detectors,), the events that these leave.
         matched: edges of memory-check matching of the residual.
@@ -135,13 +135,13 @@ class DrawnShot:
         return f"{network}, decoder {self.decoder}"
 
     @property
-    def verdict(self) -> str:
-        """Prediction of the observable against the truth, in words."""
-        text = f"predicted {_FLIP[self.prediction]}"
+    def verdict(self) -> tuple[str, str]:
+        """Prediction of the observable and truth, and what follows, in words."""
+        told = f"predicted: {_FLIP[self.prediction]}"
         if self.truth is None:
-            return f"{text}, truth not known"
+            return f"{told}, truth: not known", ""
         outcome = "correct" if self.truth == self.prediction else "a logical error"
-        return f"{text}, truth {_FLIP[self.truth]}: {outcome}"
+        return f"{told}, truth: {_FLIP[self.truth]}", outcome
 
 
 def matched_edges(lattice: SpaceTimeLattice, residual: np.ndarray) -> np.ndarray:
@@ -157,6 +157,17 @@ def matched_edges(lattice: SpaceTimeLattice, residual: np.ndarray) -> np.ndarray
     detectors = lattice.memory_detectors
     found = MemoryMatcher(lattice).graph.decode_to_edges_array(residual[detectors])
     return np.where(found < 0, -1, detectors[found])
+
+
+def odd_edges(edges: np.ndarray) -> np.ndarray:
+    """Those that stand an odd number of times among edges, int64 (k, 2), once each."""
+    found, count = np.unique(np.sort(edges, axis=1), axis=0, return_counts=True)
+    return found[count % 2 == 1]
+
+
+def edge_count(edges: np.ndarray) -> str:
+    """How many edges, in words."""
+    return "1 edge" if len(edges) == 1 else f"{len(edges)} edges"
 
 
 def _no_edges() -> np.ndarray:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon
 
-from qec.decoding.drawn_shot import DrawnShot
+from qec.decoding.drawn_shot import DrawnShot, edge_count
 from qec.support.figures import save_figure
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _OTHER_MARK = {"marker": "D", "markerfacecolor": OTHER_COLOUR, "markeredgecolor"
 _LEFT_MARK = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "black"}
 _QUIET_MEMORY = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": QUIET_COLOUR}
 _QUIET_OTHER = {"marker": "D", "markerfacecolor": "white", "markeredgecolor": QUIET_COLOUR}
+_QUBIT_MARK = {"marker": "o", "markerfacecolor": "black", "markeredgecolor": "none"}
 _ERROR_LINE = {"color": ERROR_COLOUR, "linewidth": 7.0, "zorder": 2, "capstyle": "round"}
 _COMMITTED_LINE = {"color": COMMITTED_COLOUR, "linewidth": 2.6, "zorder": 4}
 _MATCHED_LINE = {"color": MATCHED_COLOUR, "linewidth": 2.2, "linestyle": (0, (2, 1)), "zorder": 5}
@@ -46,7 +47,7 @@ def draw_space_time(shot: DrawnShot, folder: Path) -> list[Path]:
     """
     picture = _Picture(shot, scale=1.25)
     width, height = picture.size
-    figure = Figure(figsize=(0.62 * width + 3.6, 0.62 * height + 1.2), layout="constrained")
+    figure = Figure(figsize=(0.62 * width + 3.9, 0.62 * height + 0.9), layout="constrained")
     axes = figure.subplots()
     picture.background(axes, patch=True)
     picture.detectors(axes)
@@ -57,7 +58,9 @@ def draw_space_time(shot: DrawnShot, folder: Path) -> list[Path]:
     picture.events(axes, shot.events)
     picture.marks(axes, shot.memory & (shot.residual > 0), _LEFT_MARK, 12)
     figure.legend(handles=_legend(shot, left=True), loc="outside right center", frameon=False)
-    figure.suptitle(f"{_head(shot)}\nobservable: {_verdict(shot)}", fontsize="medium")
+    figure.suptitle(
+        "\n".join([*_heads(shot), ", ".join(filter(None, _verdict(shot)))]), fontsize="medium"
+    )
     return save_figure(figure, folder, "shot")
 
 
@@ -69,7 +72,8 @@ def draw_pipeline(shot: DrawnShot, folder: Path) -> list[Path]:
     """
     picture = _Picture(shot, scale=0.9)
     width, height = picture.size
-    figure = Figure(figsize=(15, 3 * min(height / width, 3) + 1.7), layout="constrained")
+    panel = 2.5 * min((height + 0.6) / (width + 1), 3)
+    figure = Figure(figsize=(13, panel + 1.65), layout="constrained")
     panels = figure.subplots(1, 5)
     memory, left = shot.memory, shot.memory & (shot.residual > 0)
     for axes in panels:
@@ -86,7 +90,7 @@ def draw_pipeline(shot: DrawnShot, folder: Path) -> list[Path]:
     picture.edges(panels[4], shot.matched, _MATCHED_LINE)
     for axes, title in zip(panels, _titles(shot), strict=True):
         axes.set_title(title, fontsize="medium")
-    figure.suptitle(_head(shot))
+    figure.suptitle("\n".join(_heads(shot)))
     handles = _legend(shot, left=False)
     figure.legend(
         handles=handles,
@@ -99,25 +103,37 @@ def draw_pipeline(shot: DrawnShot, folder: Path) -> list[Path]:
 
 
 def _titles(shot: DrawnShot) -> list[str]:
-    memory = shot.memory
+    memory, other = shot.memory, shot.other
     count, left = int(shot.events[memory].sum()), int(shot.residual[memory].sum())
-    errors = "" if shot.errors is None else f"errors, and "
-    return [
-        f"1. lattice\n{(memory | shot.other).sum()} detectors",
-        f"2. {errors}detection events\n{count} of memory checks, {shot.events[shot.other].sum()} others",
-        f"3. the network commits\n{len(shot.committed)} edges",
-        f"4. residual\n{left} of {count} events of memory checks",
-        f"5. matching, prediction\n{_verdict(shot)}",
+    errors = "" if shot.errors is None else "errors and "
+    commits = "no network" if shot.network is None else "committed by the network"
+    lines = [
+        (
+            "1. lattice",
+            f"{memory.sum()} detectors of memory checks",
+            f"{other.sum()} of the others",
+        ),
+        (
+            f"2. {errors}detection events",
+            f"{count} of memory checks",
+            f"{shot.events[other].sum()} of the others",
+        ),
+        (f"3. {commits}", edge_count(shot.committed), ""),
+        ("4. residual", f"{left} of {count} events", "of memory checks"),
+        (f"5. matching, {edge_count(shot.matched)}", *_verdict(shot)),
     ]
+    return ["\n".join(panel) for panel in lines]
 
 
-def _head(shot: DrawnShot) -> str:
+def _heads(shot: DrawnShot) -> tuple[str, str]:
     lattice = shot.lattice
-    return f"{lattice}, R = {lattice.rounds}, {shot.title}; {shot.steps}"
+    return f"{lattice}, R = {lattice.rounds}, {shot.title}", shot.steps
 
 
-def _verdict(shot: DrawnShot) -> str:
-    return shot.verdict + (" (by the cascade's last stage)" if shot.handed_on else "")
+def _verdict(shot: DrawnShot) -> tuple[str, str]:
+    by = " (cascade's last stage)" if shot.handed_on else ""
+    told, outcome = shot.verdict
+    return told, f"{outcome}{by}"
 
 
 def _legend(shot: DrawnShot, left: bool) -> list[Line2D]:
@@ -131,6 +147,7 @@ def _legend(shot: DrawnShot, left: bool) -> list[Line2D]:
         return Line2D([], [], label=label, **kept)
 
     handles = [
+        mark("data qubit", _QUBIT_MARK, 3),
         mark("detector of a memory check", _QUIET_MEMORY, 4),
         mark("detector of another check", _QUIET_OTHER, 4),
         mark("event of a memory check", _MEMORY_MARK, 8),
@@ -139,7 +156,7 @@ def _legend(shot: DrawnShot, left: bool) -> list[Line2D]:
     if left:
         handles.append(mark("event left by the network", _LEFT_MARK, 12))
     if shot.errors is not None:
-        handles.append(line("error that happened", _ERROR_LINE))
+        handles.append(line("edge of an error that happened", _ERROR_LINE))
     handles += [
         line("edge committed by the network", _COMMITTED_LINE),
         line("edge of matching", _MATCHED_LINE),
@@ -196,6 +213,8 @@ class _Picture:
                 color="0.4",
                 fontsize="small",
             )
+        x, y = left
+        axes.text(x, y + 0.35 * _LAYER, "layer", ha="right", color="0.4", fontsize="small")
         if patch:
             self._patch(axes)
         axes.set_aspect("equal")
@@ -208,13 +227,15 @@ class _Picture:
         rows, cols = lattice.shape
         for sites, colour in zip(lattice.check_sites, (MEMORY_COLOUR, OTHER_COLOUR), strict=True):
             for row, col in np.argwhere(sites):
-                # The four data qubits around; where the patch ends, the check itself in their place.
+                # The four data qubits around it; where there is none, the check itself.
                 r = row + np.array([-0.5, -0.5, 0.5, 0.5])
                 c = col + np.array([-0.5, 0.5, 0.5, -0.5])
                 there = (r > 0) & (r < rows) & (c > 0) & (c < cols)
                 corners = at(np.where(there, r, row), np.where(there, c, col), 0)
                 corners = self._project(corners)
                 axes.add_patch(Polygon(corners, facecolor=colour, alpha=0.25, zorder=1))
+        row, col = np.indices(lattice.shape).reshape(2, -1) + 0.5
+        axes.plot(*self._project(at(row, col, 0)).T, linestyle="", markersize=2, **_QUBIT_MARK)
         support = np.argwhere(lattice.logical_support) + 0.5
         line = self._project(at(support[:, 0], support[:, 1], 0))
         axes.plot(*line.T, zorder=3, **_LOGICAL_LINE)

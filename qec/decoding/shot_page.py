@@ -27,7 +27,7 @@ def write_page(shot: DrawnShot, folder: Path) -> Path:
     """Writes shot.html.
 
     Raises:
-        ModuleNotFoundError: Plotly is not installed.
+        ModuleNotFoundError: Plotly is not installed, an optional package.
         QecError: the folder cannot be written to.
     """
     import plotly.graph_objects
@@ -55,7 +55,8 @@ def _traces(shot: DrawnShot) -> list[dict]:
     ]
     if shot.errors is not None:
         line = {"color": ERROR_COLOUR, "width": 14}
-        traces.append(_lines(shot, shot.errors, "errors that happened", line))
+        # Half transparent: what lies in it is seen from all sides.
+        traces.append(_lines(shot, shot.errors, "errors that happened", line) | {"opacity": 0.5})
     memory, other = {"size": 6, "color": MEMORY_COLOUR}, {"size": 5, "color": OTHER_COLOUR}
     outlined = {"line": {"color": "black", "width": 1}}
     traces += [
@@ -82,7 +83,7 @@ def _traces(shot: DrawnShot) -> list[dict]:
             shot,
             shot.matched,
             "edges of matching",
-            {"color": MATCHED_COLOUR, "width": 7, "dash": "dash"},
+            {"color": MATCHED_COLOUR, "width": 7, "dash": "longdash"},
         ),
     ]
     return traces
@@ -110,8 +111,10 @@ def _path(pieces: np.ndarray, name: str, line: dict) -> dict:
     """Lines through places, float64 (k, points, 3), with a gap after each of the k."""
     gaps = np.full((len(pieces), 1, 3), np.nan)
     x, y, t = np.concatenate([pieces, gaps], axis=1).reshape(-1, 3).T
-    columns = {key: [None if np.isnan(v) else v for v in column.tolist()]
-               for key, column in zip("xyz", (x, y, t), strict=True)}
+    columns = {
+        key: [None if np.isnan(v) else v for v in column.tolist()]
+        for key, column in zip("xyz", (x, y, t), strict=True)
+    }
     return {**columns, "mode": "lines", "name": name, "line": line, "hoverinfo": "skip"}
 
 
@@ -135,7 +138,7 @@ def _layout(shot: DrawnShot) -> dict:
     lattice = shot.lattice
     heads = (
         f"{lattice}, R = {lattice.rounds}, {shot.title}",
-        f"{shot.steps}; observable: {shot.verdict}",
+        f"{shot.steps}; observable {', '.join(filter(None, shot.verdict))}",
     )
     rows, cols = lattice.shape
     widest = max(rows, cols)
@@ -144,13 +147,16 @@ def _layout(shot: DrawnShot) -> dict:
         "template": "plotly_white",
         "font": {"size": 13},
         "margin": {"l": 0, "r": 0, "b": 0, "t": 70},
-        "legend": {"itemsizing": "trace", "title": {"text": "click to hide or show"}},
+        "legend": {"itemsizing": "constant", "title": {"text": "click to hide or show"}},
         "scene": {
             "xaxis": {"title": {"text": "x"}},
             "yaxis": {"title": {"text": "y"}},
             "zaxis": {"title": {"text": "layer"}, "dtick": max(1, lattice.rounds // 10)},
             "aspectmode": "manual",
             "aspectratio": {"x": 1, "y": 1, "z": min(max(lattice.rounds / widest, 0.5), 3) * 1.2},
-            "camera": {"eye": {"x": 1.4, "y": -1.7, "z": 0.7}, "projection": {"type": "orthographic"}},
+            "camera": {
+                "eye": {"x": 1.4, "y": -1.7, "z": 0.7},
+                "projection": {"type": "orthographic"},
+            },
         },
     }
