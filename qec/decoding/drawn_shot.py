@@ -66,14 +66,18 @@ class DrawnShot:
         """Decodes a shot step by step.
 
         Args:
-            decoder: that of ``name``, whose first step is memory-check matching or a network.
+            decoder: begins with memory-check matching, or with a network before it.
+            name: of the decoder.
+            network: name of its checkpoint; not used where the decoder has none.
+            lattice: with the error model that the decoder is made for.
+            events, errors, truth, title: as the attributes.
 
         Raises:
             QecError: no set of mechanisms explains the events.
         """
         bound = decoder.predecoder
-        prediction = int(decoder.decode_batch(events[None])[0, 0])
         predecoded = decoder.predecode(events[None])
+        decoded = decoder.match(events[None], predecoded)
         return cls(
             lattice=lattice,
             title=title,
@@ -84,8 +88,8 @@ class DrawnShot:
             committed=_no_edges() if bound is None else bound.committed_edges(events),
             residual=predecoded.residual[0],
             matched=matched_edges(lattice, predecoded.residual[0]),
-            handed_on=bool(decoder.match(events[None], predecoded).handed_on[0]),
-            prediction=prediction,
+            handed_on=bool(decoded.handed_on[0]),
+            prediction=int(decoded.flips[0]),
             truth=truth,
         )
 
@@ -137,11 +141,11 @@ class DrawnShot:
     @property
     def verdict(self) -> tuple[str, str]:
         """Prediction of the observable and truth, and what follows, in words."""
-        told = f"predicted: {_FLIP[self.prediction]}"
-        if self.truth is None:
-            return f"{told}, truth: not known", ""
+        truth = "not known" if self.truth is None else _FLIP[self.truth]
         outcome = "correct" if self.truth == self.prediction else "a logical error"
-        return f"{told}, truth: {_FLIP[self.truth]}", outcome
+        parts = [] if self.truth is None else [outcome]
+        parts += ["by the cascade's last stage"] if self.handed_on else []
+        return f"predicted: {_FLIP[self.prediction]}, truth: {truth}", ", ".join(parts)
 
 
 def matched_edges(lattice: SpaceTimeLattice, residual: np.ndarray) -> np.ndarray:

@@ -26,7 +26,10 @@ MEMORY_COLOUR, OTHER_COLOUR = "#D55E00", "#56B4E9"
 COMMITTED_COLOUR, MATCHED_COLOUR, ERROR_COLOUR = "#009E73", "#0072B2", "#F0E442"
 LOGICAL_COLOUR, QUIET_COLOUR = "#CC79A7", "#999999"
 
-_SHEAR, _RISE, _LAYER = 0.42, 0.30, 1.55  # of one site in y, and of one layer in time
+_SHEAR, _RISE = 0.42, 0.30  # to the right and up, of one site in y
+_LARGEST, _TALLEST, _WIDEST = 0.62, 9.0, 2.03  # inches: of a site, of a picture, of a panel's
+_MARGIN = 0.45  # inches, at the left of a picture, for the numbers of layers
+_NUMBER = 0.17  # inches, the height of such a number
 _MEMORY_MARK = {"marker": "o", "markerfacecolor": MEMORY_COLOUR, "markeredgecolor": "black"}
 _OTHER_MARK = {"marker": "D", "markerfacecolor": OTHER_COLOUR, "markeredgecolor": "black"}
 _LEFT_MARK = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "black"}
@@ -45,9 +48,9 @@ def draw_space_time(shot: DrawnShot, folder: Path) -> list[Path]:
     Raises:
         QecError: the folder cannot be written to.
     """
-    picture = _Picture(shot, scale=1.25)
-    width, height = picture.size
-    figure = Figure(figsize=(0.62 * width + 3.9, 0.62 * height + 0.9), layout="constrained")
+    picture = _Picture(shot, widest=np.inf)
+    width, height = picture.inches
+    figure = Figure(figsize=(width + 3.4, height + 1.1), layout="constrained")
     axes = figure.subplots()
     picture.background(axes, patch=True)
     picture.detectors(axes)
@@ -56,10 +59,11 @@ def draw_space_time(shot: DrawnShot, folder: Path) -> list[Path]:
     picture.edges(axes, shot.committed, _COMMITTED_LINE)
     picture.edges(axes, shot.matched, _MATCHED_LINE)
     picture.events(axes, shot.events)
-    picture.marks(axes, shot.memory & (shot.residual > 0), _LEFT_MARK, 12)
+    if shot.network is not None:
+        picture.marks(axes, shot.memory & (shot.residual > 0), _LEFT_MARK, 12)
     figure.legend(handles=_legend(shot, left=True), loc="outside right center", frameon=False)
     figure.suptitle(
-        "\n".join([*_heads(shot), ", ".join(filter(None, _verdict(shot)))]), fontsize="medium"
+        "\n".join([*_heads(shot), ", ".join(filter(None, shot.verdict))]), fontsize="medium"
     )
     return save_figure(figure, folder, "shot")
 
@@ -70,10 +74,8 @@ def draw_pipeline(shot: DrawnShot, folder: Path) -> list[Path]:
     Raises:
         QecError: the folder cannot be written to.
     """
-    picture = _Picture(shot, scale=0.9)
-    width, height = picture.size
-    panel = 2.5 * min((height + 0.6) / (width + 1), 3)
-    figure = Figure(figsize=(13, panel + 1.65), layout="constrained")
+    picture = _Picture(shot, widest=_WIDEST)
+    figure = Figure(figsize=(13, picture.inches[1] + 1.6), layout="constrained")
     panels = figure.subplots(1, 5)
     memory, left = shot.memory, shot.memory & (shot.residual > 0)
     for axes in panels:
@@ -120,7 +122,7 @@ def _titles(shot: DrawnShot) -> list[str]:
         ),
         (f"3. {commits}", edge_count(shot.committed), ""),
         ("4. residual", f"{left} of {count} events", "of memory checks"),
-        (f"5. matching, {edge_count(shot.matched)}", *_verdict(shot)),
+        (f"5. matching, {edge_count(shot.matched)}", *shot.verdict),
     ]
     return ["\n".join(panel) for panel in lines]
 
@@ -128,12 +130,6 @@ def _titles(shot: DrawnShot) -> list[str]:
 def _heads(shot: DrawnShot) -> tuple[str, str]:
     lattice = shot.lattice
     return f"{lattice}, R = {lattice.rounds}, {shot.title}", shot.steps
-
-
-def _verdict(shot: DrawnShot) -> tuple[str, str]:
-    by = " (cascade's last stage)" if shot.handed_on else ""
-    told, outcome = shot.verdict
-    return told, f"{outcome}{by}"
 
 
 def _legend(shot: DrawnShot, left: bool) -> list[Line2D]:
@@ -153,15 +149,14 @@ def _legend(shot: DrawnShot, left: bool) -> list[Line2D]:
         mark("event of a memory check", _MEMORY_MARK, 8),
         mark("event of another check (not matched)", _OTHER_MARK, 6),
     ]
-    if left:
+    if left and shot.network is not None:
         handles.append(mark("event left by the network", _LEFT_MARK, 12))
     if shot.errors is not None:
         handles.append(line("edge of an error that happened", _ERROR_LINE))
-    handles += [
-        line("edge committed by the network", _COMMITTED_LINE),
-        line("edge of matching", _MATCHED_LINE),
-        line("logical observable", _LOGICAL_LINE),
-    ]
+    if shot.network is not None:
+        handles.append(line("edge committed by the network", _COMMITTED_LINE))
+    handles.append(line("edge of matching", _MATCHED_LINE))
+    handles.append(line("logical observable", _LOGICAL_LINE))
     return handles
 
 
@@ -169,25 +164,29 @@ class _Picture:
     """Draws parts of a shot, projected on the page.
 
     Args:
-        scale: of markers.
+        widest: inches that it may be wide.
+
+    Attributes:
+        inches: float64 (2,), width and height.
     """
 
-    def __init__(self, shot: DrawnShot, scale: float) -> None:
-        self._shot, self._scale = shot, scale
+    def __init__(self, shot: DrawnShot, widest: float) -> None:
+        self._shot = shot
         # One site is one unit, whatever the unit of the circuit's coordinates.
         self._unit = np.sqrt(abs(np.linalg.det(shot.lattice.frame.matrix)))
+        self._layer = 0.0
+        self._layer = float(np.ptp(self._sheet(0)[:, 1])) + 0.05  # layers do not overlap
         corners = np.concatenate([self._sheet(0), self._sheet(shot.lattice.rounds)])
         self._low, self._high = corners.min(axis=0), corners.max(axis=0)
-
-    @property
-    def size(self) -> np.ndarray:
-        """Width and height, in units of the page."""
-        return self._high - self._low
+        size = self._high - self._low
+        self._site = float(min(_LARGEST, widest / size[0], _TALLEST / size[1]))  # inches
+        self._scale = min(1.2, max(0.3, 2.9 * self._site))  # of markers and lines
+        self.inches = self._site * size + [_MARGIN + 0.1, 0.2]
 
     def _project(self, places: np.ndarray) -> np.ndarray:
         """(..., 3), x, y and layer -> (..., 2)."""
         x, y, t = np.moveaxis(places * [self._unit, self._unit, 1.0], -1, 0)
-        return np.stack([x + _SHEAR * y, _RISE * y + _LAYER * t], axis=-1)
+        return np.stack([x + _SHEAR * y, _RISE * y + self._layer * t], axis=-1)
 
     def _sheet(self, layer: int) -> np.ndarray:
         """The corners of a layer."""
@@ -197,30 +196,29 @@ class _Picture:
 
     def background(self, axes: Axes, patch: bool) -> None:
         """The layers with the axis of time, and the checks and the observable in the first one."""
-        lattice = self._shot.lattice
-        for layer in range(lattice.rounds + 1):
+        rounds = self._shot.lattice.rounds
+        # So many layers that their numbers do not overlap.
+        step = int(np.ceil(_NUMBER / (self._layer * self._site)))
+        for layer in range(rounds + 1):
             sheet = self._sheet(layer)
             style = {"edgecolor": "0.82", "linewidth": 0.6, "zorder": 0}
             axes.add_patch(Polygon(sheet, facecolor="0.97", **style))
-            left = sheet[np.argmin(sheet[:, 0])]
-            axes.annotate(
-                f"{layer}",
-                left,
-                (-4, 0),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                color="0.4",
-                fontsize="small",
-            )
-        x, y = left
-        axes.text(x, y + 0.35 * _LAYER, "layer", ha="right", color="0.4", fontsize="small")
+            if layer % step == 0:
+                self._beside(axes, sheet, f"{layer}")
+        above = np.array([0, 0.9 * _NUMBER / self._site])
+        self._beside(axes, self._sheet(rounds) + above, "layer")
         if patch:
             self._patch(axes)
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", anchor="S")
         axes.set_axis_off()
-        axes.set_xlim(self._low[0] - 0.8, self._high[0] + 0.2)
-        axes.set_ylim(self._low[1] - 0.3, self._high[1] + 0.3)
+        axes.set_xlim(self._low[0] - _MARGIN / self._site, self._high[0] + 0.1 / self._site)
+        axes.set_ylim(self._low[1] - 0.1 / self._site, self._high[1] + 0.1 / self._site)
+
+    def _beside(self, axes: Axes, sheet: np.ndarray, text: str) -> None:
+        """Writes to the left of a layer."""
+        style = {"ha": "right", "va": "center", "color": "0.4", "fontsize": "small"}
+        x, y = sheet[np.argmin(sheet[:, 0])]
+        axes.text(x - 0.06 / self._site, y, text, **style).set_in_layout(False)
 
     def _patch(self, axes: Axes) -> None:
         lattice, at = self._shot.lattice, self._shot.at
@@ -235,7 +233,8 @@ class _Picture:
                 corners = self._project(corners)
                 axes.add_patch(Polygon(corners, facecolor=colour, alpha=0.25, zorder=1))
         row, col = np.indices(lattice.shape).reshape(2, -1) + 0.5
-        axes.plot(*self._project(at(row, col, 0)).T, linestyle="", markersize=2, **_QUBIT_MARK)
+        size = 2 * self._scale
+        axes.plot(*self._project(at(row, col, 0)).T, linestyle="", markersize=size, **_QUBIT_MARK)
         support = np.argwhere(lattice.logical_support) + 0.5
         line = self._project(at(support[:, 0], support[:, 1], 0))
         axes.plot(*line.T, zorder=3, **_LOGICAL_LINE)
@@ -256,8 +255,18 @@ class _Picture:
         """A marker at some detectors, bool (num_detectors,)."""
         points = self._project(self._shot.places[which])
         size *= self._scale
-        axes.plot(*points.T, linestyle="", markersize=size, zorder=zorder, **style)
+        edge = min(self._scale, 1)
+        axes.plot(
+            *points.T,
+            linestyle="",
+            markersize=size,
+            markeredgewidth=edge,
+            zorder=zorder,
+            **style,
+        )
 
     def edges(self, axes: Axes, edges: np.ndarray, style: dict) -> None:
         """Lines along edges, int64 (k, 2)."""
-        axes.add_collection(LineCollection(self._project(self._shot.segments(edges)), **style))
+        lines = LineCollection(self._project(self._shot.segments(edges)), **style)
+        lines.set_linewidth(style["linewidth"] * min(self._scale, 1))
+        axes.add_collection(lines)
