@@ -187,7 +187,7 @@ def test_recorded_shots_are_drawn_by_their_number(data, capsys):
     assert main([*base, "shot=0", "events=4", "out=out"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert f"events.01, shot {np.argmax(events.sum(axis=1) >= 4)};" in told[0]
-    assert told[2].endswith("truth: not known")
+    assert "truth: not known" in told[2]
 
 
 @pytest.fixture(scope="module")
