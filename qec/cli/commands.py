@@ -60,6 +60,12 @@ COMMANDS = {
         ),
         _NOTHING,
     ),
+    "draw": Command(
+        "qec.decoding.draw_shot:draw",
+        "a shot in space-time: events, committed edges, residual, matching",
+        ("qec draw distance=5 p=0.008 events=24",),
+        _NOTHING,
+    ),
     "calibrate": Command(
         "qec.calibration.command:calibrate",
         "which stages of the cascade pay, and how far decoders' confidence can be believed",

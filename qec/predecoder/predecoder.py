@@ -229,6 +229,25 @@ class BoundPredecoder:
                 left[part], flips[part] = self.commit(shots, self.predict(self.cells(shots)))
         return Predecoded(left, flips)
 
+    def committed_edges(self, shot: np.ndarray) -> np.ndarray:
+        """The edges that ``apply`` commits in one shot.
+
+        Args:
+            shot: uint8 (num_detectors,).
+
+        Returns:
+            int64 (k, 2), detectors; -1 where an edge ends on the boundary.
+        """
+        detectors = self._upload(shot[None])
+        with self._computing():
+            if self._settles:
+                told = self._in_float64(self._cells(detectors, torch.float64))
+            else:
+                told = self._run(self._cells(detectors, self._events_dtype))
+        told = told.movedim(1, -1).flatten().float().cpu().numpy().astype(np.float64)
+        ends = self.residual.ends[told[self.residual.place] > self.cut]
+        return np.where(ends < self.lattice.num_detectors, ends, -1)
+
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:
         shots = torch.from_numpy(detectors)
         if self.device.type == "cuda":  # from pinned memory the copy runs beside the host
