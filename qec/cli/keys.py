@@ -124,6 +124,11 @@ def _check_basis(basis: object) -> None:
         raise QecError(f"basis={basis!r} is not supported: use X or Z.")
 
 
+def _check_columns(columns: object) -> None:
+    if columns not in ("main", "all"):
+        raise QecError(f"columns={columns!r} is not supported: use main or all.")
+
+
 def _check_noise(noise: object) -> None:
     if Path(str(noise)).suffix not in (".yaml", ".yml"):
         CircuitNoise.named(str(noise), 0)
@@ -141,4 +146,5 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     **dict.fromkeys(("decoder", "decoders"), check_decoder_name),
     "basis": _check_basis,
     "rounds": _check_rounds,
+    "columns": _check_columns,
 }

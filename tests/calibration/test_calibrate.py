@@ -66,7 +66,7 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
     found = calibrated(tmp_path / "out", *words)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     text = capsys.readouterr().out
-    shown = text[: text.index("files: ")]  # paths may be long
+    shown = text[: text.index("files in ")]  # paths may be long
     (network,) = (line for line in shown.splitlines() if line.startswith("network standard: "))
     assert max(len(line) for line in shown.splitlines() if line != network) <= 100
     assert "…" not in text
