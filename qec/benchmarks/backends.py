@@ -58,14 +58,18 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[BackendTime]:
         for distance in distinct_values("distance", values["distance"])
         for row in _at_distance(distance, values)
     ]
-    columns = (
-        Column[BackendTime]("d = R", lambda row: str(row.distance)),
+    print_table(columns(rows[0].backend), rows)
+    return rows
+
+
+def columns(first: str) -> tuple[Column[BackendTime], ...]:
+    """Of the table; ``first`` is the backend that the others are compared with."""
+    return (
+        Column("d = R", lambda row: str(row.distance)),
         Column("backend", lambda row: row.backend, name=True),
-        Column(f"time over\n{rows[0].backend}", lambda row: f"{row.time_ratio:.2f}"),
+        Column(f"time over\n{first}", lambda row: f"{row.time_ratio:.2f}"),
         Column("shots with\nanother output", lambda row: str(row.changed_shots)),
     )
-    print_table(columns, rows)
-    return rows
 
 
 def _at_distance(distance: int, values: dict) -> list[BackendTime]:

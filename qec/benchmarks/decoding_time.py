@@ -30,7 +30,7 @@ from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
 from qec.support.settings import distinct_values, positive_integer, required_path
-from qec.support.tables import Column, print_table
+from qec.support.tables import Column, print_table, three_digits
 
 _BATCHES = 16  # different ones, in turn
 _TURNS = 5  # of each decoder
@@ -311,11 +311,7 @@ def print_tables(timings: Sequence[Timing], workers: int) -> None:
             for head, name in _BASELINES.items()
             if name in totals
         ]
-        if ratios:
-            print_table((_DECODER, _TOTAL, *ratios), members)
-        for t in filter(lambda t: t.dtype, members):
-            print(f"{_decoder(t)}: {t.dtype}, at most {t.rates[0] / 1e9:.0f} GMAC/s")
-        print()
+        print_table((_DECODER, *ratios, *_MACHINE), members)
 
 
 def _point(t: Timing) -> str:
@@ -327,16 +323,19 @@ def _decoder(t: Timing) -> str:
 
 
 def _step(step: str) -> Column[Timing]:
-    return Column(step, lambda t: f"{t.steps[step]:.3g}" if t.steps[step] else "")
+    return Column(step, lambda t: three_digits(t.steps[step]) if t.steps[step] else "")
 
 
 _DECODER = Column[Timing]("decoder", _decoder, name=True)
-_TOTAL = Column[Timing]("us per round\ntotal", lambda t: f"{t.total:.3g}")
+_TOTAL = Column[Timing]("us per round\ntotal", lambda t: three_digits(t.total))
 _STEPS = (
     *(_DECODER, *map(_step, STEPS), _TOTAL),
     Column("handed\non", lambda t: f"{t.handed_on:.1%}" if has_predecoder(t.decoder) else ""),
-    Column(
-        "network:\nof its limit",
-        lambda t: f"{t.limit / t.steps['network']:.0%}" if t.dtype else "",
+)
+_MACHINE = (
+    Column[Timing](
+        "network: of\nits limit", lambda t: f"{t.limit / t.steps['network']:.0%}" if t.dtype else ""
     ),
+    Column("GMAC/s\nat most", lambda t: f"{t.rates[0] / 1e9:.0f}" if t.dtype else ""),
+    Column("number\nformat", lambda t: t.dtype),
 )

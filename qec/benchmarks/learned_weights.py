@@ -341,7 +341,7 @@ _COLUMNS = (
     Column[list[WeightsRecord]]("noise", lambda draws: draws[0].kind, name=True),
     Column("d", lambda draws: str(draws[0].distance)),
     Column("method", lambda draws: draws[0].method, name=True),
-    Column("learned\nfrom", lambda draws: f"{draws[0].learned_from:,}"),
+    Column("learned\nfrom", lambda draws: str(draws[0].learned_from)),
     Column("draws", lambda draws: str(len(draws))),
     Column("errors", lambda draws: str(sum(r.errors for r in draws))),
     Column("with the\ntrue model", lambda draws: str(sum(r.true_errors for r in draws))),

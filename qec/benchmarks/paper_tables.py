@@ -55,7 +55,7 @@ def _paper(figures: dict[float, dict[int, float]]) -> Callable[[SweepRow], str]:
     return lambda row: str(figures.get(row.metadata["p"], {}).get(row.metadata["d"], ""))
 
 
-_COLUMNS = (
+COLUMNS = (
     Column[SweepRow]("p", lambda row: f"{row.metadata['p']:g}"),
     Column("d", lambda row: str(row.metadata["d"])),
     Column("shots", lambda row: str(row.shots)),
@@ -68,5 +68,5 @@ _COLUMNS = (
 
 def compare(config: DictConfig, _: Sequence[str] = ()) -> None:
     """Prints the table of conf/paper-factors.yaml's evaluation; raises as ``rows_at``."""
-    print_table(_COLUMNS, rows_at(required_path(config, "evaluation")))
+    print_table(COLUMNS, rows_at(required_path(config, "evaluation")))
     print("Fast and Accurate: the factors of improvement of arXiv:2604.12841")

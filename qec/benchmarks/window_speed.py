@@ -24,7 +24,7 @@ from qec.matching.matcher import basis_split
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.settings import positive_integer, required_path
-from qec.support.tables import Column, print_table
+from qec.support.tables import Column, print_table, three_digits
 
 _TURNS = 5
 Decode = Callable[[np.ndarray], np.ndarray]
@@ -80,8 +80,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
             with atomic_path(path) as temporary:
                 rows = [dataclasses.asdict(row) for row in found]
                 temporary.write_text(json.dumps(rows, indent=1) + "\n")
-    print_table(_COLUMNS, found)
-    print("us per round on one core; the least of five times of a batch of recorded shots")
+    print_speeds(found)
     print_files([path])
     return found
 
@@ -120,7 +119,7 @@ def _timed(
 
 
 def _us(way: str) -> Callable[[WindowSpeed], str]:
-    return lambda row: f"{row.us_per_round[way]:.3g}" if way in row.us_per_round else ""
+    return lambda row: three_digits(row.us_per_round[way]) if way in row.us_per_round else ""
 
 
 _COLUMNS = (
@@ -136,3 +135,9 @@ _COLUMNS = (
     ),
     Column("stabilizer-qec's\nwindows", _us("peer")),
 )
+
+
+def print_speeds(found: Sequence[WindowSpeed]) -> None:
+    """A row per decoder and point."""
+    print_table(_COLUMNS, found)
+    print("us per round on one core; the least of five times of a batch of recorded shots")

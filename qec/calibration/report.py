@@ -16,7 +16,7 @@ from qec.calibration.confidence_against_errors import (
 from qec.calibration.kept import Kept
 from qec.calibration.stages import Stage
 from qec.support.statistics import Estimate, error_rate
-from qec.support.tables import Column, print_table, rate_text, scientific, short
+from qec.support.tables import Column, print_table, rate_text, scientific, three_digits
 
 # Stages ------------------------------------------------------------------------------------------
 
@@ -41,11 +41,11 @@ def _stage_cells(stage: Stage) -> dict[str, str]:
         "shots handed on": _percent(stage.share),
         "  of these it changes": _changed(stage.changed_handed_on, stage.checked_handed_on),
         "  of those kept it would change": _changed(stage.changed_kept, stage.checked_kept),
-        "CPU us per shot: memory-check matching": short(stage.memory_us),
-        "  next stage, shots handed on": short(stage.handed_on_us),
-        "  next stage, shots kept": short(stage.kept_us),
-        "  the cascade": short(stage.cascade_us),
-        "  next stage alone": short(stage.alone_us),
+        "CPU us per shot: memory-check matching": three_digits(stage.memory_us),
+        "  next stage, shots handed on": three_digits(stage.handed_on_us),
+        "  next stage, shots kept": three_digits(stage.kept_us),
+        "  the cascade": three_digits(stage.cascade_us),
+        "  next stage alone": three_digits(stage.alone_us),
         "  cascade over next stage alone": f"{stage.time_share:.2f}",
     }
 
@@ -81,7 +81,7 @@ def print_confidence(found: Sequence[Calibration]) -> None:
     """Prints reliability by decoder, and post-selection of all."""
     for one in found:
         bins = [b for b in one.raw if b.errors >= LEAST_ERRORS]
-        title = f"{one.decoder}: {one.errors} errors; {_slope(one.slope)}\n"
+        title = f"{one.decoder}: {one.errors} errors\n{_slope(one.slope)}\n"
         print_table(_reliability(one), bins, title)
     print(
         "Odds of an error with 95 % intervals. 2nd half: of the shots, predicted by gap times "

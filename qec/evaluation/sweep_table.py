@@ -13,7 +13,7 @@ import sinter
 from qec.decoding.decoder_names import has_predecoder
 from qec.support.files import atomic_path
 from qec.support.statistics import Estimate, error_rate, error_rate_per_round, paired_ratio
-from qec.support.tables import Column, print_table, rate_text, ratio_text, short
+from qec.support.tables import Column, print_table, rate_text, ratio_text, three_digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,9 @@ def print_tables(rows: Sequence[SweepRow], columns: str = "main") -> None:
         if columns == "all":
             print_table(_ALL, members, f"{title}\n", width=None)
         else:
-            print_table(_MAIN, members, f"{title}, {short(events / shots)} detection events each\n")
+            print_table(
+                _MAIN, members, f"{title}, {three_digits(events / shots)} detection events each\n"
+            )
     if rows:
         print(f"baseline: {rows[0].baseline}, on the same shots")
         print("us: CPU time of network and matching; events left: to matching, of a shot")
@@ -135,7 +137,7 @@ def _times(*parts: str) -> Callable[[SweepRow], str]:
 
     def cell(row: SweepRow) -> str:
         spent = sum(getattr(row, f"{part}_ns") for part in parts) / (1000 * row.shots)
-        return short(spent / row.metadata["r"])
+        return three_digits(spent / row.metadata["r"])
 
     return cell
 
@@ -153,7 +155,7 @@ _FEWER = Column[SweepRow](
     "fewer errors\nthan baseline",
     lambda row: "baseline" if row.decoder == row.baseline else ratio_text(row.gain),
 )
-_LEFT = Column[SweepRow]("events\nleft", lambda row: short(row.events_left / row.shots))
+_LEFT = Column[SweepRow]("events\nleft", lambda row: three_digits(row.events_left / row.shots))
 _HANDED_ON = Column("handed\non", _handed_on)
 
 _MAIN = (
@@ -166,7 +168,7 @@ _ALL = (
     *(_PER_ROUND, _FEWER),
     Column("network\nus/round", _times("predecode")),
     Column("matching\nus/round", _times("match")),
-    Column("events\nper shot", lambda row: short(row.events / row.shots)),
+    Column("events\nper shot", lambda row: three_digits(row.events / row.shots)),
     *(_LEFT, _HANDED_ON),
 )
 

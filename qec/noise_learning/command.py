@@ -247,5 +247,5 @@ _SCORES = (
 def print_scores(by_experiment: dict[str, list[Score]]) -> None:
     """Logical error rates, and errors over those of the baseline on the same shots."""
     for name, rows in by_experiment.items():
-        shots = f"{rows[0].shots} shots, each half decoded with what the other half has taught"
+        shots = f"{rows[0].shots} shots, halves decoded with each other's weights"
         print_table(_SCORES, rows, f"{name}: {shots}\n" if name else f"{shots}\n")

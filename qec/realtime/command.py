@@ -29,7 +29,7 @@ from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
 from qec.support.statistics import error_rate, paired_ratio
-from qec.support.tables import Column, print_table, rate_text, ratio_text
+from qec.support.tables import Column, print_table, rate_text, ratio_text, three_digits
 
 _WHOLE_HISTORY = 1000  # rounds up to which the same shots are also decoded whole, to compare
 
@@ -131,7 +131,7 @@ class _Runs:
         guess = 1.5 * at_once.us_per_round * self._settings.qubits
         shortest = shortest_period(lambda us: self._run(deadline_us, us, plan).stable, guess)
         if not math.isnan(shortest):
-            print(f"{self._name}: keeps up with a round every {shortest:.3g} us")
+            print(f"{self._name}: keeps up with a round every {three_digits(shortest)} us")
 
 
 # Logical errors ----------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def print_tables(
     named = [Column[Report]("decoder", lambda r: r.decoder, name=True)]
     if settings.deadline_us != (None,):
         named.append(Column("deadline\nus", _deadline))
-    named.append(Column("period\nus", lambda r: f"{r.period_us:.3g}"))
+    named.append(Column("period\nus", lambda r: three_digits(r.period_us)))
     errors = Column[Report](
         "logical\nerrors",
         lambda r: "" if flips is None else str(np.count_nonzero(r.answers != flips)),
@@ -261,7 +261,8 @@ def print_tables(
     )
     for r in reports:
         if r.decided < r.windows:
-            print(f"{r.decoder}, {r.period_us:.3g} us: {r.decided} of {r.windows} windows decided")
+            period = three_digits(r.period_us)
+            print(f"{r.decoder}, {period} us: {r.decided} of {r.windows} windows decided")
 
 
 def _deadline(r: Report) -> str:
@@ -275,7 +276,7 @@ def _latency(k: int) -> Column[Report]:
 
 _KEEPS_UP = (
     Column[Report]("commit +\nbuffer", lambda r: f"{r.commit}+{r.buffer}"),
-    Column("us per\nround", lambda r: f"{r.us_per_round:.3g}"),
+    Column("us per\nround", lambda r: three_digits(r.us_per_round)),
     Column("keeps\nup", lambda r: "-" if not r.period_us else "yes" if r.stable else "NO"),
     Column("processes\nneeded", lambda r: f"{r.n_par:.2f}" if r.period_us else "-"),
     Column("in\ndoubt", lambda r: f"{r.fell_back + r.late:.1%}"),

@@ -17,7 +17,7 @@ WIDTH = 100
 """Characters that a printed table takes at most, as long as its numbers leave room."""
 
 _GAP = "  "
-_NARROWEST = 12  # of names that are folded
+_NARROWEST = 10  # of names that are folded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,12 @@ def text_table(
     widths = [max(len(line) for cell in found for line in cell.split("\n")) for found in cells]
     excess = 0 if width is None else sum(widths) + len(_GAP) * (len(widths) - 1) - width
     names = [k for k, column in enumerate(columns) if column.name]
-    for k in sorted(names, key=lambda k: -widths[k]):
-        narrower = max(widths[k] - max(excess, 0), min(widths[k], _NARROWEST))
-        excess -= widths[k] - narrower
-        widths[k] = narrower
-        cells[k] = [_folded(cell, narrower) for cell in cells[k]]
+    for _ in range(excess):
+        widest = max(names, key=widths.__getitem__, default=None)
+        if widest is not None and widths[widest] > _NARROWEST:
+            widths[widest] -= 1
+    for k in names:
+        cells[k] = [_folded(cell, widths[k]) for cell in cells[k]]
     head, *body = ([cell.split("\n") for cell in line] for line in zip(*cells, strict=True))
     tallest = max(map(len, head))
     head = [[""] * (tallest - len(lines)) + lines for lines in head]
@@ -82,11 +83,11 @@ def text_table(
 
 
 def _folded(text: str, width: int) -> str:
-    """Lines of a name, cut behind a sign where there is one, the later ones indented."""
+    """Lines of a name, cut behind a plus or another sign, the later ones indented."""
     if len(text) <= width or "\n" in text:
         return text
     size = width - 2
-    parts = rf".{{1,{size}}}$|.{{0,{size - 1}}}[-+_/, ]|.{{1,{size}}}"
+    parts = rf".{{1,{size}}}$|.{{0,{size - 1}}}\+|.{{0,{size - 1}}}[-_/, ]|.{{1,{size}}}"
     return "\n  ".join(re.findall(parts, text))
 
 
@@ -100,9 +101,9 @@ def markdown_table(columns: Sequence[Column[Row]], rows: Sequence[Row]) -> str:
 # Numbers -----------------------------------------------------------------------------------------
 
 
-def short(x: float) -> str:
-    """Two decimals; none from 100 on."""
-    return f"{x:.2f}" if x < 100 else f"{x:.0f}"
+def three_digits(x: float) -> str:
+    """Three digits, or all of those before the point."""
+    return f"{x:.3g}" if x < 999.5 else f"{x:.0f}"
 
 
 def scientific(x: float, digits: int = 2) -> str:

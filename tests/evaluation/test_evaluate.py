@@ -232,12 +232,12 @@ def test_the_report_flags_harm_and_nothing_else():
     assert text.count("  vs correlated 0.500 (") == 1
     assert "at d=9 R=5 p=0.006 basis X, stim noise, ZV" in text
     assert (
-        "vs PyMatching: interval above 1 at 1 of 3 points, around 1 at 1, below 1 at 0; no errors at 1"
-        in text
+        "vs PyMatching: interval above 1 at 1 of 3 points, around 1 at 1, below 1 at 0; "
+        "no errors at 1" in text
     )
     assert (
-        "vs correlated: interval above 1 at 0 of 3 points, around 1 at 1, below 1 at 1; no errors at 1"
-        in text
+        "vs correlated: interval above 1 at 0 of 3 points, around 1 at 1, below 1 at 1; "
+        "no errors at 1" in text
     )
     assert flagged.split()[-5:] == ["8.0,", "8.0", "3.0%", "5.0,", "5.0"]
     (no_errors,) = (line for line in text.splitlines() if line.startswith("0.001 "))
@@ -267,7 +267,7 @@ def test_reliability_counts_every_edge_once(our_circuit):
         return torch.full((len(events), *grid.valid.shape), 1.2)
 
     bound = types.SimpleNamespace(grid=grid, forward=constant, cells=lambda events: events)
-    stub = types.SimpleNamespace(bind=lambda _: bound, threshold=0.9)
+    stub = types.SimpleNamespace(compile_for=lambda _: bound, threshold=0.9)
     found = reliability(lattice, stub, 100)
     assert found.shots == 100
     assert found.threshold == 0.9
@@ -291,7 +291,9 @@ def test_what_is_told_of_an_edge_is_compared_with_that_edge(our_circuit):
         return 6 * shots[1].float() - 3
 
     bound = types.SimpleNamespace(grid=sampler.grid, forward=knows, cells=lambda events: events)
-    found = reliability(lattice, types.SimpleNamespace(bind=lambda _: bound, threshold=0.9), 128)
+    found = reliability(
+        lattice, types.SimpleNamespace(compile_for=lambda _: bound, threshold=0.9), 128
+    )
     low, high = np.flatnonzero(found.edges)
     assert found.observed[low] == 0 < found.observed[high] == found.edges[high]
     assert found.edges.sum() == 128 * len(sampler.grid.predicted)
