@@ -40,8 +40,19 @@ def test_command_help_shows_keys_and_an_example(capsys):
     assert main(["sweep", "--help"]) == 0
     text = capsys.readouterr().out
     for key in load_config("sweep"):
-        assert f"  {key}:" in text
+        assert f"\n{key}:" in text
     assert "qec sweep distance=5,9" in text
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+)
+def test_every_help_fits_a_screen(capsys, words):
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 60
+    lines = [line for line in lines if not line.startswith("Keys and defaults (")]  # has a path
+    assert max(map(len, lines)) <= 100
 
 
 def test_version(capsys):

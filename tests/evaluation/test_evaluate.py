@@ -359,7 +359,7 @@ def test_help_and_examples(capsys):
     assert main(["evaluate", "--help"]) == 0
     text = capsys.readouterr().out
     for key in load_config("evaluate"):
-        assert f"  {key}:" in text
+        assert f"\n{key}:" in text
     for example in COMMANDS["evaluate"].examples:
         assert (
             EvaluateSettings.from_config(load_config("evaluate", example.split()[2:])).precision
