@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
@@ -139,7 +139,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> None:
     Raises:
         QecError: an unknown rate, an unwritable folder.
     """
-    rates = distinct_values("rates", list(config.rates))
+    rates = distinct_values("rates", OmegaConf.to_container(config)["rates"])
     known = [field.name for field in dataclasses.fields(CircuitNoise)]
     if unknown := set(rates) - set(known):
         raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")

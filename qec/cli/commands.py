@@ -193,10 +193,11 @@ def _command(name: str, rest: Sequence[str]) -> None:
     if {"-h", "--help"} & set(rest):
         print(_command_help(name))
         return
-    from qec.cli.config import load_config
+    from qec.cli.config import check_paths, load_config
 
     command = COMMANDS[name]
     config = load_config(command.keys or name, rest)
+    check_paths(command.keys or name, config)
     module, function = command.function.split(":")
     getattr(importlib.import_module(module), function)(config, ("qec", name, *rest))
 
