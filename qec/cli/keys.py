@@ -48,8 +48,8 @@ _COUNTS = frozenset(
     (
         *("shots", "max_shots", "min_shots", "reliability_shots", "calibration_shots", "batch"),
         *("shots_per_step", "steps", "max_errors", "target_errors", "draws", "look", "checked"),
-        *("batches", "threads", "num_workers", "workers", "predecoder_workers", "qubits"),
-        *("rounds_per_distance", "period", "every", "decoded", "save_every", "log_every"),
+        *("batches", "threads", "num_workers", "predecoder_workers", "qubits"),
+        *("rounds_per_distance", "period", "every", "decoded"),
     )
 )
 _LARGEST = 2**63  # of integers
@@ -139,8 +139,13 @@ def check_inputs(key: str, value: object) -> None:
             checkpoint_path(str(item))
         elif "noise" in key and Path(str(item)).suffix not in (".yaml", ".yml"):
             continue  # a name
-        elif item not in (None, STANDARD) and not os.path.exists(str(item)):
-            raise QecError(f"there is no file {item}.")
+        elif item not in (None, STANDARD):
+            try:
+                os.stat(str(item))
+            except FileNotFoundError as error:
+                raise QecError(f"there is no file {item}.") from error
+            except OSError:
+                pass  # who reads it says what is wrong with it
 
 
 def _check_rounds(rounds: object) -> None:

@@ -227,7 +227,7 @@ def print_estimate(estimate: NoiseEstimate) -> None:
         ),
     ]
     by_size = [structure.size == size for size in np.unique(structure.size)]
-    print_table(columns, by_size, f"Probabilities learned by {estimate.method!r}\n")
+    print_table(columns, by_size, f"noise learned by {estimate.method!r}\n")
     print(f"{estimate.shots:.0f} effective shots")
     if estimate.spread is not None:
         parts = ", ".join(f"{kind} {value:.0%}" for kind, value in estimate.spread.items())
@@ -239,13 +239,17 @@ _SCORES = (
     Column[Score]("model", lambda s: s.model, name=True),
     Column[Score]("errors", lambda s: str(s.errors)),
     Column[Score]("logical error rate\nper shot (95 %)", lambda s: rate_text(s.rate)),
-    Column[Score]("errors over those\nof the baseline", lambda s: ratio_text(s.ratio, 3)),
-    Column[Score]("baseline", lambda s: s.baseline, name=True),
+    Column[Score](
+        "errors over those\nof the baseline",
+        lambda s: "baseline" if s.model == s.baseline else ratio_text(s.ratio, 3),
+    ),
 )
 
 
 def print_scores(by_experiment: dict[str, list[Score]]) -> None:
     """Logical error rates, and errors over those of the baseline on the same shots."""
     for name, rows in by_experiment.items():
-        shots = f"{rows[0].shots} shots, halves decoded with each other's weights"
-        print_table(_SCORES, rows, f"{name}: {shots}\n" if name else f"{shots}\n")
+        shots = f"{rows[0].shots} shots, halves decoded with each other's weights\n"
+        print_table(_SCORES, rows, f"{name}: {shots}" if name else shots)
+        if rows[-1].model == "published":
+            print(f"baseline of published predictions: {rows[-1].baseline}\n")

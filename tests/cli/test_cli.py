@@ -18,6 +18,8 @@ from qec.cli.config import load_config
 from qec.cli.keys import SEVERAL, TEXT_KEYS
 from qec.support.errors import QecError
 from qec.support.files import config_file, resource_dir
+from qec.support.statistics import error_rate
+from qec.support.tables import rate_text
 
 
 def qec(*arguments, cwd):
@@ -306,7 +308,8 @@ def test_decode_in_every_format(data, capsys, fmt, circuit):
     want = pymatching.Matching(dem).decode_batch(events)
     np.testing.assert_array_equal(predictions, want)
     errors = np.count_nonzero(want != flips)
-    assert f"{errors} logical errors, {errors / 640:.3e} per shot" in capsys.readouterr().out
+    rate = rate_text(error_rate(errors, 640))
+    assert f"{errors} logical errors, {rate} per shot" in capsys.readouterr().out
 
 
 def test_decode_with_appended_observables(data, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sinter
 import torch
+from printed import listed_files
 from training_files import quiet, trained
 
 from qec.circuits.lattice import SpaceTimeLattice, detector_error_model
@@ -76,7 +77,7 @@ def test_evaluate_writes_its_files_and_resumes(tmp_path, capsys, own):
     small = (own, "p=0.01", "noise=uniform,si1000", "rounds_per_distance=2", "precision=1e-6")
     assert evaluate(out, *small, "min_shots=300", "max_shots=900") == 0
     text = capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert listed_files(text, out) == sorted(path.name for path in out.iterdir()) == FILES
     assert (out / "accuracy.txt").read_text().rstrip() in text
     lines = (out / "accuracy.md").read_text().splitlines()
     assert [line.split(" | ")[:6] for line in lines[2:]] == [

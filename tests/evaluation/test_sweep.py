@@ -14,6 +14,7 @@ import pytest
 import sinter
 import stim
 import torch
+from printed import listed_files
 
 from qec.cli.commands import main
 from qec.cli.config import load_config
@@ -44,15 +45,19 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
     assert "d=3 R=2 p=0.02 basis Z, uniform noise, ZV: 3000 shots" in text
     assert "same settings, fresh shots" in text
     assert f": qec sweep out={out} " in text
-    assert sorted(p.name for p in out.iterdir()) == [
-        "collected.csv",
-        "collected.seeds",
-        "frontier.png",
-        "frontier.svg",
-        "ler.png",
-        "ler.svg",
-        "stats.csv",
-    ]
+    assert (
+        listed_files(text, out)
+        == sorted(p.name for p in out.iterdir())
+        == [
+            "collected.csv",
+            "collected.seeds",
+            "frontier.png",
+            "frontier.svg",
+            "ler.png",
+            "ler.svg",
+            "stats.csv",
+        ]
+    )
 
     collected = sinter.read_stats_from_csv_files(out / "collected.csv")
     stats = sinter.read_stats_from_csv_files(out / "stats.csv")
