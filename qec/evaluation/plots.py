@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator, NullLocator
 
+from qec.evaluation.gain_over_matching import GAINS
 from qec.support.figures import error_bars, save_figure
 from qec.support.statistics import error_rate
 
@@ -104,8 +105,8 @@ def _line_label(row: SweepRow, axis: str) -> str:
 _WIDEST = 0.5  # relative half-width of the intervals that are drawn: wider ones hide the others
 
 
-def plot_factors(points: Sequence[Accuracy], folder: Path) -> list[Path]:
-    """Writes accuracy.png and accuracy.svg: F and C over the distance, with 95 % intervals.
+def plot_gains(points: Sequence[Accuracy], folder: Path) -> list[Path]:
+    """Writes accuracy.png and accuracy.svg: both gains over the distance, with 95 % intervals.
 
     One column of panels per noise and basis, one line per p.  Points whose interval is wider than
     +- 50 % are left out.
@@ -119,36 +120,38 @@ def plot_factors(points: Sequence[Accuracy], folder: Path) -> list[Path]:
     strengths = list(dict.fromkeys(point.metadata.get("p") for point in points))
     figure = Figure(figsize=(3.6 * len(columns) + 1, 7), layout="constrained")
     axes = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey="row")
-    for name, against, row in zip("FC", ("uncorrelated", "correlated"), axes, strict=True):
-        row[0].set_ylabel(f"{name}, over {against} matching")
+    for decoder, matching, row in zip(
+        GAINS, ("PyMatching", "correlated PyMatching"), axes, strict=True
+    ):
+        row[0].set_ylabel(f"{decoder}:\ntimes fewer logical errors than\n{matching}")
         for axes_k, members in zip(row, columns.values(), strict=True):
-            _draw_factor(axes_k, name, members, strengths)
+            _draw_gain(axes_k, decoder, members, strengths)
     for axes_k, title in zip(axes[0], columns, strict=True):
         axes_k.set_title(title)
     for axes_k in axes[1]:
         distances = sorted({point.metadata["d"] for point in points})
         axes_k.set(xlabel="code distance d", xticks=distances)
     axes[0][0].legend(fontsize="small")
-    figure.suptitle(f"{points[0].metadata['predecoder']}: factor by which it lowers the LER")
+    figure.suptitle(f"Pre-decoder {points[0].metadata['predecoder']}")
     return save_figure(figure, folder, "accuracy")
 
 
-def _draw_factor(
-    axes: Axes, name: str, points: Sequence[Accuracy], strengths: Sequence[float | None]
+def _draw_gain(
+    axes: Axes, decoder: str, points: Sequence[Accuracy], strengths: Sequence[float | None]
 ) -> None:
-    """Draws F or C of one noise and basis; the colour of a p is its place in ``strengths``."""
+    """Draws the gain in one noise and basis; the colour of a p is its place in ``strengths``."""
     axes.axhline(1, color="black", linewidth=0.8)
     for k, p in enumerate(strengths):
         line = [
-            (point.metadata["d"], point.factor(name))
+            (point.metadata["d"], point.gain(decoder))
             for point in sorted(points, key=lambda point: point.metadata["d"])
-            if point.metadata.get("p") == p and point.factor(name).relative_half_width <= _WIDEST
+            if point.metadata.get("p") == p and point.gain(decoder).relative_half_width <= _WIDEST
         ]
-        factors = [factor for _, factor in line]
+        gains = [gain for _, gain in line]
         axes.errorbar(
             [d for d, _ in line],
-            [factor.value for factor in factors],
-            yerr=error_bars(factors),
+            [gain.value for gain in gains],
+            yerr=error_bars(gains),
             color=f"C{k % 10}",
             marker="osD^vPX"[k % 7],
             markersize=4,
@@ -157,7 +160,7 @@ def _draw_factor(
             label="rates of the file" if p is None else f"p = {p:g}",
         )
     axes.set_yscale("log")
-    # Factors span less than a decade, where ticks at powers of ten say little.
+    # Gains span less than a decade, where ticks at powers of ten say little.
     axes.yaxis.set_major_locator(MaxNLocator(8))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sinter
 import stim
+from printed import listed_files
 
 from qec.cli.commands import main
 from qec.decoding.decoder import Decoder
@@ -48,13 +49,17 @@ def test_it_writes_the_model_tables_and_plots(files, capsys):
     assert "reference" in text
     assert "to repeat: qec learn-noise structure=" in text
     out = files / "out"
-    assert sorted(path.name for path in out.iterdir()) == [
-        "learned.dem",
-        "parameters.csv",
-        "rates.csv",
-        "rates.png",
-        "rates.svg",
-    ]
+    assert (
+        listed_files(text, out)
+        == sorted(path.name for path in out.iterdir())
+        == [
+            "learned.dem",
+            "parameters.csv",
+            "rates.csv",
+            "rates.png",
+            "rates.svg",
+        ]
+    )
     with (out / "rates.csv").open() as file:
         rows = list(csv.DictReader(file))
     learned, true, error = (
@@ -120,7 +125,8 @@ def test_the_residual_is_matched_with_the_learned_weights(files):
 @pytest.mark.slow
 def test_drift_is_written_and_plotted(files, capsys):
     assert learn(files, "half_life=8000", "look=5000") == 0
-    capsys.readouterr()
+    listed = listed_files(capsys.readouterr().out, files / "out")
+    assert listed == sorted(path.name for path in (files / "out").iterdir())
     with (files / "out" / "drift.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["shots"]) for row in rows] == [5000, 10000, 15000, 20000]
