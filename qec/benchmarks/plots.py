@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from qec.support.figures import save_figure
+from qec.support.figures import PALETTE, legend_below, save_figure
 
 if TYPE_CHECKING:
     from qec.benchmarks.decoding_time import Timing
 
 
-def plot_steps(timings: Sequence[Timing], folder: Path) -> list[Path]:
+def plot_steps(timings: Sequence[Timing], folder: Path, machine: str) -> list[Path]:
     """Writes steps.png and steps.svg: time per round of each step, stacked, a bar per decoder.
 
     Raises:
@@ -32,14 +32,17 @@ def plot_steps(timings: Sequence[Timing], folder: Path) -> list[Path]:
         )
         for t in timings
     ]
-    figure = Figure(figsize=(8, 1.2 + 0.3 * len(timings)), layout="constrained")
+    fixed = [f"{k} = {timings[0].metadata.get(k)}" for k in shown if k not in varied]
+    figure = Figure(figsize=(8, 1.8 + 0.28 * len(timings)), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(timings))
-    for step in timings[0].steps:
+    for step, color in zip(timings[0].steps, PALETTE[1:], strict=False):
         width = np.array([t.steps[step] for t in timings])
-        axes.barh(labels, width, left=left, label=step)
+        axes.barh(labels, width, left=left, color=color, label=step)
         left += width
     axes.invert_yaxis()
-    axes.set_xlabel("microseconds per round")
-    axes.legend(fontsize="small")
+    axes.set_xlabel("decoding time, \N{MICRO SIGN}s per round")
+    axes.grid(True, axis="x", linewidth=0.3)
+    figure.suptitle(f"{', '.join(fixed)}\n{machine}", fontsize="medium")
+    legend_below(figure)
     return save_figure(figure, folder, "steps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qec.calibration.confidence_against_errors import LEAST_ERRORS, Bin, Calibration, Selected
-from qec.support.figures import decoder_colors, error_bars, legend_below, save_figure
+from qec.support.figures import MARKERS, decoder_colors, error_bars, legend_below, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,8 @@ def plot_reliability(found: Sequence[Calibration], title: str, folder: Path) -> 
     ends = np.array([min(drawn, default=0.1) / 2, 2 * max(drawn, default=1.0)])
     colors = decoder_colors(one.decoder for one in found)
     for axes_k, (kind, head) in zip(axes, kinds.items(), strict=True):
-        for one, bins in zip(found, shown[kind], strict=True):
-            _draw_bins(axes_k, bins, colors[one.decoder], _label(one))
+        for one, marker, bins in zip(found, itertools.cycle(MARKERS), shown[kind], strict=False):
+            _draw_bins(axes_k, bins, colors[one.decoder], marker, _label(one))
         axes_k.plot(ends, ends, color="black", linewidth=0.8, zorder=0)
         label = f"within a factor of {BAND:g}"
         axes_k.fill_between(ends, ends / BAND, ends * BAND, color="0.88", zorder=-1, label=label)
@@ -62,14 +63,14 @@ def _label(one: Calibration) -> str:
     return f"{one.decoder}, slope {one.slope.value:.2f}"
 
 
-def _draw_bins(axes: Axes, bins: Sequence[Bin], color: str, label: str) -> None:
+def _draw_bins(axes: Axes, bins: Sequence[Bin], color: str, marker: str, label: str) -> None:
     observed = [b.observed for b in bins]
     axes.errorbar(
         [b.predicted for b in bins],
         [odds.value for odds in observed],
         yerr=error_bars(observed) if bins else None,
         color=color,
-        marker="o",
+        marker=marker,
         markersize=4,
         capsize=2,
         linewidth=1,
@@ -87,11 +88,11 @@ def plot_post_selection(found: Sequence[Calibration], title: str, folder: Path) 
     """
     figure = Figure(figsize=(7.5, 5.4), layout="constrained")
     axes = figure.subplots()
-    for decoder, color in decoder_colors(one.decoder for one in found).items():
-        one = next(one for one in found if one.decoder == decoder)
-        _draw_curve(axes, one.selected, color, decoder)
+    colors = decoder_colors(one.decoder for one in found)
+    for one in found:
+        _draw_curve(axes, one.selected, colors[one.decoder], one.decoder)
         x, y, *_ = _points(one.reference)
-        axes.plot(x, y, color=color, linestyle="--", linewidth=1)
+        axes.plot(x, y, color=colors[one.decoder], linestyle="--", linewidth=1)
     axes.plot([], [], color="0.4", label="discarded by the decoder's own gap")
     label = "discarded by the gap of uncorrelated matching"
     axes.plot([], [], color="0.4", linestyle="--", label=label)

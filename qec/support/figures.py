@@ -86,7 +86,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
             figure.savefig(temporary, dpi=150)
             if path.suffix == ".png":  # a third of the size
                 with Image.open(temporary) as image:
-                    small = image.convert("RGB").quantize(256)
+                    # Median cut would merge colours of thin lines.
+                    small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
                 small.save(temporary, format="PNG", optimize=True)
     return paths
 
