@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from qec.decoding.decoder_names import PEERS, has_predecoder
 from qec.evaluation.sweep_table import SweepRow, describe
@@ -44,7 +43,7 @@ def plot_frontier(rows: Sequence[SweepRow], folder: Path, machine: str) -> list[
     colors = decoder_colors(row.decoder for row in rows)
     size = (max(3.2 * len(columns) + 0.5, 6.4), 3.2 * len(lines) + 1.6)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(lines), len(columns), squeeze=False)
+    grid = figure.subplots(len(lines), len(columns), squeeze=False, sharey="row")
     for axes_line, rest in zip(grid, lines, strict=True):
         axes_line[0].set_ylabel("logical error rate per round")
         for axes, column in zip(axes_line, columns, strict=True):
@@ -117,7 +116,10 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], colors: Mapping[str, str]) -> No
             label=row.decoder,
         )
     axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x < 1e4 else f"$10^{np.log10(x):.0f}$")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelsize="small")
     axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
     axes.tick_params(which="minor", labelsize="x-small")
     axes.grid(True, which="both", linewidth=0.3)

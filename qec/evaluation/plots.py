@@ -116,11 +116,12 @@ def _draw_rates(
     if axis == "p":
         axes.set(xlabel="noise strength p", xscale="log")
         strengths = sorted({row.metadata["p"] for row in rows})
-        axes.set_xticks(strengths, [f"{p:g}" for p in strengths], fontsize="small")
+        axes.set_xticks(strengths, [f"{p:g}" for p in strengths])
         axes.xaxis.set_minor_locator(NullLocator())
     elif axis == "d":
         axes.set(xlabel="code distance d", xticks=sorted({row.metadata["d"] for row in rows}))
     axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
+    axes.tick_params(labelsize="small")
     axes.tick_params(which="minor", labelsize="x-small")
     axes.grid(True, which="both", linewidth=0.3)
 
@@ -151,6 +152,7 @@ def _draw_suppression(axes: Axes, found: Sequence[Scaling], colors: Mapping[str,
         axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=label)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.margins(y=0.1)
+    axes.tick_params(labelsize="small")
     axes.set(xlabel="noise strength p", ylabel="error suppression \N{GREEK CAPITAL LETTER LAMDA}")
     axes.grid(True, linewidth=0.3)
 
@@ -173,6 +175,7 @@ def _draw_thresholds(axes: Axes, found: Sequence[Scaling], colors: Mapping[str, 
                 )  # fmt: skip
     axes.set(ylim=(len(colors) - 0.5, -0.5), yticks=[], xlabel="noise strength p")
     axes.set_ylabel("threshold")
+    axes.tick_params(labelsize="small")
     axes.grid(True, linewidth=0.3)
 
 

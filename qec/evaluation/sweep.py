@@ -96,9 +96,9 @@ def _sweep(
         )
     if alone:
         write_stats(rows, settings.out / "stats.csv")
-        found = scalings(rows)
-        print_scalings(found)
-        plots = plot_ler(rows, found, settings.out)
+        by_distance = scalings(rows)
+        print_scalings(by_distance)
+        plots = plot_ler(rows, by_distance, settings.out)
         plots += plot_frontier(rows, settings.out, machine(settings.num_workers))
         tables = ["stats.csv", *(path.name for path in plots)]
     if settings.merge:
