@@ -128,7 +128,7 @@ def _fit(rows: Sequence[SweepRow]) -> Threshold | None:
     """The ansatz on all of the rows; None where they are too few or do not tell its parameters."""
     p, d = (np.array([row.metadata[key] for row in rows], dtype=float) for key in ("p", "d"))
     shots = np.array([row.shots for row in rows])
-    rate = np.array([row.per_shot.value for row in rows])
+    rate = np.array([row.errors for row in rows]) / shots
     smoothed = (rate * shots + 1) / (shots + 2)  # no errors do not mean no uncertainty
     sigma = np.sqrt(smoothed * (1 - smoothed) / shots)
     middle, size = np.median(p), d.min()  # p and d in these units: parameters of order one
@@ -169,11 +169,7 @@ def print_scalings(found: Sequence[Scaling]) -> None:
             width=max(_WIDTH, 40 + 18 * len(pairs)), markup=False, highlight=False, soft_wrap=True
         )
         console.print(f"Suppression and threshold: {title}", style="bold")
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        table.add_column("decoder", overflow="fold")
-        table.add_column("p", justify="right", no_wrap=True)
-        for small, large in pairs:
-            table.add_column(f"Lambda (95 %)\nd = {small} > {large}", justify="right", no_wrap=True)
+        table = _table("p", *(f"Lambda (95 %)\nd = {low} > {high}" for low, high in pairs))
         for one in members:
             strengths = sorted({p for by_p in one.suppression.values() for p in by_p})
             for k, p in enumerate(strengths):
@@ -181,22 +177,40 @@ def print_scalings(found: Sequence[Scaling]) -> None:
                 name = one.decoder if k == 0 else ""
                 table.add_row(name, f"{p:g}", *("" if c is None else _interval(c) for c in cells))
         console.print(table, "")
-        for one in members:
-            console.print(f"{one.decoder}: {_threshold(one.threshold)}")
+        console.print(_thresholds(members), "")
     if found:
-        print("Lambda: factor between the error rates per round of d and d + 2.\n")
+        print(
+            "Lambda: factor between the error rates per round of d and d + 2. Threshold: where\n"
+            "error rates per shot of all distances cross; the interval is of sampling alone.\n"
+        )
 
 
 def _interval(x: Estimate) -> str:
     return f"{x.value:.2f} ({x.low:.2f}-{x.high:.2f})"
 
 
-def _threshold(found: Threshold | None) -> str:
-    if found is None:
-        return "no threshold among these p"
-    p, low, high = (100 * x for x in dataclasses.astuple(found.p))
-    first, last = found.strengths
-    return (
-        f"threshold {p:.3f} % ({low:.3f}-{high:.3f}), nu {found.nu:.2f}, chi2 "
-        f"{found.chi_square:.1f} / {found.freedom}, p {first:g} to {last:g}"
-    )
+def _thresholds(found: Sequence[Scaling]) -> Table:
+    table = _table("threshold, % (95 %)", "nu", "chi2 / degrees", "p fitted")
+    for one in found:
+        if one.threshold is None:
+            table.add_row(one.decoder, "no crossing found")
+            continue
+        p, low, high = (100 * x for x in dataclasses.astuple(one.threshold.p))
+        first, last = one.threshold.strengths
+        table.add_row(
+            one.decoder,
+            f"{p:.3f} ({low:.3f}-{high:.3f})",
+            f"{one.threshold.nu:.2f}",
+            f"{one.threshold.chi_square:.1f} / {one.threshold.freedom}",
+            f"{first:g} to {last:g}",
+        )
+    return table
+
+
+def _table(*heads: str) -> Table:
+    """Numbers are never cut short: a long name in the first column gives way."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("decoder", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
