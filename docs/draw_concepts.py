@@ -89,7 +89,7 @@ def edges() -> None:
             a.text(
                 1,
                 -0.85,
-                "basis split: an edge of X checks, one of Z checks;\ncorrelated matching knows both",
+                "basis split: an edge of X, one of Z checks;\ncorrelated matching uses both",
                 ha="center",
             )
         else:

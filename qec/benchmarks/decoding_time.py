@@ -26,6 +26,7 @@ from qec.decoding.decoder import named_decoder, unpacked
 from qec.decoding.decoder_names import check_decoder_name, has_predecoder
 from qec.support import child_processes as child
 from qec.support.errors import QecError
+from qec.support.figures import machine
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
@@ -164,7 +165,7 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
             "timings": [{**dataclasses.asdict(t), "total": t.total} for t in timings],
         }
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-    plots = plot_steps(timings, settings.out)
+    plots = plot_steps(timings, settings.out, machine(settings.workers))
     print_tables(timings, settings.workers)
     print_files([settings.out / "benchmark.json", *plots])
     print(f"same settings: {shlex.join(command)}")

@@ -74,7 +74,13 @@ def run(settings: NoiseDriftSettings) -> tuple[dict[tuple[str, bool], np.ndarray
             true = structure.to_dem(ErrorStructure.of(now).x)
             for key, found in _decode(now, true, models, settings, k).items():
                 counts[key] = counts.get(key, 0) + found
-    return counts, write_drift(looks, settings.out)
+    d = settings.distance
+    title = (
+        f"d = {d}, R = {d}, basis {settings.basis}, p = {settings.p:g}; "
+        f"{', '.join(settings.rates)}: a factor of {settings.factor:g} up and down in "
+        f"{settings.period} shots; half-life {settings.half_life:g} shots"
+    )
+    return counts, write_drift(looks, settings.out, title)
 
 
 def _circuit(settings: NoiseDriftSettings, shot: float) -> stim.Circuit:

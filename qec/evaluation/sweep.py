@@ -38,11 +38,13 @@ from qec.evaluation.job_array import (
 )
 from qec.evaluation.paired_sampler import PairedSampler
 from qec.evaluation.plots import plot_ler
+from qec.evaluation.scaling import print_scalings, scalings
 from qec.evaluation.sweep_table import SweepRow, point_title, print_tables, rows_of, write_stats
 from qec.support.errors import QecError
+from qec.support.figures import machine
 from qec.support.files import make_folder, print_files
 from qec.support.folder_lock import sole_writer
-from qec.support.process_pool import available_cores, worker_count
+from qec.support.process_pool import worker_count
 from qec.support.settings import distinct_values, positive_integer, required_path
 
 
@@ -94,7 +96,10 @@ def _sweep(
         )
     if alone:
         write_stats(rows, settings.out / "stats.csv")
-        plots = [*plot_ler(rows, settings.out), *_plot_frontier(rows, settings)]
+        by_distance = scalings(rows)
+        print_scalings(by_distance)
+        plots = plot_ler(rows, by_distance, settings.out)
+        plots += plot_frontier(rows, settings.out, machine(settings.num_workers))
         tables = [settings.out / "stats.csv", *plots]
     if settings.merge:
         missing = sum(not _is_complete(point, found) for point in points)
@@ -111,12 +116,6 @@ def _sweep(
         command=command if alone else None,
     )
     return rows
-
-
-def _plot_frontier(rows: Sequence[SweepRow], settings: SweepSettings) -> list[Path]:
-    workers, cores = settings.num_workers, len(available_cores())
-    plural = "processes" if workers > 1 else "process"
-    return plot_frontier(rows, settings.out, f"{workers} {plural} on {cores} cores")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,6 +78,7 @@ def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> Non
         kept = positive_integer("shots", config.shots)
         events, flips = events[:kept], flips if flips is None else flips[:kept]
     warn_of_disagreement(events, structure.model, path, guess=True)
+    title = _title(structure, Path(path).name)
     reference = None
     if config.reference is not None:
         reference = ErrorStructure.of(load_dem(str(config.reference)))
@@ -85,16 +86,17 @@ def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> Non
             raise QecError(f"{config.reference} has other error mechanisms than the structure.")
     scored = None
     if flips is not None:  # before learning: what cannot be decoded is refused before the work
-        decoders = decoders or _decoders_for(structure)
+        decoders = decoders or (OF_ANY_CODE if _lattice(structure) is None else CSS)
         scored = Scored(events, flips, decoders, GUESS, (structure.model,) * 2)
     files: list[Path] = []
     if config.half_life is None:
         estimate = NoiseLearner(structure).update(events).estimate(config.method)
     else:
         looks = _track(structure, events, config)
-        files += write_drift(looks, out)
+        memory = f"half-life {config.half_life:g} shots, {config.look} shots a look"
+        files += write_drift(looks, out, f"{title}; {memory}")
         estimate = looks[-1].estimate
-    files += write_estimate(estimate, out, reference)
+    files += write_estimate(estimate, out, title, reference)
     print_estimate(estimate)
     if scored is not None:
         models = {LEARNED: cross_fit(structure, events, config.method)}
@@ -104,12 +106,18 @@ def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> Non
     print_files(files)
 
 
-def _decoders_for(structure: ErrorStructure) -> tuple[str, ...]:
+def _lattice(structure: ErrorStructure) -> SpaceTimeLattice | None:
+    """None where the structure is no rotated surface code's."""
     try:
-        SpaceTimeLattice.from_dem(structure.model)
+        return SpaceTimeLattice.from_dem(structure.model)
     except QecError:
-        return OF_ANY_CODE
-    return CSS
+        return None
+
+
+def _title(structure: ErrorStructure, name: str) -> str:
+    """The name with distance and rounds, if it has them."""
+    lattice = _lattice(structure)
+    return name if lattice is None else f"{name}: d = {lattice.distance}, R = {lattice.rounds}"
 
 
 def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) -> list[Look]:
@@ -131,7 +139,8 @@ def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: P
         structure = ErrorStructure.of(experiment.circuit)
         estimate = NoiseLearner(structure).update(experiment.events).estimate(method)
         with sole_writer(out / experiment.name):
-            files += write_estimate(estimate, out / experiment.name, None)
+            title = _title(structure, experiment.name)
+            files += write_estimate(estimate, out / experiment.name, title)
         by_experiment[experiment.name] = google_scores(experiment, structure, method, decoders)
         with atomic_path(files[0]) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -165,19 +174,25 @@ def google_scores(
 
 
 def write_estimate(
-    estimate: NoiseEstimate, out: Path, reference: ErrorStructure | None
+    estimate: NoiseEstimate, out: Path, title: str, reference: ErrorStructure | None = None
 ) -> list[Path]:
-    """Writes learned.dem, rates.csv, parameters.csv and rates.png/.svg to the folder."""
+    """Writes learned.dem, rates.csv, parameters.csv and rates.png/.svg to the folder.
+
+    Args:
+        estimate: what was learned.
+        out: the folder.
+        title: of the figure: what the noise is of.
+        reference: the true rates, if they are known.
+    """
     files = [out / name for name in ("learned.dem", "rates.csv", "parameters.csv")]
     with atomic_path(files[0]) as temporary:
         temporary.write_text(f"{estimate.dem}\n")  # Stim's to_file says nothing of a full disk
     structure = estimate.structure
     guess = -np.expm1(-structure.x) / 2
-    error = estimate.standard_error / 2 * np.exp(-estimate.x)  # dp = dx (1 - 2 p) / 2
-    true = None if reference is None else -np.expm1(-reference.x) / 2
-    header, columns = ["prior", "learned", "standard_error"], [guess, estimate.probability, error]
-    if true is not None:
-        header, columns = [*header, "reference"], [*columns, true]
+    header = ["prior", "learned", "standard_error"]
+    columns = [guess, estimate.probability, estimate.probability_error]
+    if reference is not None:
+        header, columns = [*header, "reference"], [*columns, -np.expm1(-reference.x) / 2]
     names = (" ".join(f"D{d}" for d in structure.members(k)) for k in range(len(guess)))
     with atomic_path(files[1]) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -190,10 +205,10 @@ def write_estimate(
         writer = csv.writer(file)
         writer.writerow(["parameter", "learned_over_prior"])
         writer.writerows([name, f"{v:.6g}"] for name, v in estimate.parameters.items())
-    return files + plot_rates(estimate, guess if true is None else true, reference is not None, out)
+    return files + plot_rates(estimate, reference, title, out)
 
 
-def write_drift(looks: Sequence[Look], out: Path) -> list[Path]:
+def write_drift(looks: Sequence[Look], out: Path, title: str) -> list[Path]:
     """Writes drift.csv and drift.png/.svg."""
     with atomic_path(out / "drift.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -210,7 +225,7 @@ def write_drift(looks: Sequence[Look], out: Path) -> list[Path]:
                 f"ALARM at {look.shots} shots: the rates of {len(look.changed)} detectors changed, "
                 f"first D{look.changed[0]} ({look.score:.0f} standard deviations)"
             )
-    return [out / "drift.csv", *plot_drift(looks, out)]
+    return [out / "drift.csv", *plot_drift(looks, title, out)]
 
 
 def print_estimate(estimate: NoiseEstimate) -> None:

@@ -25,6 +25,7 @@ from qec.realtime.run import run
 from qec.realtime.settings import AUTO, LARGEST, RealtimeSettings
 from qec.realtime.shortest_period import shortest_period
 from qec.support.errors import QecError
+from qec.support.figures import machine
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
@@ -227,7 +228,12 @@ def write(
     files = [settings.out / "report.json"]
     with atomic_path(files[0]) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-    title = f"d = {settings.distance}, {settings.source()}, {settings.workers} matchers"
+    networks = any(has_predecoder(r.decoder) for r in reports) * settings.predecoder_workers
+    processes = 1 + settings.workers + networks
+    title = (
+        f"d = {settings.distance}, {settings.rounds} rounds, {settings.source()}\n"
+        f"matchers: {settings.workers}, beside a producer; {machine(processes)}"
+    )
     for plot in (plot_latency, plot_load, plot_backlog):
         files += plot(reports, settings.out, title)
     return files
