@@ -21,6 +21,7 @@ import math
 import numbers
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import sinter
@@ -51,7 +52,7 @@ class CompiledSinterDecoder(sinter.CompiledDecoder):
             bit_packed_predictions=True,
             return_confidence=self._discard_below is not None,
         )
-        if self._discard_below is None:
+        if isinstance(found, np.ndarray):
             return found
         predictions, confidence = found
         discarded = (confidence < self._discard_below).view(np.uint8)
@@ -160,7 +161,7 @@ def sinter_decoders(
     names that carry its digest, e.g. ``predecoder[small@1a2b3c4d]+pymatching``: use those where
     rows of different trainings must never be merged.
     """
-    limits = [discard_below] if isinstance(discard_below, numbers.Real) else discard_below
+    limits: Any = [discard_below] if isinstance(discard_below, numbers.Real) else discard_below
     settings = {name: (name, DEFAULT_PREDECODER) for name in DECODER_NAMES}
     for checkpoint in (*shipped_checkpoints(), *checkpoints):
         predecoder = load_predecoder(checkpoint)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
@@ -31,7 +31,7 @@ from qec.support.errors import QecError
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 
 _BATCHES = 16  # different ones, in turn
 _TURNS = 5  # of each decoder
@@ -54,7 +54,7 @@ class BenchmarkSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> BenchmarkSettings:
         """Raises QecError where a value makes no sense."""
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         for key in ("batch", "threads", "decoders", *_NETWORK):
             values[key] = distinct_values(key, values[key])
         for key in ("batch", "threads"):

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stim
@@ -30,7 +31,7 @@ from qec.noise_learning.drift import DriftTracker, Look
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.support.errors import QecError
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import distinct_values, required_path
+from qec.support.settings import distinct_values, plain_values, required_path
 from qec.support.statistics import paired_ratio
 
 
@@ -82,7 +83,7 @@ def _circuit(settings: NoiseDriftSettings, shot: float) -> stim.Circuit:
     """The experiment with the noise at a shot."""
     noise = CircuitNoise.uniform(settings.p)
     scale = settings.factor ** math.sin(2 * math.pi * shot / settings.period)
-    scaled = {}
+    scaled: dict[str, Any] = {}
     for name in settings.rates:
         rate = getattr(noise, name)
         scaled[name] = tuple(r * scale for r in rate) if isinstance(rate, tuple) else rate * scale
@@ -140,6 +141,8 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> None:
     known = [field.name for field in dataclasses.fields(CircuitNoise)]
     if unknown := set(rates) - set(known):
         raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
-    settings = NoiseDriftSettings(**{**config, "rates": rates, "out": required_path(config, "out")})
+    settings = NoiseDriftSettings(
+        **{**plain_values(config), "rates": rates, "out": required_path(config, "out")}
+    )
     print_table(run(settings))
     print(f"files: {settings.out}/drift.csv drift.png drift.svg")

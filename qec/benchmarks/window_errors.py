@@ -9,10 +9,11 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -23,7 +24,7 @@ from qec.decoding.decoder_names import has_predecoder
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import Workers, available_cores
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.support.statistics import Estimate, error_rate, paired_ratio
 from qec.windows.window_decoder import WINDOW_DECODERS, WindowDecoder, check_window_decoder
 
@@ -77,7 +78,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowErrors]:
     Raises:
         QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     decoders = checked_decoders(values)
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
@@ -119,11 +120,12 @@ def checked_decoders(values: dict) -> tuple[str, ...]:
 
 
 def named_window_decoder(
-    name: str, dem: stim.DetectorErrorModel, predecoder: str, **windows: object
+    name: str, dem: stim.DetectorErrorModel, predecoder: str, **windows: Any
 ) -> WindowDecoder:
     """The decoder of that name in windows, of which ``WindowDecoder`` has the other arguments."""
-    network = {"predecoder": predecoder} if has_predecoder(name) else {}
-    return WindowDecoder(dem, **WINDOW_DECODERS[name], **network, **windows)
+    of_name: dict[str, Any] = WINDOW_DECODERS[name]
+    network: dict[str, Any] = {"predecoder": predecoder} if has_predecoder(name) else {}
+    return WindowDecoder(dem, **of_name, **network, **windows)
 
 
 def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) -> np.ndarray:

@@ -12,9 +12,11 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+import stim
+from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +28,10 @@ from qec.decoding.decoder import named_decoder
 from qec.matching.matcher import basis_split
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import positive_integer, required_path
+from qec.support.settings import plain_values, positive_integer, required_path
 
 _TURNS = 5
-Decode = Callable[[np.ndarray], np.ndarray]
+Decode = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
     Raises:
         QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     decoders = checked_decoders(values)
     shots = positive_integer("batch", values["batch"])
     out, found = required_path(config, "out"), []
@@ -68,7 +70,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
         windows = {"commit": commit, "buffer": buffer, "parallel": values["parallel"]}
         for name in decoders:
             of_model = name, dem, values["predecoder"]
-            ways = {
+            ways: dict[str, Decode] = {
                 "whole": named_decoder(*of_model).decode_batch,
                 "windows": named_window_decoder(*of_model, **windows).decode_batch,
             }
@@ -86,7 +88,9 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
     return found
 
 
-def _stabilizer_windows(dem, commit: int, buffer: int, mode: str, correlated: bool) -> Decode:
+def _stabilizer_windows(
+    dem: stim.DetectorErrorModel, commit: int, buffer: int, mode: str, correlated: bool
+) -> Decode:
     """stabilizer-qec's windows on the basis-split model, which keeps the time of detectors."""
     import stabilizer_qec
 
@@ -126,7 +130,8 @@ def _print(found: list[WindowSpeed]) -> None:
     for name in ("whole\nhistory", "windows", "windows over\nhistory", "stabilizer-qec's\nwindows"):
         table.add_column(name, justify="right")
     for row in found:
-        whole, windows, peer = (row.us_per_round.get(k) for k in ("whole", "windows", "peer"))
+        whole, windows = row.us_per_round["whole"], row.us_per_round["windows"]
+        peer = row.us_per_round.get("peer")
         table.add_row(
             str(row.metadata["d"]),
             f"{row.metadata['p']:g}",

@@ -73,7 +73,7 @@ def _folder() -> Path:
 
 def _key(dem: stim.DetectorErrorModel, events: np.ndarray, checked: int, seed: int) -> str:
     """sha256 of all that decides what is measured, but for the machine's speed."""
-    shots = hashlib.sha256(np.ascontiguousarray(events)).hexdigest()
+    shots = hashlib.sha256(np.ascontiguousarray(events).data).hexdigest()
     cascades = {name: settings_of(decoder) for name, decoder in CASCADES.items()}
     settings = {"events": shots, "checked": checked, "seed": seed, "cascades": cascades}
     text = "\n".join([__version__, json.dumps(settings, sort_keys=True), str(dem)])

@@ -101,8 +101,8 @@ class SpaceTimeLattice:
 
     def cut(self, start: int, end: int, *, memory_only: bool = False) -> SpaceTimeLattice:
         """Layers [start, end) by themselves: their detectors, no mechanisms."""
-        kept = (self.layer >= start) & (self.layer < end)
-        kept = np.flatnonzero(kept & ((self.sector == MEMORY) | (not memory_only)))
+        inside = (self.layer >= start) & (self.layer < end)
+        kept = np.flatnonzero(inside & ((self.sector == MEMORY) | (not memory_only)))
         arrays = ("layer", "row", "col", "sector", "detection_rate")
         parts = {name: getattr(self, name)[kept] for name in arrays}
         parts["layer"] = parts["layer"] - start
@@ -216,12 +216,13 @@ def _patch(dem: stim.DetectorErrorModel, mechanisms: Mechanisms) -> tuple[Patch,
         The patch, and the support of the observable there.
     """
     fires = mechanisms.fires
-    refusal = None
+    refusal: QecError | None = None
     for patch in recognise(_coordinates(dem, fires), fires):
         try:
             return patch, _logical_support(mechanisms, patch)
         except QecError as error:
             refusal = refusal or error
+    assert refusal is not None  # ``recognise`` yields a patch, or raises
     raise refusal
 
 

@@ -11,6 +11,7 @@ import itertools
 import numbers
 import reprlib
 from collections.abc import Mapping
+from typing import Any
 
 from qec.support.errors import QecError
 
@@ -131,7 +132,7 @@ class CircuitNoise:
         return families[name](p)
 
     @classmethod
-    def from_mapping(cls, rates: Mapping[str, object]) -> CircuitNoise:
+    def from_mapping(cls, rates: Mapping[str, Any]) -> CircuitNoise:
         """Builds a model from a configuration mapping of attribute names to rates."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(map(str, set(rates) - known)):
@@ -141,10 +142,10 @@ class CircuitNoise:
         return cls(**rates)
 
 
-def _probability(name: str, value: object) -> float:
+def _probability(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
         raise QecError(f"{name}={_shown(value)} is not a probability: give a number in [0, 1].")
-    if not 0 <= value <= 1:
+    if not 0 <= value <= 1:  # type: ignore[operator]  # typeshed's Real has no order
         raise QecError(f"{name}={_shown(value)} is outside [0, 1].")
     return float(value)
 

@@ -150,7 +150,7 @@ def _frames(coordinates: np.ndarray, used: np.ndarray) -> Iterator[tuple[Frame, 
         for matrix in (axes, axes[::-1]):
             grid = xy @ matrix.T
             spacing = [_spacing(axis) for axis in grid.T]
-            if min(spacing) <= 0 or not np.isclose(*spacing):
+            if min(spacing) <= 0 or not np.isclose(spacing[0], spacing[1]):
                 continue
             least = grid.min(axis=0) / spacing[0]
             sites = grid / spacing[0] - least

@@ -78,7 +78,7 @@ def load_noise(path: str | Path) -> CircuitNoise:
     if not isinstance(rates, dict):
         raise QecError(f"{path} is not a mapping: write one `name: rate` a line.")
     try:
-        noise = CircuitNoise.from_mapping(rates)
+        noise = CircuitNoise.from_mapping({str(name): rate for name, rate in rates.items()})
     except QecError as error:
         raise QecError(f"{path}: {error}") from error
     if noise == CircuitNoise():

@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise  # another pipe, such as a worker's
 
 
-def _one_line(message: Warning, *_: object, **__: object) -> None:
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
     print(f"qec: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 

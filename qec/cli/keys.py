@@ -9,6 +9,7 @@ import numbers
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
@@ -113,7 +114,7 @@ def check_value(command: str, key: str, value: object, default: object) -> None:
             _CHECKS[key](item)
 
 
-def _check_rounds(rounds: object) -> None:
+def _check_rounds(rounds: Any) -> None:
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if rounds is not None and not (whole and rounds >= 1):
         raise QecError(f"rounds={rounds!r} is not supported: use an integer >= 1, or null.")
@@ -133,11 +134,11 @@ def _check_orientation(orientation: object) -> None:
     RotatedSurfaceCode(3, str(orientation))
 
 
-_CHECKS: dict[str, Callable[[object], object]] = {
+_CHECKS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("distance", "distances"), RotatedSurfaceCode),
     **dict.fromkeys(("orientation", "orientations"), _check_orientation),
     "noise": _check_noise,
-    "noises": lambda noise: noise == "random" or _check_noise(noise),  # of training
+    "noises": lambda noise: None if noise == "random" else _check_noise(noise),  # of training
     **dict.fromkeys(("decoder", "decoders"), check_decoder_name),
     "basis": _check_basis,
     "rounds": _check_rounds,

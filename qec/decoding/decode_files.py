@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
     places = [out] if sure is None else [out, sure]
     predictions, confidence = _predictions(config, dem, shots, places)
     warn_of_disagreement(shots, dem, path)
-    with contextlib.nullcontext() if sure is None else confidence_file(sure, confidence):
+    with _writing(sure, confidence):
         write_predictions(predictions, out, out_format)
     report = sys.stderr if str(out) == STANDARD else sys.stdout
     print(f"{out}: predictions of {config.decoder} for {len(shots)} shots", file=report)
@@ -58,8 +59,15 @@ def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
             f"(95 % interval {rate.low:.3e} to {rate.high:.3e})",
             file=report,
         )
-    if sure is not None:
+    if confidence is not None:
         print_summary(confidence, wrong, report)
+
+
+def _writing(place: Path | None, confidence: np.ndarray | None) -> AbstractContextManager:
+    """A context in which the confidence is written, if asked for."""
+    if place is None or confidence is None:
+        return contextlib.nullcontext()
+    return confidence_file(place, confidence)
 
 
 def _predictions(
@@ -86,4 +94,4 @@ def _predictions(
         for place in places:
             make_place(place)  # after all that can be refused, before the work
         found = decoder.decode_recorded(shots, over, return_confidence=asked)
-        return found if asked else (found, None)
+        return found if isinstance(found, tuple) else (found, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def _rest(row: SweepRow) -> str:
 
 def _legend(figure: Figure, names: Sequence[str], columns: int, title: str) -> None:
     """One for all panels, below them."""
-    handles = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
         found, labels = axes.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
@@ -120,7 +120,12 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
             best = row.per_round.value
             line.append((microseconds_per_round(row), best))
     if line:
-        style = {"color": "0.8", "linewidth": 3, "zorder": 1, "drawstyle": "steps-post"}
+        style: dict[str, Any] = {
+            "color": "0.8",
+            "linewidth": 3,
+            "zorder": 1,
+            "drawstyle": "steps-post",
+        }
         axes.plot(*zip(*line, strict=True), **style)
     for row in rows:
         rate = row.per_round
@@ -147,7 +152,7 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
     axes.grid(True, which="both", linewidth=0.3)
 
 
-def _style(decoder: str, names: Sequence[str]) -> dict[str, object]:
+def _style(decoder: str, names: Sequence[str]) -> dict[str, Any]:
     """Colour and marker, by the place in ``names``; peers are hollow, of their package's colour."""
     if decoder in PEERS:
         packages = list(dict.fromkeys(PEERS.values()))

@@ -102,9 +102,8 @@ def _quotient(before: int, after: int) -> float:
 def report(points: Sequence[Accuracy], precision: float) -> str:
     """The tables, one per noise and basis, what their lines mean, and the summary."""
     # Wide enough never to cut numbers short; ASCII, as it goes to a file and to any terminal.
-    console = Console(
-        file=io.StringIO(), width=1000, markup=False, highlight=False, color_system=None
-    )
+    text = io.StringIO()
+    console = Console(file=text, width=1000, markup=False, highlight=False, color_system=None)
     groups: dict[str, list[Accuracy]] = {}
     for point in points:
         groups.setdefault("{noise} noise, basis {b}".format(**point.metadata), []).append(point)
@@ -112,7 +111,7 @@ def report(points: Sequence[Accuracy], precision: float) -> str:
         console.print(f"{title}, {members[0].metadata['predecoder']}")
         console.print(_table(members))
     console.print("\n".join((*_LEGEND, "", *_summary(points, precision))), soft_wrap=True)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _table(points: Sequence[Accuracy]) -> Table:

@@ -123,7 +123,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
     def __init__(self, sampler: PairedSampler, task: sinter.Task) -> None:
         self.batch = sampler.batch
         self.stim_sampler = task.circuit.compile_detector_sampler(seed=sampler.seed)
-        rows, self.groups, made = sampler.rows(), [], {}
+        rows, self.groups = sampler.rows(), []
+        made: dict[str, Decoder] = {}
         for checkpoint in dict.fromkeys(path for _, path in rows.values()):
             group = {row: name for row, (name, path) in rows.items() if path == checkpoint}
             network = {}

@@ -63,8 +63,10 @@ class SweepRow:
 
     def to_task_stats(self) -> sinter.TaskStats:
         """An ordinary sinter row; its seconds are those of decoding alone."""
-        counted = ("baseline_errors", "both_errors", "predecode_ns", "match_ns")
-        counted += ("events", "events_left", "fallbacks")
+        counted = (
+            *("baseline_errors", "both_errors", "predecode_ns", "match_ns"),
+            *("events", "events_left", "fallbacks"),
+        )
         return sinter.TaskStats(
             strong_id=f"{self.task_id}:{self.decoder}",
             decoder=self.decoder,

@@ -55,7 +55,7 @@ class GapSearch:
             for kept in (inner | ~far, inner | far)
         )
         self._reach = np.float32(nats + 2 * self._largest + _ROOM)
-        self._balls = balls_of(n, u, v, weight, self._reach)
+        self._balls = balls_of(n, u, v, weight, float(self._reach))
         self._copies = max(1, _SIDE_BY_SIDE // n)
         shift = np.repeat(np.arange(self._copies) * n, len(u))
         u, v = np.tile(u, self._copies) + shift, np.tile(v, self._copies)

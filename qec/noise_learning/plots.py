@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -36,7 +36,7 @@ def plot_rates(
     for k in np.unique(size):
         same = shown & (size == k)
         label = "1 detector" if k == 1 else f"{k} detectors"
-        style = {"marker": ".", "markersize": 3, "linestyle": "none"}
+        style: dict[str, Any] = {"marker": ".", "markersize": 3, "linestyle": "none"}
         axes.plot(other[same], estimate.probability[same], label=label, **style)
     ends = np.array([other[shown].min(), other.max()])
     axes.plot(ends, ends, color="black", linewidth=0.8)

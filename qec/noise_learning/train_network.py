@@ -10,10 +10,11 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError
@@ -33,7 +34,7 @@ from qec.support.child_processes import end_with_parent, signals_blocked
 from qec.support.errors import QecError, first_line
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import required_path, value_list
+from qec.support.settings import plain_values, required_path, value_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +180,9 @@ def train(settings: NoiseNetworkSettings) -> Path:
             saved = time.monotonic()
     run.save(step)
     path = settings.out / "network.safetensors"
-    save_network(path, average.module, names, {"steps": step, "settings": repr(settings)})
+    save_network(
+        path, cast(NoiseNetwork, average.module), names, {"steps": step, "settings": repr(settings)}
+    )
     return path
 
 
@@ -252,7 +255,7 @@ class _Run:
 @writes_out_alone
 def train_from(config: DictConfig, _: Sequence[str] = ()) -> None:
     """Trains as configured by conf/train-noise-network.yaml, and prints the checkpoint's path."""
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     for key in ("shots", "distances", "p"):
         values[key] = value_list(key, values[key])
     values["out"] = required_path(config, "out")

@@ -11,6 +11,7 @@ import reprlib
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -38,9 +39,9 @@ def shipped_checkpoints() -> list[str]:
 def save_predecoder(
     path: Path,
     weights: dict[str, torch.Tensor],
-    architecture: dict[str, object],
+    architecture: dict[str, Any],
     threshold: float,
-    history: dict[str, object],
+    history: dict[str, Any],
 ) -> None:
     """Saves a checkpoint atomically; kernels in bfloat16, the precision that they are used in.
 
@@ -120,7 +121,7 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 def _described(
     path: Path, metadata: Mapping[str, str]
-) -> tuple[dict[str, object], float, dict[str, object]]:
+) -> tuple[dict[str, Any], float, dict[str, Any]]:
     """Architecture, threshold and history, each of its type and size; nothing is built."""
     try:
         description = json.loads(metadata.get("qec", "{}"))
@@ -154,7 +155,7 @@ def _described(
 
 
 def _fitting_network(
-    path: Path, arguments: Mapping[str, object], file: safe_open
+    path: Path, arguments: Mapping[str, Any], file: safe_open
 ) -> PreDecoderNetwork:
     """The network; built only where the file holds as many weights as it has, or more."""
     have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -171,7 +172,7 @@ def _fitting_network(
     )
 
 
-def _least_weights(arguments: Mapping[str, object]) -> int:
+def _least_weights(arguments: Mapping[str, Any]) -> int:
     """How many weights such a network has at least: those of its first and hidden layers."""
     known = inspect.signature(PreDecoderNetwork).parameters.items()
     given = {name: parameter.default for name, parameter in known} | dict(arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,7 +10,11 @@ from torch.nn import functional
 
 from qec.predecoder.unit_cells import EDGE_CHANNELS, STATIC_CHANNELS, edge_ends
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
 
 
 class CubeConv(nn.Module):
@@ -61,11 +65,17 @@ class CubeConv(nn.Module):
 class EndsConv(CubeConv):
     """A ``CubeConv`` for edges, each of which reads the cells of its two ends."""
 
+    _output: torch.Tensor
+    _tap: torch.Tensor
+    _end: torch.Tensor
+
     def __init__(self, inputs: int, kernel: int, gain: float) -> None:
         super().__init__(inputs, EDGE_CHANNELS, kernel, gain)
         ends = [(k, *end) for k in range(EDGE_CHANNELS) for end in edge_ends(k)]
         output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
-        tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
+        tap = torch.zeros_like(output)
+        for o in offset:
+            tap = kernel * tap + o + kernel // 2
         end = torch.full((EDGE_CHANNELS, kernel**3), len(ends))
         end[output, tap] = torch.arange(len(ends))
         for name, index in {"_output": output, "_tap": tap, "_end": end.flatten()}.items():

@@ -50,6 +50,7 @@ def onnx_model(
             verbose=False,
         )
     # Kernels are kept as matrices; TensorRT and quantisation want constants of the final shape.
+    assert program is not None
     everything = 2**31
     optimizer.optimize_ir(program.model, input_size_limit=everything, output_size_limit=everything)
     model = program.model_proto

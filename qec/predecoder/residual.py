@@ -56,8 +56,10 @@ class Residual:
         if detectors.device.type == "cpu":
             told = (told.float() if told.dtype == torch.bfloat16 else told).contiguous()
             tables = self.place, self.ends, self.flips
-            found = left_after(detectors.contiguous().numpy(), told.numpy(), cut, margin, *tables)
-            return tuple(torch.from_numpy(part) for part in found)
+            left, flips, close = left_after(
+                detectors.contiguous().numpy(), told.numpy(), cut, margin, *tables
+            )
+            return torch.from_numpy(left), torch.from_numpy(flips), torch.from_numpy(close)
         return self.by_tensors(detectors, told, cut, margin)
 
     def readers(self, tap: np.ndarray, channel: np.ndarray, size: int) -> np.ndarray:
@@ -94,8 +96,8 @@ class Residual:
             before: (n,), log-odds of the edges without any terms.
         """
         tables = readers, before, cut, margin, self.ends, self.flips
-        done = left_after_terms(detectors.numpy(), *found, *tables)
-        return tuple(torch.from_numpy(part) for part in done)
+        left, flips, close = left_after_terms(detectors.numpy(), *found, *tables)
+        return torch.from_numpy(left), torch.from_numpy(flips), torch.from_numpy(close)
 
     def by_tensors(
         self, detectors: torch.Tensor, told: torch.Tensor, cut: float, margin: float = 0.0

@@ -62,7 +62,7 @@ def exit_status(program: str, interrupted: str, run: Callable[[], object]) -> in
     return 0
 
 
-def _explained(error: Exception) -> str | None:
+def _explained(error: QecError | MemoryError | OSError) -> str | None:
     """What to tell the user of an error that is no mistake in this package; None if it may be."""
     if isinstance(error, QecError):
         return str(error)

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -76,7 +77,7 @@ class TrainingState:
                 f"the processes find different states in {state.parent}: put out= on a file system "
                 "that all nodes share."
             )
-        self.model = processes.parallel(self.network)
+        self.model: Any = processes.parallel(self.network)
         if processes.size > 1:
             self._settle_order_of_sums()
         if settings.compile:
@@ -257,7 +258,7 @@ class TrainingState:
             raise ValueError("its losses are no list")
         for k, optimiser in enumerate(self.optimisers):
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            names = ("step", "exp_avg", "exp_avg_sq")
+            names: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq")
             if isinstance(optimiser, Muon):
                 names = ("momentum_buffer",)
             found = parts.get(f"optimiser{k}", {})

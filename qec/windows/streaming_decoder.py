@@ -232,6 +232,7 @@ class StreamingDecoder:
 
     def _predecode(self, end: int, layers: int | None) -> None:
         """Pre-decodes the next block, which ends there."""
+        assert self._blocks is not None
         start, reach = self._rounds_predecoded, self._blocks.reach
         latest = end + reach if layers is None else min(end + reach, layers)
         window = Window(max(start - reach, 0), latest, start, end)
@@ -262,6 +263,7 @@ class StreamingDecoder:
         if self._asked:
             gap = self._cutter.gap(window, layers, before=True)
             self.core_confidence = gap.of(self._state.syndrome(scheduled, gap.columns, *places))
+            assert self.confidence is not None
             self.confidence = np.minimum(self.confidence, self.core_confidence)
         self._state.decide(scheduled, *places)
         self._frame ^= self._state.flip[places[0]]

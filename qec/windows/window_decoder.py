@@ -85,7 +85,9 @@ def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]
     """
     positive_integer("commit", commit)
     positive_integer("buffer", buffer, least=2)
-    ahead, gaps, start = [], [], 0
+    ahead: list[Window] = []
+    gaps: list[Window] = []
+    start = 0
     while True:
         end = start + commit
         if end + buffer >= layers - 1:  # too little is left for a gap and another core

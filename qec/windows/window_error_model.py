@@ -58,7 +58,7 @@ def window_model(
     core = exists & (layer >= window.core_start) & (layer < window.core_end)
     seals = pieces.of_memory | (not memory_seam)
     committed = core.any(axis=1) & seals
-    leaves = (exists & ~inside).any(axis=1)
+    leaves = np.any(exists & ~inside, axis=1)
     taken = (exists & done[layer]).any(axis=1) & seals
     kept = np.flatnonzero(inside.any(axis=1) & ~taken & ~(closed & leaves))
     detectors = np.flatnonzero(
