@@ -1,6 +1,6 @@
-"""The decoders of this package as sinter decoders.
+r"""The decoders of this package as sinter decoders.
 
-sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decoders" \\
+sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decoders" \
     --decoders predecoder+matching-cascade --circuits circuit.stim ...
 
 sinter calls that function without arguments.  What takes arguments needs a module of one's own, in
@@ -123,6 +123,7 @@ class CompiledConfidenceSampler(sinter.CompiledSampler):
         self._shots = task.circuit.compile_detector_sampler(seed=sampler.seed)
 
     def sample(self, suggested_shots: int) -> sinter.AnonTaskStats:
+        """Samples and decodes that many shots, as sinter asks for them."""
         started = time.monotonic()
         packed, flips = self._shots.sample(
             suggested_shots, separate_observables=True, bit_packed=True

@@ -133,6 +133,7 @@ class Timing:
 
     @property
     def total(self) -> float:
+        """Microseconds per round and shot of all steps together."""
         return sum(self.steps.values())
 
 
@@ -213,7 +214,9 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
         return index, timing
 
 
-def _work(barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[TimedPoint], seed: int):
+def _work(
+    barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[TimedPoint], seed: int
+) -> None:
     numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].point)
     for _, group in numbered:
         numbers, members = zip(*group, strict=True)

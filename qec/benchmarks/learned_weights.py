@@ -119,6 +119,7 @@ class LearnedWeightsSettings:
         return cls(**values)
 
     def jobs(self) -> Iterator[Job]:
+        """Every combination of kind, distance and draw."""
         for kind in self.kind:
             for distance in self.distance:
                 for draw in range(self.draws):

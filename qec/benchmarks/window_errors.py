@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from qec.circuits.experiment_grid import Grid
-from qec.decoding.decoder import named_decoder
+from qec.decoding.decoder import Decoder, named_decoder
 from qec.decoding.decoder_names import has_predecoder
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
@@ -128,7 +129,17 @@ def named_window_decoder(
     return WindowDecoder(dem, **of_name, **network, **windows)
 
 
-def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) -> np.ndarray:
+def _wrong(
+    pool: Workers,
+    progress: Progress,
+    values: dict[str, Any],
+    distance: int,
+    circuit: str,
+    model: str,
+    decoder: str,
+    *,
+    whole: bool,
+) -> np.ndarray:
     """bool (shots,): which ones a decoder predicts wrongly."""
     options = None
     if not whole:
@@ -140,12 +151,18 @@ def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) 
         for seed in range(values["seed"], values["seed"] + batches)
     ]
     label = f"{decoder}{', whole' if whole else ''}"
-    found = progress.track(pool.results(cases), total=batches, description=label)
+    found: Any = progress.track(pool.results(cases), total=batches, description=label)
     return np.concatenate([wrong for _, wrong in sorted(found, key=lambda pair: pair[0])])
 
 
 @functools.lru_cache(maxsize=1)
-def _compiled(circuit, model, decoder, predecoder, windows):
+def _compiled(
+    circuit: str,
+    model: str,
+    decoder: str,
+    predecoder: str,
+    windows: tuple[tuple[str, object], ...] | None,
+) -> tuple[stim.Circuit, Decoder | WindowDecoder]:
     dem = stim.DetectorErrorModel(model)
     if windows is None:
         return stim.Circuit(circuit), named_decoder(decoder, dem, predecoder)
@@ -158,14 +175,14 @@ def _decode(case: WindowTask) -> np.ndarray:
     )
     sampler = circuit.compile_detector_sampler(seed=case.seed)
     shots, flips = sampler.sample(case.shots, separate_observables=True, bit_packed=True)
-    return decoder.decode_batch(shots, bit_packed_shots=True)[:, 0] != flips[:, 0]
+    return np.asarray(decoder.decode_batch(shots, bit_packed_shots=True))[:, 0] != flips[:, 0]
 
 
 def _ratio(one: np.ndarray, other: np.ndarray) -> Estimate:
     return paired_ratio(*(int(np.count_nonzero(w)) for w in (one, other, one & other)))
 
 
-def _write(rows: list[WindowErrors], out) -> None:
+def _write(rows: list[WindowErrors], out: Path) -> None:
     with atomic_path(out / "windows.json") as temporary:
         temporary.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
 

@@ -89,6 +89,7 @@ class SpaceTimeLattice:
 
     @property
     def num_detectors(self) -> int:
+        """How many detectors the error model declares."""
         return len(self.layer)
 
     @property

@@ -58,8 +58,8 @@ class Decoder:
     batch, with any number of threads and on any kind of CPU.  float32 sums differ there in their
     last bits; where these could decide, float64 does (``BoundPredecoder``).  It is not promised for
     ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
-    Example:
 
+    Examples:
     >>> import stim, qec
     >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,
     ...                                  after_clifford_depolarization=0.005)

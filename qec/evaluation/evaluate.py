@@ -117,6 +117,7 @@ class EvaluateSettings:
         )
 
     def sampler(self) -> PairedSampler:
+        """The sampler of the pre-decoder and of what it is compared with."""
         names, baselines = tuple(BASELINES), tuple(BASELINES.values())
         return PairedSampler(names, self.predecoder, self.batch, baselines, device=self.device)
 

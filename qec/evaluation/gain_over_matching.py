@@ -54,6 +54,7 @@ class Accuracy:
 
     @property
     def shots(self) -> int:
+        """Shots that all decoders have decoded."""
         return self.rows[FACTORS["F"]].shots
 
     def factor(self, name: str) -> Estimate:

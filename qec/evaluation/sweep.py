@@ -231,6 +231,7 @@ class SweepSettings:
         )
 
     def sampler(self) -> PairedSampler:
+        """The sampler of all decoders."""
         return PairedSampler(self.decoders, self.predecoder, self.batch, device=self.device)
 
 

@@ -50,10 +50,12 @@ class SweepRow:
 
     @property
     def per_shot(self) -> Estimate:
+        """Logical error rate per shot."""
         return error_rate(self.errors, self.shots)
 
     @property
     def per_round(self) -> Estimate:
+        """Logical error rate per round of check measurements."""
         return error_rate_per_round(self.errors, self.shots, self.metadata["r"])
 
     @property

@@ -41,10 +41,12 @@ class Score:
 
     @property
     def rate(self) -> Estimate:
+        """Logical error rate per shot."""
         return error_rate(self.errors, self.shots)
 
     @property
     def ratio(self) -> Estimate:
+        """Logical errors over those of the baseline, on the same shots."""
         return paired_ratio(self.errors, self.baseline_errors, self.both)
 
 

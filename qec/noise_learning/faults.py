@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import stim
@@ -169,7 +169,13 @@ class _Collector:
             self.locations += 1
 
     def _location(
-        self, k: int, role: str, qubits: tuple[int, ...], paulis: list[str], x: np.ndarray, gates_on
+        self,
+        k: int,
+        role: str,
+        qubits: tuple[int, ...],
+        paulis: list[str],
+        x: np.ndarray,
+        gates_on: Mapping[int, int],
     ) -> None:
         for pauli, x_pauli in zip(paulis, x.tolist(), strict=True):
             generators = []

@@ -78,6 +78,7 @@ class Setting:
         self.patches = Patches.of(structure)
 
     def circuit(self, noise: CircuitNoise) -> object:
+        """The experiment with that noise."""
         code = RotatedSurfaceCode(self.distance)
         return memory_circuit(code, noise, self.distance, self.basis)
 
@@ -97,6 +98,12 @@ class Examples(torch.utils.data.IterableDataset):
             yield self.example(step)
 
     def example(self, step: int) -> tuple[int, str, np.ndarray, np.ndarray]:
+        """What a training step learns from.
+
+        Returns:
+            Distance, basis, float32 (draws, parameters), the true rates, and uint8
+            (draws, shots, detectors), detection events.
+        """
         s = self.settings
         rng = np.random.default_rng((s.seed, step))
         distance, basis = int(rng.choice(s.distances)), str(rng.choice(["X", "Z"]))

@@ -33,6 +33,7 @@ RENAMED = {"fast": "standard", "balanced": "standard", "accurate": "standard", "
 
 
 def shipped_checkpoints() -> list[str]:
+    """The names of the checkpoints that come with the package, in alphabetical order."""
     return sorted(path.stem for path in resource_dir("data").glob("*.safetensors"))
 
 

@@ -45,6 +45,7 @@ class Kernel(NamedTuple):
 
     @classmethod
     def of(cls, conv: CubeConv, dtype: torch.dtype) -> Kernel:
+        """The kernel of a dense convolution, in ``dtype``."""
         outputs, inputs, *_ = conv.shape
         taps = conv.weight.view(outputs, inputs, -1).permute(2, 1, 0)
         return cls(taps.to(dtype).contiguous(), conv.bias.to(dtype))
@@ -211,6 +212,7 @@ class ActiveCells:
 
     @functools.cached_property
     def by_tap(self) -> PairsByTap:
+        """The pairs in order of taps, made when first asked for."""
         return PairsByTap(self)
 
 

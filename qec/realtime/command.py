@@ -159,6 +159,7 @@ class WholeHistory:
     us_per_round: float
 
     def text(self) -> str:
+        """One line for the terminal."""
         line = f"{self.decoder}: "
         if self.wrong is not None:
             rate = error_rate(self.wrong, self.shots)

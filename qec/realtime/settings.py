@@ -100,6 +100,7 @@ class RealtimeSettings:
         )
 
     def circuit(self, rounds: int) -> stim.Circuit:
+        """The memory experiment of that many rounds."""
         c = self.config
         noise = CircuitNoise.named(c.noise, c.p)
         return memory_circuit(RotatedSurfaceCode(self.distance), noise, rounds, c.basis)

@@ -39,6 +39,7 @@ class Layout:
 
     @property
     def workers(self) -> int:
+        """Worker processes of both kinds."""
         return self.matchers + self.predecoders
 
     @property

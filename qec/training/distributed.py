@@ -58,6 +58,7 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:

@@ -32,6 +32,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Changes the weights by their gradients; ``closure`` is there for torch and not called."""
         for group in self.param_groups:
             momentum = group["momentum"]
             for matrix in group["params"]:

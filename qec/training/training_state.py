@@ -180,6 +180,7 @@ class TrainingState:
             save_file(copies, temporary, metadata=meta)
 
     def diverged(self, what: str) -> QecError:
+        """The error that says so, and what to do."""
         return QecError(
             f"{what} at step {self.step}: train again with a lower muon_lr= or adamw_lr= and "
             "another out=."

@@ -29,6 +29,7 @@ class Window:
     core_end: int
 
     def shifted(self, layers: int) -> Window:
+        """The same window ``layers`` later."""
         return Window(*(k + layers for k in dataclasses.astuple(self)))
 
 

@@ -193,6 +193,11 @@ class Columns:
 
     @classmethod
     def of(cls, model: WindowModel, place: Window, reference: ExperimentTemplate) -> Columns:
+        """The columns of a window's model, for a place in the reference.
+
+        Raises:
+            QecError: an error flips detectors more than one round apart.
+        """
         layer, column = reference.lattice.layer, reference.column
         after = layer[model.seam] >= place.core_end
         edge = np.where(after, place.core_end, place.core_start - 1)

@@ -39,7 +39,8 @@ class Explained(NamedTuple):
 class Block(Protocol):
     """As ``qec.windows.predecode_blocks.LayerBlock``."""
 
-    def apply(self, layers: np.ndarray) -> Explained: ...
+    def apply(self, layers: np.ndarray) -> Explained:
+        """uint8 (B, layers, width), events -> what the block explains of them."""
 
 
 @dataclasses.dataclass(frozen=True)
