@@ -117,7 +117,12 @@ def _decode(
 
 
 def print_table(counts: dict[tuple[str, bool], np.ndarray]) -> None:
-    """Errors with each weights over those with the true model of the moment."""
+    """Errors with each weights over those with the true model of the moment.
+
+    Args:
+        counts: by weights and whether matching is correlated: int64 (3,), errors, those with the
+            true model, and those with both.
+    """
     title = "logical errors over those with the true model of the moment, 95 % interval"
     table = Table(title=title, box=box.SIMPLE)
     for name in ("matching", "weights", "errors, true model's", "ratio"):

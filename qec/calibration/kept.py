@@ -47,7 +47,7 @@ def kept_stages(
     A file that is damaged is as good as none.  Where none can be written, standard error says so.
 
     Args:
-        dem, events, checked, seed, over: of ``measure_stages``.
+        dem, events, checked, seed, over: as of ``measure_stages``.
         again: whether to measure whatever is kept.
 
     Raises:

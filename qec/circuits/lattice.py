@@ -35,6 +35,14 @@ class SpaceTimeLattice:
         detection_rate: float64 (num_detectors,), probability that each detector fires.
         mechanisms: the model's mechanisms as arrays.
         frame: maps circuit coordinates to canonical (row, col).
+
+    Examples:
+        >>> import stim, qec
+        >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=4,
+        ...                                  after_clifford_depolarization=0.001)
+        >>> lattice = qec.SpaceTimeLattice.from_dem(circuit.detector_error_model())
+        >>> lattice.shape, lattice.rounds, lattice.num_detectors
+        ((3, 3), 4, 32)
     """
 
     shape: tuple[int, int]

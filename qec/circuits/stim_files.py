@@ -154,7 +154,11 @@ def _unrolled(block: stim.Circuit | stim.DetectorErrorModel) -> int:
 
 
 def shot_format(path: str | Path, given: str | None) -> str:
-    """The shot data format ``given``, or the one that the file's ending names."""
+    """The shot data format ``given``, or the one that the file's ending names.
+
+    Raises:
+        QecError: an unknown format, or an ending that names none.
+    """
     name = str(given) if given is not None else Path(path).suffix.lstrip(".")
     if name not in FORMATS:
         hint = "" if given is not None else f" (from the ending of {path}; or set it by hand)"

@@ -29,7 +29,13 @@ _WIDTH = 100  # of its table: at less, rich would cut numbers short
 
 
 def check_confidence(decoder: Decoder, name: str, shots: np.ndarray) -> None:
-    """QecError where the decoder has none to tell: said before the work, by decoding no shots."""
+    """QecError where the decoder has none to tell: said before the work, by decoding no shots.
+
+    Args:
+        decoder: the decoder.
+        name: its name.
+        shots: uint8 (B, ceil(num_detectors / 8)), bit-packed.
+    """
     try:
         decoder.decode_batch(shots[:0], bit_packed_shots=True, return_confidence=True)
     except QecError as error:

@@ -60,14 +60,14 @@ class Decoder:
     ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
 
     Examples:
-    >>> import stim, qec
-    >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,
-    ...                                  after_clifford_depolarization=0.005)
-    >>> dem = circuit.detector_error_model(decompose_errors=True)
-    >>> decoder = qec.Decoder.from_dem(dem)
-    >>> dets = circuit.compile_detector_sampler(seed=1).sample(10)
-    >>> decoder.decode_batch(dets).shape
-    (10, 1)
+        >>> import stim, qec
+        >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,
+        ...                                  after_clifford_depolarization=0.005)
+        >>> dem = circuit.detector_error_model(decompose_errors=True)
+        >>> decoder = qec.Decoder.from_dem(dem)
+        >>> dets = circuit.compile_detector_sampler(seed=1).sample(10)
+        >>> decoder.decode_batch(dets).shape
+        (10, 1)
     """
 
     def __init__(

@@ -106,7 +106,7 @@ class Inversion:
         Args:
             x: float64 (m,).
             shots: effective number of shots.
-            deviations: from ``block_deviations``.
+            deviations: float64 (blocks, m), as from ``block_deviations``; None: too few shots.
         """
         formula = 4 / shots * (np.maximum(x, 0) / 2 + self.containment @ self._accidental(x))
         formula = np.maximum(formula, 1 / shots**2)

@@ -125,7 +125,16 @@ def _start_worker(_: int) -> None:
 
 
 def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.Tensor:
-    """Squared error of ln x of the mechanisms, the frequent ones weighing more."""
+    """Squared error of ln x of the mechanisms, the frequent ones weighing more.
+
+    Args:
+        logs: float32 (draws, parameters), logarithms of the learned rates.
+        rates: float32 (draws, parameters), the true ones.
+        setting: whose mechanisms are compared.
+
+    Returns:
+        A float32 scalar.
+    """
     true = rates.clamp(min=1e-9) @ setting.classes.T
     learned = logs.exp() @ setting.classes.T
     weight = setting.members * true.sqrt()
@@ -134,7 +143,11 @@ def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.
 
 
 def train(settings: NoiseNetworkSettings) -> Path:
-    """Trains, or goes on where state.safetensors in the output folder stands."""
+    """Trains, or goes on where state.safetensors in the output folder stands.
+
+    Raises:
+        QecError: distances with different noise parameters, or a state of another training.
+    """
     torch.manual_seed(settings.seed)
     known = {(d, b): Setting(d, b) for d in set(settings.distances) for b in "XZ"}
     names = known[settings.distances[0], "X"].names

@@ -48,7 +48,7 @@ def save_predecoder(
 
     Args:
         path: a ``.safetensors`` file; its stem is the pre-decoder's name.
-        weights: state dict of the network.
+        weights: state dict of the network, of any floating dtype.
         architecture: arguments of ``PreDecoderNetwork``.
         threshold: probability in [0.5, 1] above which an edge is committed.
         history: how it was trained (JSON-serialisable).
@@ -77,6 +77,11 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     Raises:
         QecError: not found, truncated or corrupt, not a pre-decoder, weights that do not fit the
             architecture, or weights that are not finite.
+
+    Examples:
+        >>> import qec
+        >>> qec.load_predecoder("small").name
+        'small'
     """
     path = Path(name_or_path)
     if path.suffix != ".safetensors":

@@ -29,7 +29,7 @@ def onnx_model(
 
     Args:
         module: what to export.
-        example: an input with a first axis of 2 or more.
+        example: an input, of the shape and dtype of all others; the first axis is 2 or more.
         names: of the input and of every output.
         opset: version of the ONNX operators.
 

@@ -190,7 +190,15 @@ class BoundPredecoder:
     def commit(
         self, detectors: torch.Tensor, told: torch.Tensor | Terms
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What ``residual`` makes of the edges above the threshold, as arrays."""
+        """What ``residual`` makes of the edges above the threshold, as arrays.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+            told: as ``predict`` returned it.
+
+        Returns:
+            uint8 (B, num_detectors), the events that are left, and uint8 (B,), the logical flips.
+        """
         if self.cut == np.inf:
             return detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
         margin = ROUNDING if self._settles else 0.0

@@ -91,9 +91,14 @@ class Residual:
         """As a call, where log-odds are still to be added up: edges near no event stay as they are.
 
         Args:
+            detectors: uint8 (B, num_detectors), on the CPU.
             found: the terms of the shots.
-            readers: as the method of that name returns.
-            before: (n,), log-odds of the edges without any terms.
+            readers: int64 (cells, m), as the method of that name returns.
+            cut, margin: as in a call.
+            before: float32 (n,), log-odds of the edges without any terms.
+
+        Returns:
+            uint8 (B, num_detectors), uint8 (B,), bool (B,), as a call does.
         """
         tables = readers, before, cut, margin, self.ends, self.flips
         left, flips, close = left_after_terms(detectors.numpy(), *found, *tables)

@@ -106,7 +106,11 @@ class SparseNetwork:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def terms(self, events: torch.Tensor) -> Terms:
-        """What its active cells add to the log-odds of edges: the same, before it is added up."""
+        """What its active cells add to the log-odds of edges: the same, before it is added up.
+
+        Args:
+            events: (B, 4, T, Y, X), as of a call.
+        """
         parts = []
         for part in self._passes(events):
             cells, h = self._features_of(part)

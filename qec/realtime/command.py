@@ -242,7 +242,13 @@ def write(
 def print_tables(
     reports: Sequence[Report], settings: RealtimeSettings, flips: np.ndarray | None
 ) -> None:
-    """A row per run in each of two tables: does it keep up, and how soon does it decide."""
+    """A row per run in each of two tables: does it keep up, and how soon does it decide.
+
+    Args:
+        reports: of the runs.
+        settings: of all of them.
+        flips: uint8 (experiments,), true flips of observable 0; None: not known.
+    """
     workers = f"{settings.workers} matchers"
     if any(has_predecoder(r.decoder) for r in reports):
         workers += f", {settings.predecoder_workers} for the network on {settings.device}"

@@ -108,7 +108,10 @@ class Plan:
         return self._steps(ends, experiments)
 
     def last_block_steps(self, experiments: int) -> np.ndarray:
-        """The same for the blocks of the pre-decoder."""
+        """The same for the blocks of the pre-decoder.
+
+        int64 (blocks of all experiments,).
+        """
         return self._steps(np.array([w.end for w in self.block_windows], dtype=int), experiments)
 
     def _steps(self, ends: np.ndarray, experiments: int) -> np.ndarray:

@@ -14,6 +14,14 @@ class QecError(ValueError):
     """Bad input to qec: the message names the problem and the fix.
 
     A command line prints it as one line and exits with status 2.
+
+    Examples:
+        >>> import qec
+        >>> try:
+        ...     qec.RotatedSurfaceCode(4)
+        ... except qec.QecError as error:
+        ...     print(error)
+        distance=4 is not supported: use an odd integer >= 3 (3, 5, 7, ...).
     """
 
 

@@ -95,7 +95,7 @@ class TrainingState:
             self.sessions.append({**session, "step": self.step})
 
     def train_step(self, batch: Batch) -> torch.Tensor:
-        """One optimiser step; returns the loss, the mean over the processes."""
+        """One optimiser step; returns the loss, a float32 scalar, the mean over the processes."""
         loss = self.backward(batch)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.mid_step = True
@@ -109,7 +109,7 @@ class TrainingState:
         return loss
 
     def backward(self, batch: Batch) -> torch.Tensor:
-        """Adds to the gradients, means over the processes like the loss that it returns.
+        """Adds to the gradients, and returns the loss, a float32 scalar: means over the processes.
 
         Shares of a batch have the same circuit and size, so that these are those of all of it.
         """

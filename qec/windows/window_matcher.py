@@ -224,6 +224,9 @@ class Columns:
         Args:
             events: uint8 (B, detectors).
             found: uint8 (B, observables), what matching of the model with exits returns.
+
+        Returns:
+            uint8 (B, detectors).
         """
         closed = events.copy()
         closed[:, self.exits] ^= found[:, 1 + len(self.scatter) :]
