@@ -1,4 +1,7 @@
-"""Tells at the price of a matching which shots may have a small logical gap."""
+"""Tells at the price of a matching which shots may have a small logical gap.
+
+``qec.matching.alternating_paths`` says how, with a worked example.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""What committed edges leave: the residual syndrome, and the logical flip."""
+"""What committed edges leave: the residual syndrome, and the logical flip.
+
+Worked example: three edges join detectors 0 and 1, 1 and 2, and 2 and the boundary; the last one
+flips the observable.  There are events at 0 and 2.  The network gives the edges log-odds of 3, 1
+and -3.  The threshold 0.9 is log-odds of ln 9 = 2.2, so that only the first edge is committed.  It
+flips detectors 0 and 1: matching gets events at 1 and 2, and no logical flip is committed.  With
+log-odds of 3 for the second edge, too, detector 1 is flipped twice and no event is left.  With -3,
+-3 and 3 the event at 2 is gone and the one at 0 left, and the observable counts as flipped.
+"""
 
 from __future__ import annotations
 
