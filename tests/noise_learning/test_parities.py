@@ -46,6 +46,7 @@ def test_the_worked_example():
     """Detectors a, b and c: the parities of all sets, and the rates that follow."""
     rates = {"D0": 0.03, "D0 D1": 0.02, "D0 D1 D2": 0.01}
     lines = [f"error({float(1 - np.exp(-x)) / 2}) {detectors}" for detectors, x in rates.items()]
+    lines.append("logical_observable L0")
     structure = ErrorStructure.of(stim.DetectorErrorModel("\n".join(lines)))
     inversion = Inversion(structure)
     by_hand = {(0,): 6, (1,): 3, (2,): 1, (0, 1): 3, (0, 2): 5, (1, 2): 2, (0, 1, 2): 4}
