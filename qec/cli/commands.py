@@ -98,6 +98,12 @@ COMMANDS = {
         ("qec benchmark distance=5,9 p=0.006",),
         _NOTHING,
     ),
+    "completion": Command(
+        "qec.cli.completion:completion",
+        "a script by which bash or zsh completes commands and keys",
+        ("qec completion > ~/.local/share/bash-completion/completions/qec",),
+        _NOTHING,
+    ),
     "export": Command(
         "qec.export.command:export",
         "the pre-decoder as one ONNX graph, checked against torch",

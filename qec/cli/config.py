@@ -35,7 +35,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
             that no command could use.
     """
     defaults = _composed(name)
-    keys, groups = _keys(defaults), _groups(name)
+    keys, groups = _keys(defaults), config_groups(name)
     typed = [as_typed(name, text, keys) for text in overrides]
     hydra = [_parse(name, text) for text, t in zip(overrides, typed, strict=True) if not t]
     for override in hydra:
@@ -118,7 +118,7 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 @functools.cache
-def _groups(name: str) -> dict[str, list[str]]:
+def config_groups(name: str) -> dict[str, list[str]]:
     """The choices of each config group: conf/<group>/ for the groups of conf/<name>.yaml."""
     path = config_file(name)
     entries = DictConfig(OmegaConf.load(path)).get("defaults", [])

@@ -25,7 +25,8 @@ def test_the_guide_names_files_that_exist():
 def test_the_changelog_names_commands_and_folders_that_exist():
     text = (ROOT / "CHANGELOG.md").read_text()
     named = set(re.findall(r"`qec ([a-z][a-z-]*[a-z])`", text))
-    assert named - set(COMMANDS) <= {"completion"}
+    assert len(named) > 10
+    assert named <= set(COMMANDS)
     for folder in re.findall(r"\| `(\w+)/` \|$", text, re.M):
         assert (ROOT / "qec" / folder).is_dir(), folder
     assert f"## {qec.__version__}" in text
