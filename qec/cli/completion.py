@@ -52,7 +52,8 @@ def completion(config: DictConfig, _: Sequence[str] = ()) -> None:
     """Prints the script for ``config.shell``; QecError where it is neither bash nor zsh."""
     if config.shell not in ("bash", "zsh"):
         raise QecError(f"shell={config.shell} is not supported: use bash or zsh.")
-    keys, choices = {}, {}
+    keys: dict[str, list[str]] = {}
+    choices: dict[str, list[str]] = {}
     for name, command in COMMANDS.items():
         path = config_file(command.keys or name)
         groups = config_groups(path.stem)

@@ -46,8 +46,8 @@ def learn_noise(
         >>> events = make(0.01).compile_detector_sampler(seed=1).sample(100_000, bit_packed=True)
         >>> learned = qec.learn_noise(make(0.001), events)
         >>> true = make(0.01).detector_error_model()
-        >>> round(learned[0].args_copy()[0] / true[0].args_copy()[0], 1)
-        1.0
+        >>> 0.8 < learned[0].args_copy()[0] / true[0].args_copy()[0] < 1.2
+        True
     """
     learner = NoiseLearner(structure)
     return learner.update(detection_events).estimate(method, prior).dem
