@@ -1,6 +1,6 @@
-"""The decoders of this package as sinter decoders.
+r"""The decoders of this package as sinter decoders.
 
-sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decoders" \\
+sinter collect --custom_decoders_module_function "qec.sinter_plugin:sinter_decoders" \
     --decoders predecoder+matching-cascade --circuits circuit.stim ...
 
 sinter calls that function without arguments.  What takes arguments needs a module of one's own, in
@@ -21,6 +21,7 @@ import math
 import numbers
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import sinter
@@ -52,7 +53,7 @@ class CompiledSinterDecoder(sinter.CompiledDecoder):
             bit_packed_predictions=True,
             return_confidence=self._discard_below is not None,
         )
-        if self._discard_below is None:
+        if isinstance(found, np.ndarray):
             return found
         predictions, confidence = found
         discarded = (confidence < self._discard_below).view(np.uint8)
@@ -123,6 +124,7 @@ class CompiledConfidenceSampler(sinter.CompiledSampler):
         self._shots = task.circuit.compile_detector_sampler(seed=sampler.seed)
 
     def sample(self, suggested_shots: int) -> sinter.AnonTaskStats:
+        """Samples and decodes that many shots, as sinter asks for them."""
         started = time.monotonic()
         packed, flips = self._shots.sample(
             suggested_shots, separate_observables=True, bit_packed=True
@@ -161,7 +163,7 @@ def sinter_decoders(
     names that carry its digest, e.g. ``predecoder[small@1a2b3c4d]+pymatching``: use those where
     rows of different trainings must never be merged.
     """
-    limits = [discard_below] if isinstance(discard_below, numbers.Real) else discard_below
+    limits: Any = [discard_below] if isinstance(discard_below, numbers.Real) else discard_below
     settings = {name: (name, DEFAULT_PREDECODER) for name in DECODER_NAMES}
     for checkpoint in (*shipped_checkpoints(), *checkpoints):
         predecoder = load_predecoder(checkpoint)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.circuits.memory_circuit import memory_circuit
@@ -21,7 +21,7 @@ from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.predecoder.checkpoint import load_predecoder
 from qec.support.errors import QecError
-from qec.support.settings import distinct_values, positive_integer
+from qec.support.settings import distinct_values, plain_values, positive_integer
 from qec.support.tables import Column, print_table
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -48,7 +48,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[BackendTime]:
     Raises:
         QecError: a value that makes no sense, a backend that is not there.
     """
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     if values["dtype"] not in _DTYPES:
         raise QecError(f"dtype={values['dtype']!r} is not supported: use {', '.join(_DTYPES)}.")
     for key in ("batch", "batches", "threads"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import Progress
 
 from qec.benchmarks.plots import plot_steps
@@ -30,7 +30,7 @@ from qec.support.figures import machine
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.support.tables import Column, print_table, three_digits
 
 _BATCHES = 16  # different ones, in turn
@@ -54,7 +54,7 @@ class BenchmarkSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> BenchmarkSettings:
         """Raises QecError where a value makes no sense."""
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         for key in ("batch", "threads", "decoders", *_NETWORK):
             values[key] = distinct_values(key, values[key])
         for key in ("batch", "threads"):
@@ -133,6 +133,7 @@ class Timing:
 
     @property
     def total(self) -> float:
+        """Microseconds per round and shot of all steps together."""
         return sum(self.steps.values())
 
 
@@ -213,7 +214,9 @@ def _next(results: multiprocessing.Queue, processes: Sequence) -> tuple[int, Tim
         return index, timing
 
 
-def _work(barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[TimedPoint], seed: int):
+def _work(
+    barrier: Barrier, results: multiprocessing.Queue, cases: Sequence[TimedPoint], seed: int
+) -> None:
     numbered = itertools.groupby(enumerate(cases), key=lambda entry: entry[1].point)
     for _, group in numbered:
         numbers, members = zip(*group, strict=True)

@@ -16,12 +16,13 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
@@ -36,7 +37,7 @@ from qec.support.errors import QecError, first_line
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import results, worker_count
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.support.statistics import Estimate, paired_ratio
 from qec.support.tables import Column, print_table, ratio_text
 
@@ -101,7 +102,7 @@ class LearnedWeightsSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> LearnedWeightsSettings:
         """Raises QecError where a value makes no sense."""
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         for key in ("distance", "kind", "shots", "methods"):
             values[key] = distinct_values(key, values[key])
         for key, known in (("kind", KINDS), ("methods", METHODS)):
@@ -117,6 +118,7 @@ class LearnedWeightsSettings:
         return cls(**values)
 
     def jobs(self) -> Iterator[Job]:
+        """Every combination of kind, distance and draw."""
         for kind in self.kind:
             for distance in self.distance:
                 for draw in range(self.draws):
@@ -199,7 +201,7 @@ def _evaluate(
     seed: int,
 ) -> dict[tuple[str, int, bool], tuple[int, int, int, int]]:
     """(shots, errors, true errors, both) by method, learned shots and kind of matching."""
-    split = {key: matching_model(m, None, "css") for key, m in {**models, None: true}.items()}
+    split = {key: matching_model(m, None, "css") for key, m in [*models.items(), (None, true)]}
     matchers = {
         (key, correlated): Matcher(model, correlated)
         for key, model in split.items()
@@ -254,8 +256,8 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WeightsRecord]:
     records = [r for r in records if Job(r.kind, r.distance, r.draw) not in again]
     work = results(functools.partial(run, settings), missing, settings.num_workers)
     console = Console(stderr=True)
-    for _, new in track(work, "draws", len(missing), console=console, transient=True):
-        records += new
+    for _job, added in track(work, "draws", len(missing), console=console, transient=True):
+        records += added
         _write(path, records)
     jobs = set(settings.jobs())
     records = [r for r in records if Job(r.kind, r.distance, r.draw) in jobs]
@@ -265,7 +267,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WeightsRecord]:
 
 
 _FIELDS = dataclasses.fields(WeightsRecord)
-_TYPES = {
+_TYPES: dict[Any, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "str": str,

@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stim
@@ -87,7 +88,7 @@ def _circuit(settings: NoiseDriftSettings, shot: float) -> stim.Circuit:
     """The experiment with the noise at a shot."""
     noise = CircuitNoise.uniform(settings.p)
     scale = settings.factor ** math.sin(2 * math.pi * shot / settings.period)
-    scaled = {}
+    scaled: dict[str, Any] = {}
     for name in settings.rates:
         rate = getattr(noise, name)
         scaled[name] = tuple(r * scale for r in rate) if isinstance(rate, tuple) else rate * scale

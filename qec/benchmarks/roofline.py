@@ -30,6 +30,7 @@ class Roofline:
 
     @classmethod
     def measured(cls, dtype: torch.dtype, seconds: float = 0.5) -> Roofline:
+        """Measures matrix products (``dtype``) and copies of memory, for ``seconds`` each."""
         a, b = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
         source = torch.zeros(_BYTES, dtype=torch.uint8)
         target = torch.empty_like(source)

@@ -33,6 +33,7 @@ class Profile:
 
     @property
     def total(self) -> float:
+        """The time of all steps together."""
         return sum(self.steps.values())
 
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.progress import Progress
 
 from qec.circuits.experiment_grid import Grid
-from qec.decoding.decoder import named_decoder
+from qec.decoding.decoder import Decoder, named_decoder
 from qec.decoding.decoder_names import has_predecoder
 from qec.evaluation.sweep_table import point_title
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import Workers, available_cores
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.support.statistics import Estimate, paired_ratio
 from qec.support.tables import Column, print_table, ratio_text, scientific
 from qec.windows.window_decoder import WINDOW_DECODERS, WindowDecoder, check_window_decoder
@@ -79,7 +79,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowErrors]:
     Raises:
         QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     decoders = checked_decoders(values)
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
@@ -122,14 +122,25 @@ def checked_decoders(values: dict) -> tuple[str, ...]:
 
 
 def named_window_decoder(
-    name: str, dem: stim.DetectorErrorModel, predecoder: str, **windows: object
+    name: str, dem: stim.DetectorErrorModel, predecoder: str, **windows: Any
 ) -> WindowDecoder:
     """The decoder of that name in windows, of which ``WindowDecoder`` has the other arguments."""
-    network = {"predecoder": predecoder} if has_predecoder(name) else {}
-    return WindowDecoder(dem, **WINDOW_DECODERS[name], **network, **windows)
+    of_name: dict[str, Any] = WINDOW_DECODERS[name]
+    network: dict[str, Any] = {"predecoder": predecoder} if has_predecoder(name) else {}
+    return WindowDecoder(dem, **of_name, **network, **windows)
 
 
-def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) -> np.ndarray:
+def _wrong(
+    pool: Workers,
+    progress: Progress,
+    values: dict[str, Any],
+    distance: int,
+    circuit: str,
+    model: str,
+    decoder: str,
+    *,
+    whole: bool,
+) -> np.ndarray:
     """bool (shots,): which ones a decoder predicts wrongly."""
     options = None
     if not whole:
@@ -141,12 +152,18 @@ def _wrong(pool, progress, values, distance, circuit, model, decoder, *, whole) 
         for seed in range(values["seed"], values["seed"] + batches)
     ]
     label = f"{decoder}{', whole' if whole else ''}"
-    found = progress.track(pool.results(cases), total=batches, description=label)
+    found: Any = progress.track(pool.results(cases), total=batches, description=label)
     return np.concatenate([wrong for _, wrong in sorted(found, key=lambda pair: pair[0])])
 
 
 @functools.lru_cache(maxsize=1)
-def _compiled(circuit, model, decoder, predecoder, windows):
+def _compiled(
+    circuit: str,
+    model: str,
+    decoder: str,
+    predecoder: str,
+    windows: tuple[tuple[str, object], ...] | None,
+) -> tuple[stim.Circuit, Decoder | WindowDecoder]:
     dem = stim.DetectorErrorModel(model)
     if windows is None:
         return stim.Circuit(circuit), named_decoder(decoder, dem, predecoder)
@@ -159,7 +176,7 @@ def _decode(case: WindowTask) -> np.ndarray:
     )
     sampler = circuit.compile_detector_sampler(seed=case.seed)
     shots, flips = sampler.sample(case.shots, separate_observables=True, bit_packed=True)
-    return decoder.decode_batch(shots, bit_packed_shots=True)[:, 0] != flips[:, 0]
+    return np.asarray(decoder.decode_batch(shots, bit_packed_shots=True))[:, 0] != flips[:, 0]
 
 
 def _ratio(one: np.ndarray, other: np.ndarray) -> Estimate:

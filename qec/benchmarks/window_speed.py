@@ -12,9 +12,10 @@ import importlib.util
 import json
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.benchmarks.window_errors import MATCHING, checked_decoders, named_window_decoder
 from qec.circuits.experiment_grid import Grid
@@ -23,11 +24,11 @@ from qec.decoding.decoder import named_decoder
 from qec.matching.matcher import basis_split
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import positive_integer, required_path
+from qec.support.settings import plain_values, positive_integer, required_path
 from qec.support.tables import Column, print_table, three_digits
 
 _TURNS = 5
-Decode = Callable[[np.ndarray], np.ndarray]
+Decode = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
     Raises:
         QecError: a value that makes no sense, a checkpoint that cannot be loaded.
     """
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     decoders = checked_decoders(values)
     shots = positive_integer("batch", values["batch"])
     path, found = required_path(config, "out") / "window_speed.json", []
@@ -66,7 +67,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
         windows = {"commit": commit, "buffer": buffer, "parallel": values["parallel"]}
         for name in decoders:
             of_model = name, dem, values["predecoder"]
-            ways = {
+            ways: dict[str, Decode] = {
                 "whole": named_decoder(*of_model).decode_batch,
                 "windows": named_window_decoder(*of_model, **windows).decode_batch,
             }
@@ -85,7 +86,9 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
     return found
 
 
-def _stabilizer_windows(dem, commit: int, buffer: int, mode: str, correlated: bool) -> Decode:
+def _stabilizer_windows(
+    dem: stim.DetectorErrorModel, commit: int, buffer: int, mode: str, correlated: bool
+) -> Decode:
     """stabilizer-qec's windows on the basis-split model, which keeps the time of detectors."""
     import stabilizer_qec
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -10,10 +11,11 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec import __version__
 from qec.calibration.confidence_against_errors import Calibration
@@ -37,7 +39,7 @@ from qec.support.errors import QecError
 from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.progress import with_bar
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.support.statistics import Estimate
 
 _REFERENCE = "pymatching-css"  # its gap is the exact one of uncorrelated matching
@@ -58,7 +60,7 @@ class CalibrateSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> CalibrateSettings:
         """Checks the values; QecError where one makes no sense."""
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         decoders = distinct_values("decoders", values["decoders"])
         for name in decoders:
             check_decoder_name(name)
@@ -148,11 +150,12 @@ def calibrations(data: Data, settings: CalibrateSettings) -> list[Calibration]:
     """
     names = dict.fromkeys([_REFERENCE, *settings.decoders])
     decoders = named_decoders(list(names), data.dem, settings.predecoder)
-    found, likelier, exact = [], None, None
+    found: list[Calibration] = []
+    likelier, exact = np.empty(0), np.empty(0)  # the first decoder is the reference
     for name, decoder in decoders.items():
         predictions, nats = decoder.decode_recorded(
             data.events,
-            over=lambda parts, name=name: with_bar(parts, name),
+            over=functools.partial(with_bar, what=name),
             return_confidence=True,
         )
         predictions = predictions[:, 0]
@@ -183,7 +186,7 @@ def _data(config: DictConfig, settings: CalibrateSettings) -> Data:
 
 def _point(config: DictConfig) -> tuple[stim.Circuit, str]:
     """The circuit of the grid's only point, and its title."""
-    points = Grid.from_values(OmegaConf.to_container(config)).points()
+    points = Grid.from_values(plain_values(config)).points()
     first, *others = itertools.islice(points, 2)
     if others:
         raise QecError("one error model at a time: give distance, rounds, p, ... one value each.")
@@ -209,7 +212,7 @@ def _sampled(
 
 def _content(
     data: Data, kept: Kept, network: Fit, found: Sequence[Calibration], command: Sequence[str]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "command": list(command),
         "version": __version__,
@@ -222,7 +225,7 @@ def _content(
     }
 
 
-def _stage(stage: Stage) -> dict[str, object]:
+def _stage(stage: Stage) -> dict[str, Any]:
     derived = ("cascade_us", "alone_us", "time_share", "most_changed")
     return {
         **dataclasses.asdict(stage),
@@ -232,7 +235,7 @@ def _stage(stage: Stage) -> dict[str, object]:
     }
 
 
-def _decoder(one: Calibration) -> dict[str, object]:
+def _decoder(one: Calibration) -> dict[str, Any]:
     bins = {
         name: [
             {**dataclasses.asdict(b), "observed": _plain(b.observed), "ratio": _plain(b.ratio)}
@@ -248,7 +251,7 @@ def _decoder(one: Calibration) -> dict[str, object]:
     return {**counts, "slope": _plain(one.slope), **bins, **curves}
 
 
-def _plain(value: float | Estimate) -> float | dict[str, float | None] | None:
+def _plain(value: float | Estimate) -> Any:
     """As JSON holds it, which knows neither nan nor infinity."""
     if isinstance(value, Estimate):
         return {name: _plain(x) for name, x in dataclasses.asdict(value).items()}

@@ -47,7 +47,7 @@ def kept_stages(
     A file that is damaged is as good as none.  Where none can be written, standard error says so.
 
     Args:
-        dem, events, checked, seed, over: of ``measure_stages``.
+        dem, events, checked, seed, over: as of ``measure_stages``.
         again: whether to measure whatever is kept.
 
     Raises:
@@ -73,7 +73,7 @@ def _folder() -> Path:
 
 def _key(dem: stim.DetectorErrorModel, events: np.ndarray, checked: int, seed: int) -> str:
     """sha256 of all that decides what is measured, but for the machine's speed."""
-    shots = hashlib.sha256(np.ascontiguousarray(events)).hexdigest()
+    shots = hashlib.sha256(np.ascontiguousarray(events).data).hexdigest()
     cascades = {name: settings_of(decoder) for name, decoder in CASCADES.items()}
     settings = {"events": shots, "checked": checked, "seed": seed, "cascades": cascades}
     text = "\n".join([__version__, json.dumps(settings, sort_keys=True), str(dem)])

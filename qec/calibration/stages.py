@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import stim
@@ -113,12 +114,12 @@ class Stages:
 
     stages: tuple[Stage, ...]
 
-    def to_json(self) -> list[dict[str, object]]:
+    def to_json(self) -> list[dict[str, Any]]:
         """As JSON holds it."""
         return [dataclasses.asdict(stage) for stage in self.stages]
 
     @classmethod
-    def from_json(cls, content: Sequence[Mapping[str, object]]) -> Stages:
+    def from_json(cls, content: Sequence[Mapping[str, Any]]) -> Stages:
         """What ``to_json`` gave; TypeError or ValueError for anything else."""
         stages = tuple(Stage(**entry) for entry in content)
         if [stage.name for stage in stages] != list(CASCADES):
@@ -126,7 +127,7 @@ class Stages:
         return cls(stages)
 
 
-def settings_of(name: str) -> dict[str, object]:
+def settings_of(name: str) -> dict[str, Any]:
     """The arguments of ``Cascade`` for a decoder of ``CASCADES``."""
     options = DECODERS[name]
     return {

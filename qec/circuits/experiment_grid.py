@@ -7,6 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import stim
 
@@ -44,7 +45,7 @@ class Grid:
     rounds_per_distance: int = 1
 
     @classmethod
-    def from_values(cls, values: Mapping[str, object]) -> Grid:
+    def from_values(cls, values: Mapping[str, Any]) -> Grid:
         """The grid that a configuration's values describe; other keys are passed over.
 
         Raises:

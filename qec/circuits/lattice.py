@@ -35,6 +35,14 @@ class SpaceTimeLattice:
         detection_rate: float64 (num_detectors,), probability that each detector fires.
         mechanisms: the model's mechanisms as arrays.
         frame: maps circuit coordinates to canonical (row, col).
+
+    Examples:
+        >>> import stim, qec
+        >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=4,
+        ...                                  after_clifford_depolarization=0.001)
+        >>> lattice = qec.SpaceTimeLattice.from_dem(circuit.detector_error_model())
+        >>> lattice.shape, lattice.rounds, lattice.num_detectors
+        ((3, 3), 4, 32)
     """
 
     shape: tuple[int, int]
@@ -89,6 +97,7 @@ class SpaceTimeLattice:
 
     @property
     def num_detectors(self) -> int:
+        """How many detectors the error model declares."""
         return len(self.layer)
 
     @property
@@ -101,8 +110,8 @@ class SpaceTimeLattice:
 
     def cut(self, start: int, end: int, *, memory_only: bool = False) -> SpaceTimeLattice:
         """Layers [start, end) by themselves: their detectors, no mechanisms."""
-        kept = (self.layer >= start) & (self.layer < end)
-        kept = np.flatnonzero(kept & ((self.sector == MEMORY) | (not memory_only)))
+        inside = (self.layer >= start) & (self.layer < end)
+        kept = np.flatnonzero(inside & ((self.sector == MEMORY) | (not memory_only)))
         arrays = ("layer", "row", "col", "sector", "detection_rate")
         parts = {name: getattr(self, name)[kept] for name in arrays}
         parts["layer"] = parts["layer"] - start
@@ -216,12 +225,13 @@ def _patch(dem: stim.DetectorErrorModel, mechanisms: Mechanisms) -> tuple[Patch,
         The patch, and the support of the observable there.
     """
     fires = mechanisms.fires
-    refusal = None
+    refusal: QecError | None = None
     for patch in recognise(_coordinates(dem, fires), fires):
         try:
             return patch, _logical_support(mechanisms, patch)
         except QecError as error:
             refusal = refusal or error
+    assert refusal is not None  # ``recognise`` yields a patch, or raises
     raise refusal
 
 

@@ -41,6 +41,13 @@ def memory_circuit(
 
     Raises:
         QecError: rounds or basis out of range.
+
+    Examples:
+        >>> import qec
+        >>> code, noise = qec.RotatedSurfaceCode(3), qec.CircuitNoise.uniform(0.001)
+        >>> circuit = qec.memory_circuit(code, noise, rounds=4, basis="Z")
+        >>> circuit.num_detectors, circuit.num_observables
+        (32, 1)
     """
     if isinstance(rounds, bool) or not isinstance(rounds, numbers.Integral) or rounds < 1:
         raise QecError(f"rounds={rounds!r} is not supported: use an integer >= 1.")

@@ -11,6 +11,7 @@ import itertools
 import numbers
 import reprlib
 from collections.abc import Mapping
+from typing import Any
 
 from qec.support.errors import QecError
 
@@ -35,6 +36,14 @@ class CircuitNoise:
 
     Raises:
         QecError: a rate that is not a number in [0, 1], or a channel whose rates exceed 1.
+
+    Examples:
+        >>> import qec
+        >>> noise = qec.CircuitNoise.uniform(0.006)
+        >>> noise.meas_x, noise.cnot[0]
+        (0.004, 0.0004)
+        >>> qec.CircuitNoise(meas_x=0.01).meas_z
+        0.0
     """
 
     prep_x: float = 0.0
@@ -107,6 +116,9 @@ class CircuitNoise:
 
         Two-qubit gates p, single-qubit gates and gate idling p/10, reset 2p, measurement 5p, idling
         during measurement or reset 2p; two-qubit gates are CNOTs here instead of CZs.
+
+        Raises:
+            QecError: p outside of [0, 1/5].
         """
         p = _probability("p", p)
         if p > 0.2:
@@ -124,15 +136,23 @@ class CircuitNoise:
 
     @classmethod
     def named(cls, name: str, p: float) -> CircuitNoise:
-        """The family ``name`` ("uniform", "stim" or "si1000") at strength p."""
+        """The family ``name`` ("uniform", "stim" or "si1000") at strength p.
+
+        Raises:
+            QecError: an unknown family, or a strength that it does not have.
+        """
         families = {"uniform": cls.uniform, "stim": cls.stim, "si1000": cls.si1000}
         if name not in families:
             raise QecError(f"noise={name!r} is unknown: use one of {', '.join(families)}.")
         return families[name](p)
 
     @classmethod
-    def from_mapping(cls, rates: Mapping[str, object]) -> CircuitNoise:
-        """Builds a model from a configuration mapping of attribute names to rates."""
+    def from_mapping(cls, rates: Mapping[str, Any]) -> CircuitNoise:
+        """Builds a model from a configuration mapping of attribute names to rates.
+
+        Raises:
+            QecError: an unknown name, or rates that are none.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(map(str, set(rates) - known)):
             raise QecError(
@@ -141,10 +161,10 @@ class CircuitNoise:
         return cls(**rates)
 
 
-def _probability(name: str, value: object) -> float:
+def _probability(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value:
         raise QecError(f"{name}={_shown(value)} is not a probability: give a number in [0, 1].")
-    if not 0 <= value <= 1:
+    if not 0 <= value <= 1:  # type: ignore[operator]  # typeshed's Real has no order
         raise QecError(f"{name}={_shown(value)} is outside [0, 1].")
     return float(value)
 

@@ -127,7 +127,15 @@ def shape_name(rows: int, cols: int) -> str:
     return f"d = {rows}" if rows == cols else f"{rows} x {cols}"
 
 
-def _patch(rows, cols, parity, place, sector, layers, frame) -> Patch:
+def _patch(
+    rows: int,
+    cols: int,
+    parity: int,
+    place: np.ndarray,
+    sector: np.ndarray,
+    layers: np.ndarray,
+    frame: Frame,
+) -> Patch:
     there = layers >= 0
     row, col = np.where(there[:, None], place, -1).T
     sector = np.where(there, sector, PADDING).astype(np.int64)
@@ -150,7 +158,7 @@ def _frames(coordinates: np.ndarray, used: np.ndarray) -> Iterator[tuple[Frame, 
         for matrix in (axes, axes[::-1]):
             grid = xy @ matrix.T
             spacing = [_spacing(axis) for axis in grid.T]
-            if min(spacing) <= 0 or not np.isclose(*spacing):
+            if min(spacing) <= 0 or not np.isclose(spacing[0], spacing[1]):
                 continue
             least = grid.min(axis=0) / spacing[0]
             sites = grid / spacing[0] - least

@@ -78,7 +78,7 @@ def load_noise(path: str | Path) -> CircuitNoise:
     if not isinstance(rates, dict):
         raise QecError(f"{path} is not a mapping: write one `name: rate` a line.")
     try:
-        noise = CircuitNoise.from_mapping(rates)
+        noise = CircuitNoise.from_mapping({str(name): rate for name, rate in rates.items()})
     except QecError as error:
         raise QecError(f"{path}: {error}") from error
     if noise == CircuitNoise():
@@ -154,7 +154,11 @@ def _unrolled(block: stim.Circuit | stim.DetectorErrorModel) -> int:
 
 
 def shot_format(path: str | Path, given: str | None) -> str:
-    """The shot data format ``given``, or the one that the file's ending names."""
+    """The shot data format ``given``, or the one that the file's ending names.
+
+    Raises:
+        QecError: an unknown format, or an ending that names none.
+    """
     name = str(given) if given is not None else Path(path).suffix.lstrip(".")
     if name not in FORMATS:
         hint = "" if given is not None else f" (from the ending of {path}; or set it by hand)"

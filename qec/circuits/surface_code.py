@@ -61,6 +61,12 @@ class RotatedSurfaceCode:
 
     Raises:
         QecError: even or too small distance, unknown orientation or order.
+
+    Examples:
+        >>> import qec
+        >>> code = qec.RotatedSurfaceCode(5)
+        >>> int(code.check_sites("X").sum() + code.check_sites("Z").sum())
+        24
     """
 
     distance: int
@@ -86,7 +92,11 @@ class RotatedSurfaceCode:
         return self.orientation[1] == "V"
 
     def check_sites(self, basis: str) -> np.ndarray:
-        """Plaquette-grid mask (d+1, d+1) of the checks of type ``basis`` ("X" or "Z")."""
+        """Plaquette-grid mask (d+1, d+1) of the checks of type ``basis`` ("X" or "Z").
+
+        Raises:
+            QecError: another basis.
+        """
         if basis not in ("X", "Z"):
             raise QecError(f"basis={basis!r} is unknown: use X or Z.")
         parity = 0 if basis == self.orientation[0] else 1

@@ -105,6 +105,12 @@ COMMANDS = {
         ("qec benchmark distance=5,9 p=0.006",),
         _NOTHING,
     ),
+    "completion": Command(
+        "qec.cli.completion:completion",
+        "a script by which bash or zsh completes commands and keys",
+        ("qec completion > ~/.local/share/bash-completion/completions/qec",),
+        _NOTHING,
+    ),
     "export": Command(
         "qec.export.command:export",
         "the pre-decoder as one ONNX graph, checked against torch",
@@ -175,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise  # another pipe, such as a worker's
 
 
-def _one_line(message: Warning, *_: object, **__: object) -> None:
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
     print(f"qec: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 

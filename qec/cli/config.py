@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qec.cli.keys import INPUTS, as_typed, check_inputs, check_value
 from qec.support.errors import QecError, first_line
 from qec.support.files import config_file
-from qec.support.settings import required_path
+from qec.support.settings import plain_values, required_path
 
 _DEEPEST = 8  # brackets of a value
 _SHOWN = 100  # characters of a text in a message
@@ -35,7 +35,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
             that no command could use.
     """
     defaults = _composed(name)
-    keys, groups = _keys(defaults), _groups(name)
+    keys, groups = _keys(defaults), config_groups(name)
     typed = [as_typed(name, text, keys) for text in overrides]
     hydra = [_parse(name, text) for text, t in zip(overrides, typed, strict=True) if not t]
     for override in hydra:
@@ -57,7 +57,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     given = [*(override.key_or_group for override in values), *(t[0] for t in typed if t)]
     for key in dict.fromkeys(given):
         if key in config and not OmegaConf.is_missing(config, key):
-            value, default = (OmegaConf.to_container(c)[key] for c in (config, defaults))
+            value, default = (plain_values(c)[key] for c in (config, defaults))
             check_value(name, key, value, default)
     return config
 
@@ -105,7 +105,8 @@ def _parse(name: str, text: str) -> Override:
         ) from error
 
 
-def _cut(text: str) -> str:
+def _cut(text: str | None) -> str:
+    text = text or ""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -115,7 +116,7 @@ def _as_list(override: Override) -> Override:
         return override
     try:
         values = override.sweep_iterator(transformer=Transformer.str)
-        text = f"{override.key_or_group}=[{','.join(values)}]"
+        text = f"{override.key_or_group}=[{','.join(map(str, values))}]"
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
         raise QecError(f"{override.input_line!r}: write the values as a list, a,b,c.") from error
@@ -123,7 +124,7 @@ def _as_list(override: Override) -> Override:
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key in config:
+    for key in map(str, config):
         keys.append(f"{prefix}{key}")
         if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
             keys += _keys(config[key], f"{prefix}{key}.")
@@ -131,10 +132,10 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 @functools.cache
-def _groups(name: str) -> dict[str, list[str]]:
+def config_groups(name: str) -> dict[str, list[str]]:
     """The choices of each config group: conf/<group>/ for the groups of conf/<name>.yaml."""
     path = config_file(name)
-    entries = OmegaConf.load(path).get("defaults", [])
+    entries = DictConfig(OmegaConf.load(path)).get("defaults", [])
     groups = [str(group) for entry in entries if isinstance(entry, DictConfig) for group in entry]
     return {g: sorted(file.stem for file in (path.parent / g).glob("*.yaml")) for g in groups}
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
@@ -173,11 +174,11 @@ def _check_orientation(orientation: object) -> None:
     RotatedSurfaceCode(3, str(orientation))
 
 
-_CHECKS: dict[str, Callable[[object], object]] = {
+_CHECKS: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("distance", "distances"), RotatedSurfaceCode),
     **dict.fromkeys(("orientation", "orientations"), _check_orientation),
     "noise": _check_noise,
-    "noises": lambda noise: noise == "random" or _check_noise(noise),  # of training
+    "noises": lambda noise: None if noise == "random" else _check_noise(noise),  # of training
     **dict.fromkeys(("decoder", "decoders"), check_decoder_name),
     "basis": _check_basis,
     "p": lambda p: None if p is None else CircuitNoise.uniform(p),

@@ -55,12 +55,13 @@ class Cascade:
     ) -> None:
         self.nats, self._confidence = nats, Confidence(lattice)
         model = basis_split(lattice)
+        self.last: BeliefMatcher | Ensemble | Matcher
         if beliefs or members:
             self.last = BeliefMatcher.of(lattice) if beliefs else Ensemble(lattice, members)
             self.graph = matching_graph(model, silent=lattice.silent)
         else:
-            self.last = Matcher(model, correlated=True, silent=lattice.silent)
-            self.graph = self.last.graph  # edges and weights are those of uncorrelated matching
+            self.last = matcher = Matcher(model, correlated=True, silent=lattice.silent)
+            self.graph = matcher.graph  # edges and weights are those of uncorrelated matching
         self.memory = GapMatcher(self.graph, lattice, nats=nats)
 
     def decode_batch(self, detectors: np.ndarray) -> np.ndarray:

@@ -70,5 +70,8 @@ class Confidence:
         return np.where(likelier == flips, gaps, 0.0)
 
     def correlated(self, detectors: np.ndarray, flips: np.ndarray) -> np.ndarray:
-        """The same as correlated matching sees them."""
+        """The same as correlated matching sees them.
+
+        Arguments, result and errors are as of ``uncorrelated``.
+        """
         return self._correlated.of(detectors, flips)

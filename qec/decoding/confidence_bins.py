@@ -19,7 +19,8 @@ def counts_by_nat(confidence: np.ndarray, wrong: np.ndarray) -> collections.Coun
         confidence: float64 (B,), nats, not negative.
         wrong: bool (B,), predictions that are.
     """
-    lower, counts = np.floor(confidence), collections.Counter()
+    lower = np.floor(confidence)
+    counts: collections.Counter[str] = collections.Counter()
     for what, part in (("shots", lower), ("errors", lower[wrong])):
         for k, count in zip(*np.unique(part, return_counts=True), strict=True):
             ends = f"{k:.0f}-{k + 1:.0f}" if np.isfinite(k) else "inf"
@@ -46,7 +47,9 @@ def post_selection(counts: Mapping[str, int]) -> PostSelection:
 
     Keys of other kinds are passed over.
     """
-    found = {what: collections.Counter() for what in ("shots", "errors")}
+    found: dict[str, collections.Counter[float]] = {
+        what: collections.Counter() for what in ("shots", "errors")
+    }
     for key, count in counts.items():
         what, separator, ends = key.partition(":nats=")
         if separator and what in found:

@@ -27,7 +27,13 @@ _EDGES = (1, 3, 5)  # nats, between the bins of a summary
 
 
 def check_confidence(decoder: Decoder, name: str, shots: np.ndarray) -> None:
-    """QecError where the decoder has none to tell: said before the work, by decoding no shots."""
+    """QecError where the decoder has none to tell: said before the work, by decoding no shots.
+
+    Args:
+        decoder: the decoder.
+        name: its name.
+        shots: uint8 (B, ceil(num_detectors / 8)), bit-packed.
+    """
     try:
         decoder.decode_batch(shots[:0], bit_packed_shots=True, return_confidence=True)
     except QecError as error:

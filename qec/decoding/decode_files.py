@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
     places = [out] if sure is None else [out, sure]
     predictions, confidence = _predictions(config, dem, shots, places)
     warn_of_disagreement(shots, dem, path)
-    with contextlib.nullcontext() if sure is None else confidence_file(sure, confidence):
+    with _writing(sure, confidence):
         write_predictions(predictions, out, out_format)
     report = sys.stderr if str(out) == STANDARD else sys.stdout
     also = "" if sure is None else f"; {sure}: their confidence"
@@ -58,6 +59,13 @@ def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
         print(f"{errors} logical errors, {rate} per shot (95 % interval)", file=report)
     if sure is not None:
         print_summary(confidence, wrong, report)
+
+
+def _writing(place: Path | None, confidence: np.ndarray | None) -> AbstractContextManager:
+    """A context in which the confidence is written, if asked for."""
+    if place is None or confidence is None:
+        return contextlib.nullcontext()
+    return confidence_file(place, confidence)
 
 
 def _predictions(
@@ -84,4 +92,4 @@ def _predictions(
         for place in places:
             make_place(place)  # after all that can be refused, before the work
         found = decoder.decode_recorded(shots, over, return_confidence=asked)
-        return found if asked else (found, None)
+        return found if isinstance(found, tuple) else (found, None)

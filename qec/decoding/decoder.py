@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import stim
@@ -58,16 +58,16 @@ class Decoder:
     batch, with any number of threads and on any kind of CPU.  float32 sums differ there in their
     last bits; where these could decide, float64 does (``BoundPredecoder``).  It is not promised for
     ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
-    Example:
 
-    >>> import stim, qec
-    >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,
-    ...                                  after_clifford_depolarization=0.005)
-    >>> dem = circuit.detector_error_model(decompose_errors=True)
-    >>> decoder = qec.Decoder.from_dem(dem)
-    >>> dets = circuit.compile_detector_sampler(seed=1).sample(10)
-    >>> decoder.decode_batch(dets).shape
-    (10, 1)
+    Examples:
+        >>> import stim, qec
+        >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=5, rounds=5,
+        ...                                  after_clifford_depolarization=0.005)
+        >>> dem = circuit.detector_error_model(decompose_errors=True)
+        >>> decoder = qec.Decoder.from_dem(dem)
+        >>> dets = circuit.compile_detector_sampler(seed=1).sample(10)
+        >>> decoder.decode_batch(dets).shape
+        (10, 1)
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Decoder:
         self._matcher = matcher
         self.predecoder = predecoder
         self._likely: AtMostHalf | None = None
-        self._made_of: tuple[stim.DetectorErrorModel, dict[str, object]] | None = None
+        self._made_of: tuple[stim.DetectorErrorModel, dict[str, Any]] | None = None
 
     def __reduce__(self) -> tuple:
         """A matching graph cannot be pickled or copied: the decoder is built anew."""
-        if self._made_of is None:
+        if self._made_of is None or self._likely is None:
             raise QecError("only decoders made by from_dem or from_circuit can be pickled.")
         dem, options = self._made_of
         return functools.partial(Decoder.from_dem, **options), (dem,)
@@ -175,6 +175,7 @@ class Decoder:
             from qec.predecoder.device import resolve_device, resolve_precision
             from qec.predecoder.model_fit import bind_where_it_fits
 
+            assert lattice is not None
             predecoder = as_predecoder(predecoder)
             dtype = resolve_precision(precision, resolve_device(device))
             bound = bind_where_it_fits(
@@ -186,25 +187,26 @@ class Decoder:
                 backend=backend,
                 threads=threads,
             )
+        matcher: Peer | Cascade | BeliefMatcher | MemoryMatcher | Matcher
         if peer is not None:
             matcher = Peer(peer, likely.dem, lattice)
+        elif lattice is None or not (cascade or beliefs or memory_only or bound is not None):
+            model = matching_model(likely.dem, lattice, decomposition)
+            matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
         elif cascade:
             nats = NATS if bound is None else RESIDUAL_NATS
             matcher = Cascade(lattice, members, nats, beliefs)
         elif beliefs:
             matcher = BeliefMatcher.of(lattice)
-        elif memory_only or bound is not None:
-            matcher = MemoryMatcher(lattice)
         else:
-            model = matching_model(likely.dem, lattice, decomposition)
-            matcher = Matcher(model, correlated, None if lattice is None else lattice.silent)
+            matcher = MemoryMatcher(lattice)
         decoder = cls(dem.num_detectors, matcher, bound)
         decoder._likely = likely
         decoder._made_of = dem, options
         return decoder
 
     @classmethod
-    def from_circuit(cls, circuit: stim.Circuit, **options: object) -> Decoder:
+    def from_circuit(cls, circuit: stim.Circuit, **options: Any) -> Decoder:
         """As ``from_dem``, with the detector error model of ``circuit``."""
         return cls.from_dem(detector_error_model(circuit), **options)
 
@@ -253,13 +255,14 @@ class Decoder:
         if isinstance(self._matcher, Peer):
             raise QecError("decoders of other packages tell no confidence.")
         # A wrong commit leaves no event that tells of it, so residuals do not count.
+        assert not isinstance(self._matcher, Cascade)  # which tells it itself
         if self._matcher.correlated:
             return self._confidence.correlated(detectors, flips)
         return self._confidence.uncorrelated(detectors, flips)
 
     @functools.cached_property
     def _confidence(self) -> Confidence:
-        if self._made_of is None:
+        if self._likely is None:
             raise QecError("only decoders made by from_dem or from_circuit tell confidence.")
         return Confidence(SpaceTimeLattice.from_dem(self._likely.dem))
 
@@ -316,11 +319,11 @@ class Decoder:
         except Unexplained as error:
             raise self._named(error, detectors) from error
         predictions = matched.flips[:, None]
-        return (predictions, matched.confidence) if return_confidence else predictions
+        return predictions if matched.confidence is None else (predictions, matched.confidence)
 
     def _named(self, error: Unexplained, detectors: np.ndarray) -> Unexplained:
         """The error with the first such shot and its detectors."""
-        if self._made_of is None:
+        if self._made_of is None or self._likely is None:
             return error
         model = matching_model(self._likely.dem, None, self._made_of[1]["decomposition"])
         found = unexplained(matching_graph(model), self._usual(detectors))
@@ -352,7 +355,7 @@ class Decoder:
                 )
             except Unexplained as error:
                 raise error.after(start) from error
-            if return_confidence:
+            if isinstance(found, tuple):
                 found, confidence = found
                 nats.append(confidence)
             parts.append(found)
@@ -404,7 +407,7 @@ def named_decoder(
     name: str,
     dem: stim.DetectorErrorModel,
     predecoder: Predecoder | str = DEFAULT_PREDECODER,
-    **options: object,
+    **options: Any,
 ) -> Decoder:
     """The decoder called ``name`` in sweeps and in sinter (``qec.decoding.decoder_names``).
 
@@ -429,7 +432,7 @@ def named_decoders(
     device: str = "cpu",
 ) -> dict[str, Decoder]:
     """Several of them, for the same model; the checkpoint is loaded and bound once."""
-    network = predecoder
+    network: str | Predecoder = predecoder
     if any(has_predecoder(name) for name in names):
         from qec.predecoder.checkpoint import as_predecoder  # torch only where needed
 

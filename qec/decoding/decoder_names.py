@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 from qec.support.errors import QecError
 
-DECODERS: dict[str, dict[str, object]] = {
+DECODERS: dict[str, dict[str, Any]] = {
     "pymatching": {"decomposition": "stim"},
     "pymatching-correlated": {"decomposition": "stim", "correlated": True},
     "pymatching-css": {},

@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import stim
@@ -74,6 +75,7 @@ class Peer:
 def _decode_by(name: str, dem: stim.DetectorErrorModel, lattice: SpaceTimeLattice | None) -> Decode:
     if name in _TESSERACT:
         return tesseract(dem, _TESSERACT[name])
+    assert lattice is not None  # ``Peer`` has checked it
     return _ON_LATTICES[name](lattice)
 
 
@@ -141,7 +143,7 @@ FUSION_BLOSSOM_STEPS = 2**20
 """Of how many steps its heaviest edge is: fusion-blossom takes integers, even ones."""
 
 
-def fusion_blossom_solver(lattice: SpaceTimeLattice) -> tuple[object, np.ndarray]:
+def fusion_blossom_solver(lattice: SpaceTimeLattice) -> tuple[Any, np.ndarray]:
     """Its ``SolverSerial`` for the memory checks of a lattice, and which edges flip observable 0.
 
     Returns:
@@ -196,7 +198,7 @@ def in_stabilizer_frame(lattice: SpaceTimeLattice) -> str:
     return f"{basis_split(lattice)}\n" + "\n".join(lines)
 
 
-def _by_stabilizer(decoder: object, **options: bool) -> Decode:
+def _by_stabilizer(decoder: Any, **options: bool) -> Decode:
     def decode(detectors: np.ndarray) -> np.ndarray:
         packed = _packed(detectors)
         return decoder.decode_batch(packed, bit_packed_shots=True, threads=1, **options)[:, 0]

@@ -57,6 +57,7 @@ class _Sampling:
             self._compiled = None  # two of them may be too large for the memory
             seeded = dataclasses.replace(self._sampler, seed=order.seed)
             self._compiled = seeded.compiled_sampler_for_task(order.task)
+        assert self._compiled is not None  # the first order has a task
         done, end = sinter.AnonTaskStats(), time.monotonic() + order.seconds
         while done.shots < order.shots and done.errors < order.errors:
             done += self._compiled.sample(order.shots - done.shots)
@@ -73,7 +74,8 @@ class _Unfinished:
     """
 
     def __init__(self, task: sinter.Task, stat: sinter.TaskStats | None) -> None:
-        self.task, self.workers = task, set()
+        self.task = task
+        self.workers: set[int] = set()
         asked = task.collection_options
         shots, errors = (0, 0) if stat is None else (stat.shots, stat.errors)
         self.shots_left = asked.max_shots - shots

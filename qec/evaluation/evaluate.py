@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import sinter
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.circuits.experiment_grid import Grid
 from qec.circuits.lattice import SpaceTimeLattice
@@ -26,7 +26,7 @@ from qec.support.errors import QecError
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import worker_count
-from qec.support.settings import positive_integer, required_path
+from qec.support.settings import plain_values, positive_integer, required_path
 
 _GROWTH = 4
 """A point's shots grow at most by this factor before its intervals are looked at again."""
@@ -93,7 +93,7 @@ class EvaluateSettings:
         Raises:
             QecError: a value of the wrong type or out of range.
         """
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         if isinstance(values["rounds"], list):
             raise QecError(f"rounds={values['rounds']} is not supported: give one value, or null.")
         factor = positive_integer("rounds_per_distance", values["rounds_per_distance"])
@@ -115,6 +115,7 @@ class EvaluateSettings:
         )
 
     def sampler(self) -> PairedSampler:
+        """The sampler of the pre-decoder and of what it is compared with."""
         names, baselines = tuple(BASELINES), tuple(BASELINES.values())
         return PairedSampler(names, self.predecoder, self.batch, baselines, device=self.device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
@@ -95,7 +95,12 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], colors: Mapping[str, str]) -> No
             best = row.per_round.value
             line.append((microseconds_per_round(row), best))
     if line:
-        style = {"color": "0.8", "linewidth": 3, "zorder": 1, "drawstyle": "steps-post"}
+        style: dict[str, Any] = {
+            "color": "0.8",
+            "linewidth": 3,
+            "zorder": 1,
+            "drawstyle": "steps-post",
+        }
         axes.plot(*zip(*line, strict=True), **style)
     for row in rows:
         rate = row.per_round

@@ -74,6 +74,7 @@ class PairedSampler(sinter.Sampler):
         return found
 
     def compiled_sampler_for_task(self, task: sinter.Task) -> CompiledPairedSampler:
+        """The sampler of one circuit, as sinter asks for it."""
         return CompiledPairedSampler(self, task)
 
     def tasks(
@@ -108,7 +109,9 @@ class PairedSampler(sinter.Sampler):
 
 
 class CompiledPairedSampler(sinter.CompiledSampler):
-    """``PairedSampler`` for one circuit.  Custom counts, all additive:
+    """``PairedSampler`` for one circuit.
+
+    Custom counts, all additive:
 
     events: detection events sampled, of the checks that decide where a pre-decoder takes part;
     errors:NAME: shots that NAME predicts wrongly;
@@ -123,7 +126,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
     def __init__(self, sampler: PairedSampler, task: sinter.Task) -> None:
         self.batch = sampler.batch
         self.stim_sampler = task.circuit.compile_detector_sampler(seed=sampler.seed)
-        rows, self.groups, made = sampler.rows(), [], {}
+        rows, self.groups = sampler.rows(), []
+        made: dict[str, Decoder] = {}
         for checkpoint in dict.fromkeys(path for _, path in rows.values()):
             group = {row: name for row, (name, path) in rows.items() if path == checkpoint}
             network = {}
@@ -142,6 +146,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         self._warm_up()
 
     def handles_throttling(self) -> bool:
+        """True: sinter need not find out how many shots are good, ``batch`` says so."""
         return True
 
     def _warm_up(self) -> None:
@@ -160,6 +165,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
                     self._decode(shots, found)
 
     def sample(self, suggested_shots: int) -> sinter.AnonTaskStats:
+        """Samples and decodes at most ``batch`` shots, as sinter asks for them."""
         started = time.perf_counter()
         shots = min(suggested_shots, self.batch)
         dets, flips = self.stim_sampler.sample(shots, separate_observables=True)

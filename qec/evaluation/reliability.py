@@ -56,10 +56,10 @@ def reliability(lattice: SpaceTimeLattice, predecoder: Predecoder, shots: int) -
     for start in range(0, shots, _SHOTS_PER_PASS):
         events, fired = sampler.sample(min(_SHOTS_PER_PASS, shots - start), _SEED + start)
         told = bound.forward(bound.cells(events)).float()
-        told, fired = (x[:, sampler.grid.valid].numpy().ravel() for x in (told, fired))
-        probability = 1 / (1 + np.exp(-told.astype(np.float64)))
-        place = np.digitize(told, _EDGES)
-        for row, weights in enumerate((None, fired, probability)):
+        log_odds, happened = (x[:, sampler.grid.valid].numpy().ravel() for x in (told, fired))
+        probability = 1 / (1 + np.exp(-log_odds.astype(np.float64)))
+        place = np.digitize(log_odds, _EDGES)
+        for row, weights in enumerate((None, happened, probability)):
             sums[row] += np.bincount(place, weights, minlength=len(_EDGES) + 1)
     edges, observed = sums[:2].astype(np.int64)
     return Reliability(shots, predecoder.threshold, edges, observed, sums[2])

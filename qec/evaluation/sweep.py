@@ -13,7 +13,7 @@ from pathlib import Path
 
 import sinter
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.circuits.error_model import at_most_half
 from qec.circuits.experiment_grid import Grid, Point
@@ -45,7 +45,7 @@ from qec.support.figures import machine
 from qec.support.files import make_folder, print_files
 from qec.support.folder_lock import sole_writer
 from qec.support.process_pool import worker_count
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 
 
 def sweep(config: DictConfig, command: Sequence[str] = ("qec", "sweep")) -> list[SweepRow]:
@@ -75,8 +75,8 @@ def _writer(settings: SweepSettings) -> contextlib.AbstractContextManager:
 def _sweep(
     settings: SweepSettings, points: list[sinter.Task], started: float, command: Sequence[str]
 ) -> list[SweepRow]:
-    alone = settings.array_task is None
-    if not alone:
+    alone = settings.array_task is None or settings.array_tasks is None
+    if settings.array_task is not None and settings.array_tasks is not None:
         points = share(points, settings.array_task, settings.array_tasks)
     shots = _Shots.read(settings)
     check_metadata(shots.known, points)
@@ -143,6 +143,7 @@ class _Shots:
                 check_seeds({collected: single, **by_file})
             return cls(collected, known)
         make_folder(array)
+        assert settings.array_task is not None
         return cls(new_row_file(array, settings.array_task), known)
 
     def collect(
@@ -193,7 +194,7 @@ class SweepSettings:
         Raises:
             QecError: a value of the wrong type or out of range.
         """
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         grid = Grid.from_values(values)
         circuit = () if values["circuit"] == [] else distinct_values("circuit", values["circuit"])
         decoders = distinct_values("decoders", values["decoders"])
@@ -231,6 +232,7 @@ class SweepSettings:
         )
 
     def sampler(self) -> PairedSampler:
+        """The sampler of all decoders."""
         return PairedSampler(self.decoders, self.predecoder, self.batch, device=self.device)
 
 

@@ -47,10 +47,12 @@ class SweepRow:
 
     @property
     def per_shot(self) -> Estimate:
+        """Logical error rate per shot."""
         return error_rate(self.errors, self.shots)
 
     @property
     def per_round(self) -> Estimate:
+        """Logical error rate per round of check measurements."""
         return error_rate_per_round(self.errors, self.shots, self.metadata["r"])
 
     @property
@@ -60,8 +62,10 @@ class SweepRow:
 
     def to_task_stats(self) -> sinter.TaskStats:
         """An ordinary sinter row; its seconds are those of decoding alone."""
-        counted = ("baseline_errors", "both_errors", "predecode_ns", "match_ns")
-        counted += ("events", "events_left", "fallbacks")
+        counted = (
+            *("baseline_errors", "both_errors", "predecode_ns", "match_ns"),
+            *("events", "events_left", "fallbacks"),
+        )
         return sinter.TaskStats(
             strong_id=f"{self.task_id}:{self.decoder}",
             decoder=self.decoder,

@@ -8,12 +8,12 @@ import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import stim
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec import __version__
 from qec.circuits.error_model import at_most_half
@@ -30,7 +30,7 @@ from qec.predecoder.quantise import quantise
 from qec.support.errors import QecError
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import positive_integer, required_path
+from qec.support.settings import plain_values, positive_integer, required_path
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +60,7 @@ class ExportSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> ExportSettings:
         """Raises QecError where a value makes no sense."""
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         if values["precision"] not in PRECISIONS:
             raise QecError(
                 f"precision={values['precision']!r} is not supported: use {', '.join(PRECISIONS)}."
@@ -77,15 +77,20 @@ class ExportSettings:
             circuit=None if circuit is None else str(circuit),
             predecoder=str(values["predecoder"]),
             out=required_path(config, "out"),
-            **{key: values[key] for key in ("precision", "layout", "log_odds")},
-            **{key: positive_integer(key, values[key]) for key in ("opset", "calibration_shots")},
-            **{key: positive_integer(key, values[key], least=0) for key in ("check", "seed")},
+            precision=values["precision"],
+            layout=values["layout"],
+            log_odds=values["log_odds"],
+            opset=positive_integer("opset", values["opset"]),
+            calibration_shots=positive_integer("calibration_shots", values["calibration_shots"]),
+            check=positive_integer("check", values["check"], least=0),
+            seed=positive_integer("seed", values["seed"], least=0),
         )
 
-    def model(self) -> tuple[stim.DetectorErrorModel, dict[str, object]]:
+    def model(self) -> tuple[stim.DetectorErrorModel, dict[str, Any]]:
         """The detector error model, and what describes it; QecError where there is none."""
         if self.circuit is not None:
             return load_dem(self.circuit), {"circuit": self.circuit}
+        assert self.grid is not None
         points = list(self.grid.points())
         if len(points) != 1:
             raise QecError(f"that is {len(points)} experiments: a graph is made for one of them.")
@@ -150,7 +155,7 @@ def _graphs(
     return float32, float32
 
 
-def _edges(bound: BoundPredecoder) -> dict[str, object]:
+def _edges(bound: BoundPredecoder) -> dict[str, Any]:
     """What the columns of the second output are about."""
     ends = bound.residual.ends
     return {
@@ -166,7 +171,7 @@ def _sample(dem: stim.DetectorErrorModel, shots: int, seed: int) -> tuple[np.nda
     return detectors.view(np.uint8), flips[:, 0].view(np.uint8)
 
 
-def _signature(settings: ExportSettings, detectors: int) -> dict[str, object]:
+def _signature(settings: ExportSettings, detectors: int) -> dict[str, Any]:
     """Tensors, precision, seeds and versions, for metadata.json."""
     quantised = settings.precision in EIGHT_BIT
     packages = ("stim", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -190,14 +195,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _labelled(model: onnx.ModelProto, description: dict[str, object]) -> bytes:
+def _labelled(model: onnx.ModelProto, description: dict[str, Any]) -> bytes:
     """The serialised model, with its description in metadata_props."""
     entry = model.metadata_props.add()
     entry.key, entry.value = "qec", json.dumps(description)
     return model.SerializeToString()
 
 
-def _write(folder: Path, files: dict[str, bytes], description: dict[str, object]) -> None:
+def _write(folder: Path, files: dict[str, bytes], description: dict[str, Any]) -> None:
     """Writes the files, and last metadata.json with their hashes; says so."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     text = json.dumps({**description, "sha256": hashes}, indent=2)

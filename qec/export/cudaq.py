@@ -28,6 +28,7 @@ and a detector error model does not know them.  None of this was run with CUDA-Q
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -43,7 +44,7 @@ def cudaq_files(
     lattice: SpaceTimeLattice,
     detectors: np.ndarray,
     flips: np.ndarray,
-    experiment: Mapping[str, object],
+    experiment: Mapping[str, Any],
 ) -> dict[str, bytes]:
     """Contents of the files by name.
 

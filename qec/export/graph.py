@@ -42,6 +42,11 @@ class PredecoderModule(nn.Module):
         log_odds: whether to give those of the edges, too.
     """
 
+    features: torch.Tensor
+    place: torch.Tensor
+    detector_edges: torch.Tensor
+    observable_edges: torch.Tensor
+
     def __init__(
         self, bound: BoundPredecoder, dtype: torch.dtype = torch.float32, log_odds: bool = False
     ) -> None:

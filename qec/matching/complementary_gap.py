@@ -6,6 +6,12 @@ Newman, Brooks and Jones, arXiv:2312.04522; Hutter, Wootton and Loss, arXiv:1312
 
 The observable flips with the parity of the errors that end on one of the two boundaries that the
 memory sector has.  So that boundary becomes a detector, which then chooses the logical class.
+
+Worked example: detectors a, b and c stand in a row between two boundaries, joined by four edges of
+2 nats, and the edge from a to b flips the observable.  Multiplied with the checks b and c, the
+observable is flipped by the last edge instead, from c to the far boundary.  There is an event at a.
+Matched to the near boundary it weighs 2 nats and flips nothing.  With an event at the far boundary,
+too, matching has to go there, by 6 nats and the edge that flips.  So the gap is 6 - 2 = 4 nats.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Tells at the price of a matching which shots may have a small logical gap."""
+"""Tells at the price of a matching which shots may have a small logical gap.
+
+``qec.matching.alternating_paths`` says how, with a worked example.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class GapSearch:
             for kept in (inner | ~far, inner | far)
         )
         self._reach = np.float32(nats + 2 * self._largest + _ROOM)
-        self._balls = balls_of(n, u, v, weight, self._reach)
+        self._balls = balls_of(n, u, v, weight, float(self._reach))
         self._copies = max(1, _SIDE_BY_SIDE // n)
         shift = np.repeat(np.arange(self._copies) * n, len(u))
         u, v = np.tile(u, self._copies) + shift, np.tile(v, self._copies)

@@ -5,6 +5,11 @@ one of the others, and is far likelier than two errors that do so apart.  So the
 a correction is the weight of its edges, each flipped alone, less what is saved by pairs of them
 that one mechanism flips together: the most that disjoint pairs save, found greedily.  It is, up to
 that and to edges that several mechanisms flip, -ln of the probability of the likeliest error.
+
+Worked example: an X error flips detectors a and b, a Z error flips detector c, and a Y error flips
+all three; each has p = 0.01, or ln(0.99 / 0.01) = 4.6 nats.  The edges (a, b) and (c, boundary)
+weigh 4.6 nats alone.  As a pair they save 4.6 + 4.6 - 4.6 = 4.6 nats.  So a correction with both
+edges weighs 4.6 nats, as one Y error does, where matching of each basis by itself counts 9.2.
 """
 
 from __future__ import annotations

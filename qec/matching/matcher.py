@@ -195,7 +195,10 @@ def _told_apart(error: ValueError) -> ValueError:
 
 
 def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -> np.ndarray:
-    """``graph.decode_batch``; raises Unexplained where a shot has no matching."""
+    """``graph.decode_batch``; raises Unexplained where a shot has no matching.
+
+    uint8 (B, num_detectors) -> uint8 (B, observables).
+    """
     try:
         return graph.decode_batch(detectors, **options)
     except ValueError as error:
@@ -203,7 +206,10 @@ def decode(graph: pymatching.Matching, detectors: np.ndarray, **options: bool) -
 
 
 def matched_pairs(graph: pymatching.Matching, events: np.ndarray) -> np.ndarray:
-    """``graph.decode_to_matched_dets_array``; raises Unexplained where there is no matching."""
+    """``graph.decode_to_matched_dets_array``; raises Unexplained where there is no matching.
+
+    uint8 (num_detectors,) -> int64 (pairs, 2), matched detectors; -1 is the boundary.
+    """
     try:
         return graph.decode_to_matched_dets_array(events)
     except ValueError as error:

@@ -34,6 +34,7 @@ class Pieces:
 
     @classmethod
     def of(cls, lattice: SpaceTimeLattice) -> Pieces:
+        """The edges of a lattice's error model, split by basis."""
         table = Mechanisms.from_dem(basis_split(lattice))
         mechanism = table.mechanism.astype(np.int64)
         key = mechanism * (int(table.component.max()) + 1) + table.component

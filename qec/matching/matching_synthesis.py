@@ -86,7 +86,7 @@ class _Corrections(NamedTuple):
     edge: np.ndarray
     share: np.ndarray
     other: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # also a method of tuples, which nobody calls
 
 
 class _Space(NamedTuple):

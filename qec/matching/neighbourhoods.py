@@ -49,7 +49,10 @@ def to_boundary(
 
 @compiled
 def push(heap_key: np.ndarray, heap_node: np.ndarray, size: int, key: np.float32, node: int) -> int:
-    """Puts a node on a binary heap of ``size``; returns its new size."""
+    """Puts a node on a binary heap of ``size``; returns its new size.
+
+    Keys are float32 (room,) and nodes int64 (room,), of which the first ``size`` are used.
+    """
     k = size
     while k > 0 and heap_key[(k - 1) >> 1] > key:
         heap_key[k], heap_node[k] = heap_key[(k - 1) >> 1], heap_node[(k - 1) >> 1]
@@ -60,7 +63,10 @@ def push(heap_key: np.ndarray, heap_node: np.ndarray, size: int, key: np.float32
 
 @compiled
 def pop(heap_key: np.ndarray, heap_node: np.ndarray, size: int) -> int:
-    """Takes the first node off a heap, of which the caller has noted it; returns the new size."""
+    """Takes the first node off a heap, of which the caller has noted it; returns the new size.
+
+    Arrays are as of ``push``.
+    """
     size -= 1
     key, node = heap_key[size], heap_node[size]
     k = 0

@@ -41,10 +41,12 @@ class Score:
 
     @property
     def rate(self) -> Estimate:
+        """Logical error rate per shot."""
         return error_rate(self.errors, self.shots)
 
     @property
     def ratio(self) -> Estimate:
+        """Logical errors over those of the baseline, on the same shots."""
         return paired_ratio(self.errors, self.baseline_errors, self.both)
 
 
@@ -59,7 +61,7 @@ def decode_halves(models: Halves, events: np.ndarray, decoder: str) -> np.ndarra
     predictions = np.zeros(len(events), dtype=np.uint8)
     for half, model in zip((1, 0), models, strict=True):
         found = named_decoder(decoder, model).decode_recorded(events[half::2])
-        predictions[half::2] = found[:, 0]
+        predictions[half::2] = np.asarray(found)[:, 0]
     return predictions
 
 

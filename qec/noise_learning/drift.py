@@ -73,7 +73,14 @@ class DriftTracker:
         self.threshold = alarm_threshold(self.learner.structure.num_detectors)
 
     def push(self, detection_events: np.ndarray) -> Look:
-        """Adds shots, in the order in which they were taken, and estimates the noise anew."""
+        """Adds shots, in the order in which they were taken, and estimates the noise anew.
+
+        Args:
+            detection_events: as for ``learn_noise``.
+
+        Raises:
+            QecError: events of the wrong width.
+        """
         past = self.learner.moments
         new = self.learner.inversion.accumulator()
         new.update(self.learner.packed(detection_events))

@@ -92,10 +92,12 @@ class ErrorStructure:
 
     @property
     def num_mechanisms(self) -> int:
+        """How many mechanisms there are, m."""
         return len(self.x)
 
     @property
     def num_detectors(self) -> int:
+        """How many detectors there are, n."""
         return self.sets.shape[1]
 
     @functools.cached_property

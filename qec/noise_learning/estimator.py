@@ -115,7 +115,11 @@ class Estimator:
         return self._local(fit, deviations, spread)
 
     def from_network(self, packed: np.ndarray) -> NoiseEstimate:
-        """One strength per noise parameter, from the amortised network."""
+        """One strength per noise parameter, from the amortised network.
+
+        Args:
+            packed: uint8 (shots, ceil(num_detectors / 8)), bit-packed detection events.
+        """
         from qec.noise_learning.network import network_rates  # torch only where needed
 
         of_parameter = network_rates(self.structure, packed)

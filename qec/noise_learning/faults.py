@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import stim
@@ -169,7 +169,13 @@ class _Collector:
             self.locations += 1
 
     def _location(
-        self, k: int, role: str, qubits: tuple[int, ...], paulis: list[str], x: np.ndarray, gates_on
+        self,
+        k: int,
+        role: str,
+        qubits: tuple[int, ...],
+        paulis: list[str],
+        x: np.ndarray,
+        gates_on: Mapping[int, int],
     ) -> None:
         for pauli, x_pauli in zip(paulis, x.tolist(), strict=True):
             generators = []
@@ -240,8 +246,8 @@ class _Collector:
             for instance, (k, _, pauli, qubit) in enumerate(chunk):
                 at.setdefault(k, []).append((instance, pauli, qubit))
             flipped = self._propagate(at, len(chunk))
-            instance, which = np.nonzero(flipped)
-            starts = np.searchsorted(instance, np.arange(len(chunk) + 1))
+            row, which = np.nonzero(flipped)
+            starts = np.searchsorted(row, np.arange(len(chunk) + 1))
             for j, (_, generator, _, _) in enumerate(chunk):
                 bits[generator] = which[starts[j] : starts[j + 1]]
         if self.records:
@@ -292,7 +298,7 @@ def symptom_words(bits: int) -> np.ndarray:
     return np.random.default_rng(0).integers(2**64, size=(bits, 2), dtype=np.uint64)
 
 
-def _odd(values: Sequence[int]) -> np.ndarray:
+def _odd(values: Sequence[int] | np.ndarray) -> np.ndarray:
     which, count = np.unique(values, return_counts=True)
     return which[count % 2 == 1]
 

@@ -48,6 +48,9 @@ class NoiseNetwork(nn.Module):
         width: channels of the CNN; twice as many features are averaged.
     """
 
+    mean: torch.Tensor
+    variance: torch.Tensor
+
     def __init__(self, parameters: int, width: int = 48) -> None:
         super().__init__()
         # A 3 x 3 and a 1 x 1 convolution, as matrix products: on small images that is far faster.

@@ -59,7 +59,11 @@ class SubsetFamily:
         return csr_array((np.ones(len(row)), (row, column)), shape=(len(self), self.num_detectors))
 
     def find(self, group: np.ndarray) -> np.ndarray:
-        """Index of each row of ``group``, (n, k) with ascending detectors, in the family."""
+        """Index of each row of ``group``, (n, k) with ascending detectors, in the family.
+
+        Raises:
+            QecError: detector sets that are too large to be looked up.
+        """
         k = group.shape[1]
         offset = sum(len(s) for s in self.sets[: k - 1])
         power = self.num_detectors ** np.arange(k)[::-1].astype(object)
@@ -147,7 +151,11 @@ class MomentAccumulator:
         return self
 
     def merge(self, other: MomentAccumulator) -> MomentAccumulator:
-        """Adds the shots of another accumulator of the same family."""
+        """Adds the shots of another accumulator of the same family.
+
+        Raises:
+            QecError: an accumulator of another family.
+        """
         same = len(self.family.sets) == len(other.family.sets) and all(
             np.array_equal(a, b) for a, b in zip(self.family.sets, other.family.sets, strict=True)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import stim
 
@@ -23,7 +25,7 @@ def draw_channels(p: float, rng: np.random.Generator) -> CircuitNoise:
     def factor() -> float:
         return float(np.exp(rng.uniform(np.log(0.3), np.log(3))))
 
-    def split(rates: tuple[float, ...]) -> tuple[float, ...]:
+    def split(rates: tuple[float, ...]) -> Any:
         total = sum(rates) * factor()
         return tuple((total * rng.dirichlet(np.ones(len(rates)))).tolist())
 

@@ -1,9 +1,18 @@
 """From parities to an unbiased rate for every error mechanism, with its variance.
 
 c(S), the x of all mechanisms that flip all of S, follows from the parities of the subsets of S (see
-``moments``).  Going from the largest sets to the smallest, what contains a mechanism is taken off:
+``parities``).  Going from the largest sets to the smallest, what contains a mechanism is taken off:
 x_e = c(S_e) - sum of x_f over the mechanisms f that flip all of S_e and more.  Hyperedges are thus
 estimated like edges, each from the coincidences of all its detectors.
+
+Worked example: three mechanisms flip detector a (x = 0.03), a and b (0.02), and a, b and c (0.01).
+A parity tells m_S = -ln E_S, the x of all mechanisms that flip S an odd number of times:
+
+    m_a = 0.06   m_b = 0.03   m_c = 0.01   m_ab = 0.03   m_ac = 0.05   m_bc = 0.02   m_abc = 0.04
+
+    c(abc) = (m_a + m_b + m_c - m_ab - m_ac - m_bc + m_abc) / 4 = 0.01, the x of the largest
+    c(ab) = (m_a + m_b - m_ab) / 2 = 0.03, of which 0.01 is the largest's: x = 0.02
+    c(a) = m_a = 0.06, of which 0.01 and 0.02 are the others': x = 0.03
 """
 
 from __future__ import annotations
@@ -106,7 +115,7 @@ class Inversion:
         Args:
             x: float64 (m,).
             shots: effective number of shots.
-            deviations: from ``block_deviations``.
+            deviations: float64 (blocks, m), as from ``block_deviations``; None: too few shots.
         """
         formula = 4 / shots * (np.maximum(x, 0) / 2 + self.containment @ self._accidental(x))
         formula = np.maximum(formula, 1 / shots**2)

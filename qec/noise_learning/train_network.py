@@ -10,10 +10,11 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError
@@ -33,7 +34,7 @@ from qec.support.child_processes import end_with_parent, signals_blocked
 from qec.support.errors import QecError, first_line
 from qec.support.files import atomic_path
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import required_path, value_list
+from qec.support.settings import plain_values, required_path, value_list
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Setting:
         self.patches = Patches.of(structure)
 
     def circuit(self, noise: CircuitNoise) -> object:
+        """The experiment with that noise."""
         code = RotatedSurfaceCode(self.distance)
         return memory_circuit(code, noise, self.distance, self.basis)
 
@@ -96,6 +98,12 @@ class Examples(torch.utils.data.IterableDataset):
             yield self.example(step)
 
     def example(self, step: int) -> tuple[int, str, np.ndarray, np.ndarray]:
+        """What a training step learns from.
+
+        Returns:
+            Distance, basis, float32 (draws, parameters), the true rates, and uint8
+            (draws, shots, detectors), detection events.
+        """
         s = self.settings
         rng = np.random.default_rng((s.seed, step))
         distance, basis = int(rng.choice(s.distances)), str(rng.choice(["X", "Z"]))
@@ -117,7 +125,16 @@ def _start_worker(_: int) -> None:
 
 
 def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.Tensor:
-    """Squared error of ln x of the mechanisms, the frequent ones weighing more."""
+    """Squared error of ln x of the mechanisms, the frequent ones weighing more.
+
+    Args:
+        logs: float32 (draws, parameters), logarithms of the learned rates.
+        rates: float32 (draws, parameters), the true ones.
+        setting: whose mechanisms are compared.
+
+    Returns:
+        A float32 scalar.
+    """
     true = rates.clamp(min=1e-9) @ setting.classes.T
     learned = logs.exp() @ setting.classes.T
     weight = setting.members * true.sqrt()
@@ -126,7 +143,11 @@ def loss_of(logs: torch.Tensor, rates: torch.Tensor, setting: Setting) -> torch.
 
 
 def train(settings: NoiseNetworkSettings) -> Path:
-    """Trains, or goes on where state.safetensors in the output folder stands."""
+    """Trains, or goes on where state.safetensors in the output folder stands.
+
+    Raises:
+        QecError: distances with different noise parameters, or a state of another training.
+    """
     torch.manual_seed(settings.seed)
     known = {(d, b): Setting(d, b) for d in set(settings.distances) for b in "XZ"}
     names = known[settings.distances[0], "X"].names
@@ -179,7 +200,9 @@ def train(settings: NoiseNetworkSettings) -> Path:
             saved = time.monotonic()
     run.save(step)
     path = settings.out / "network.safetensors"
-    save_network(path, average.module, names, {"steps": step, "settings": repr(settings)})
+    save_network(
+        path, cast(NoiseNetwork, average.module), names, {"steps": step, "settings": repr(settings)}
+    )
     return path
 
 
@@ -252,7 +275,7 @@ class _Run:
 @writes_out_alone
 def train_from(config: DictConfig, _: Sequence[str] = ()) -> None:
     """Trains as configured by conf/train-noise-network.yaml, and prints the checkpoint's path."""
-    values = OmegaConf.to_container(config)
+    values = plain_values(config)
     for key in ("shots", "distances", "p"):
         values[key] = value_list(key, values[key])
     values["out"] = required_path(config, "out")

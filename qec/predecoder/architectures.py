@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qec.support.errors import QecError
 
 if TYPE_CHECKING:
     from qec.predecoder.network import PreDecoderNetwork
 
-ARCHITECTURES: dict[str, dict[str, object]] = {
+ARCHITECTURES: dict[str, dict[str, Any]] = {
     # Features in cells with events only, and layers that are cheap there: for CPUs.
     "small": {"width": 32, "layers": 5, "active_only": True, "separable": True},
     "standard": {"width": 32, "layers": 10, "belief_propagation": 8},
@@ -30,7 +30,7 @@ _LARGEST = {"width": 4096, "layers": 256, "kernel": 15, "belief_propagation": 64
 _FLAGS = ("residual", "active_only", "separable")
 
 
-def architecture(model: str | Mapping[str, object]) -> dict[str, object]:
+def architecture(model: str | Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``PreDecoderNetwork`` that a name, or a mapping of them, stands for.
 
     Raises:
@@ -73,7 +73,7 @@ def check_architecture(arguments: object) -> None:
             )
 
 
-def build_network(arguments: Mapping[str, object]) -> PreDecoderNetwork:
+def build_network(arguments: Mapping[str, Any]) -> PreDecoderNetwork:
     """A fresh network; QecError where ``arguments`` are not those of ``PreDecoderNetwork``."""
     from qec.predecoder.network import PreDecoderNetwork  # torch only where needed
 

@@ -37,6 +37,8 @@ Runtime = Callable[[torch.Tensor], torch.Tensor]
 class _FixedNetwork(nn.Module):
     """The network with what does not depend on the shot as a constant."""
 
+    features: torch.Tensor
+
     def __init__(self, network: PreDecoderNetwork, features: torch.Tensor) -> None:
         super().__init__()
         self.network = network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,8 +39,9 @@ class BeliefTensors:
             padded_rows(of.detector, each, len(of.detector_start) - 1, len(each)),
         )
         edges = [torch.from_numpy(column.copy()).to(device) for column in of.edges.T]
-        tensors = (torch.from_numpy(array).to(device) for array in arrays)
-        return cls(of.iterations, *tensors, edges, torch.from_numpy(of.edge_odds).to(device))
+        tensors: list[Any] = [torch.from_numpy(array).to(device) for array in arrays]
+        tensors += [edges, torch.from_numpy(of.edge_odds).to(device)]
+        return cls(of.iterations, *tensors)
 
     def __call__(self, detectors: torch.Tensor) -> torch.Tensor:
         """(B, num_detectors) of any dtype, 0 or 1 -> float32 (B, E), belief in each edge."""
@@ -53,7 +55,7 @@ class BeliefTensors:
             odds = self.odds * _product(damped, self.at_mechanism)
             rest = odds.index_select(1, self.mechanism)
             told = (damped - rest) / (damped + rest)
-            told = torch.where(told.abs() < NONE, float(NONE), told)
+            told = torch.where(told.abs() < float(NONE), float(NONE), told)
         odds = torch.nn.functional.pad(odds.clamp(max=float(MOST)), (0, 1))
         edge = torch.zeros_like(self.edge_odds)
         for one in self.edges:  # an odd number of two: p (1 - q) + q (1 - p)

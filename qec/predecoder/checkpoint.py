@@ -10,6 +10,7 @@ import math
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,15 +33,15 @@ _BEFORE = ("qec-predecoder-1", "qec-predecoder-2")  # networks that told bits of
 def save_predecoder(
     path: Path,
     weights: dict[str, torch.Tensor],
-    architecture: dict[str, object],
+    architecture: dict[str, Any],
     threshold: float,
-    history: dict[str, object],
+    history: dict[str, Any],
 ) -> None:
     """Saves a checkpoint atomically; kernels in bfloat16, the precision that they are used in.
 
     Args:
         path: a ``.safetensors`` file; its stem is the pre-decoder's name.
-        weights: state dict of the network.
+        weights: state dict of the network, of any floating dtype.
         architecture: arguments of ``PreDecoderNetwork``.
         threshold: probability in [0.5, 1] above which an edge is committed.
         history: how it was trained (JSON-serialisable).
@@ -69,6 +70,11 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
     Raises:
         QecError: not found, truncated or corrupt, not a pre-decoder, weights that do not fit the
             architecture, or weights that are not finite.
+
+    Examples:
+        >>> import qec
+        >>> qec.load_predecoder("small").name
+        'small'
     """
     path = checkpoint_path(name_or_path)
     with _opened(path) as file:
@@ -103,7 +109,7 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 def _described(
     path: Path, metadata: Mapping[str, str]
-) -> tuple[dict[str, object], float, dict[str, object]]:
+) -> tuple[dict[str, Any], float, dict[str, Any]]:
     """Architecture, threshold and history, each of its type and size; nothing is built."""
     try:
         description = json.loads(metadata.get("qec", "{}"))
@@ -137,7 +143,7 @@ def _described(
 
 
 def _fitting_network(
-    path: Path, arguments: Mapping[str, object], file: safe_open
+    path: Path, arguments: Mapping[str, Any], file: safe_open
 ) -> PreDecoderNetwork:
     """The network; built only where the file holds as many weights as it has, or more."""
     have = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -154,7 +160,7 @@ def _fitting_network(
     )
 
 
-def _least_weights(arguments: Mapping[str, object]) -> int:
+def _least_weights(arguments: Mapping[str, Any]) -> int:
     """How many weights such a network has at least: those of its first and hidden layers."""
     known = inspect.signature(PreDecoderNetwork).parameters.items()
     given = {name: parameter.default for name, parameter in known} | dict(arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,7 +10,11 @@ from torch.nn import functional
 
 from qec.predecoder.unit_cells import EDGE_CHANNELS, STATIC_CHANNELS, edge_ends
 
-ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu}
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
 
 
 class CubeConv(nn.Module):
@@ -30,6 +34,7 @@ class CubeConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, in, T, Y, X) -> (B, out, T, Y, X), in the dtype of ``x``."""
         kernel, reach = self.kernel(), self.shape[-1] // 2
         if _takes_onednn(x):
             kernel, bias = kernel.to(x.dtype), self.bias.to(x.dtype)
@@ -61,11 +66,17 @@ class CubeConv(nn.Module):
 class EndsConv(CubeConv):
     """A ``CubeConv`` for edges, each of which reads the cells of its two ends."""
 
+    _output: torch.Tensor
+    _tap: torch.Tensor
+    _end: torch.Tensor
+
     def __init__(self, inputs: int, kernel: int, gain: float) -> None:
         super().__init__(inputs, EDGE_CHANNELS, kernel, gain)
         ends = [(k, *end) for k in range(EDGE_CHANNELS) for end in edge_ends(k)]
         output, *offset = (torch.tensor(column) for column in zip(*ends, strict=True))
-        tap = functools.reduce(lambda tap, o: kernel * tap + o + kernel // 2, offset, 0)
+        tap = torch.zeros_like(output)
+        for o in offset:
+            tap = kernel * tap + o + kernel // 2
         end = torch.full((EDGE_CHANNELS, kernel**3), len(ends))
         end[output, tap] = torch.arange(len(ends))
         for name, index in {"_output": output, "_tap": tap, "_end": end.flatten()}.items():
@@ -73,12 +84,14 @@ class EndsConv(CubeConv):
         self.weight = nn.Parameter(torch.randn(len(ends), inputs) * gain * (2 / inputs) ** 0.5)
 
     def kernel(self) -> torch.Tensor:
+        """As ``CubeConv.kernel``: the weights of the ends, zeros elsewhere."""
         outputs, inputs, *_ = self.shape
         or_zero = functional.pad(self.weight, (0, 0, 0, 1))
         by_tap = or_zero.index_select(0, self._end).view(outputs, -1, inputs)
         return by_tap.transpose(1, 2).reshape(self.shape)
 
     def terms(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``CubeConv.terms``, of the ends alone."""
         return self.weight.t(), self._tap, self._output
 
 
@@ -95,6 +108,7 @@ class StaticStem(nn.Module):
         self.around = CubeConv(_STATIC_WIDTH, width, kernel, gain=0.5)
 
     def forward(self, static: torch.Tensor) -> torch.Tensor:
+        """(1, STATIC_CHANNELS, T, Y, X) -> (1, width, T, Y, X), float32."""
         prior = (static[:, :EDGE_CHANNELS] - _LOWEST).clamp(min=0) / 4
         x = torch.cat([prior, static[:, EDGE_CHANNELS:]], dim=1)
         return self.around(functional.relu(self.within(x)))
@@ -136,6 +150,7 @@ class SeparableConv(nn.Module):
         self.out = CubeConv(width, width, kernel=1, gain=gain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, width, T, Y, X) -> the same shape and dtype."""
         return self.out(self.activation(self.within(self.activation(self.around(x)))))
 
     def parts(self) -> tuple[CubeConv, CubeConv, CubeConv]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ def bind_where_it_fits(
     device: str = "cpu",
     *,
     needed: bool,
-    **options: object,
+    **options: Any,
 ) -> BoundPredecoder | None:
     """The pre-decoder on a lattice; None, with a warning, where it does not fit its error model.
 
@@ -120,8 +121,10 @@ def _counts(bound: BoundPredecoder, sampler: LabelledSampler, shots: int, seed: 
     """float64 (3, shots): edges committed, those of them not fired, and how many are expected."""
     events, fired = sampler.sample(shots, seed)
     told = bound.forward(bound.cells(events.to(bound.device))).movedim(1, -1).flatten(1)
-    told = told.float().cpu().numpy()[:, sampler.grid.place].astype(np.float64)
-    fired = fired.movedim(1, -1).flatten(1).numpy()[:, sampler.grid.place]
-    committed = told > bound.cut
-    expected = committed / (1 + np.exp(told))
-    return np.stack([part.sum(axis=1) for part in (committed, committed & (fired == 0), expected)])
+    log_odds = told.float().cpu().numpy()[:, sampler.grid.place].astype(np.float64)
+    happened = fired.movedim(1, -1).flatten(1).numpy()[:, sampler.grid.place]
+    committed = log_odds > bound.cut
+    expected = committed / (1 + np.exp(log_odds))
+    return np.stack(
+        [part.sum(axis=1) for part in (committed, committed & (happened == 0), expected)]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -166,7 +167,8 @@ class PreDecoderNetwork(nn.Module):
 
     def convolutions(self) -> list[CubeConv]:
         """From events to logits; what does not depend on the shot stays out."""
-        hidden = [part for layer in self.hidden for part in layer.parts()]
+        layers: Any = self.hidden
+        hidden = [part for layer in layers for part in layer.parts()]
         return [self.stem, *hidden, self.head]
 
     def hidden_matrices(self) -> list[nn.Parameter]:

@@ -29,7 +29,7 @@ def onnx_model(
 
     Args:
         module: what to export.
-        example: an input with a first axis of 2 or more.
+        example: an input, of the shape and dtype of all others; the first axis is 2 or more.
         names: of the input and of every output.
         opset: version of the ONNX operators.
 
@@ -50,6 +50,7 @@ def onnx_model(
             verbose=False,
         )
     # Kernels are kept as matrices; TensorRT and quantisation want constants of the final shape.
+    assert program is not None
     everything = 2**31
     optimizer.optimize_ir(program.model, input_size_limit=everything, output_size_limit=everything)
     model = program.model_proto

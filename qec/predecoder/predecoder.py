@@ -16,7 +16,7 @@ from qec.predecoder.backends import Runtime, network_runtime, torch_threads
 from qec.predecoder.device import autocast, network_dtype, resolve_device
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.residual import Residual
-from qec.predecoder.sparse_network import Terms
+from qec.predecoder.sparse_network import SparseNetwork, Terms
 from qec.predecoder.threshold import Predecoded, check_threshold, log_odds
 from qec.predecoder.unit_cells import EDGE_CHANNELS, CellGrid
 from qec.support.settings import positive_integer
@@ -126,12 +126,12 @@ class BoundPredecoder:
         self._run = network_runtime(
             backend, self.network, self.features, self.dtype, self._sampled, self._threads
         )
-        self._sparse = self._run if counted else None
-        if counted:
+        self._sparse = self._run if isinstance(self._run, SparseNetwork) else None
+        if self._sparse is not None:
             kernel = self.network.stem.shape[-1]
-            self._readers = self.residual.readers(*self._run.readers, kernel)
+            self._readers = self.residual.readers(*self._sparse.readers, kernel)
             prior = grid.static[0, :EDGE_CHANNELS].movedim(0, -1).reshape(-1).numpy()
-            bias = self._run.bias[self.residual.place % EDGE_CHANNELS]
+            bias = self._sparse.bias[self.residual.place % EDGE_CHANNELS]
             self._before = prior[self.residual.place] + bias
 
     @contextlib.contextmanager
@@ -185,8 +185,8 @@ class BoundPredecoder:
             for start in range(0, len(detectors), _SHOTS_PER_PASS):
                 part = slice(start, start + _SHOTS_PER_PASS)
                 told = self.forward(self.cells(self._upload(detectors[part])))
-                told = told.movedim(1, -1).flatten(1).float().cpu().numpy()
-                found[part, self.grid.predicted] = told[:, self.grid.place]
+                log_odds = told.movedim(1, -1).flatten(1).float().cpu().numpy()
+                found[part, self.grid.predicted] = log_odds[:, self.grid.place]
         return found
 
     def predict(self, events: torch.Tensor) -> torch.Tensor | Terms:
@@ -199,7 +199,15 @@ class BoundPredecoder:
     def commit(
         self, detectors: torch.Tensor, told: torch.Tensor | Terms
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What ``residual`` makes of the edges above the threshold, as arrays."""
+        """What ``residual`` makes of the edges above the threshold, as arrays.
+
+        Args:
+            detectors: uint8 (B, num_detectors).
+            told: as ``predict`` returned it.
+
+        Returns:
+            uint8 (B, num_detectors), the events that are left, and uint8 (B,), the logical flips.
+        """
         if self.cut == np.inf:
             return detectors.cpu().numpy(), np.zeros(len(detectors), dtype=np.uint8)
         margin = ROUNDING if self._settles else 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def quantise(
         QecError: onnxruntime is not installed, or the network has no hidden convolution.
     """
     io = optional("onnx", INSTALL)
-    ort = optional("onnxruntime.quantization", INSTALL)
+    ort: Any = optional("onnxruntime.quantization", INSTALL)
     name = model.graph.input[0].name
     batches = iter([{name: inputs[k : k + _BATCH]} for k in range(0, len(inputs), _BATCH)])
 

@@ -1,4 +1,12 @@
-"""What committed edges leave: the residual syndrome, and the logical flip."""
+"""What committed edges leave: the residual syndrome, and the logical flip.
+
+Worked example: three edges join detectors 0 and 1, 1 and 2, and 2 and the boundary; the last one
+flips the observable.  There are events at 0 and 2.  The network gives the edges log-odds of 3, 1
+and -3.  The threshold 0.9 is log-odds of ln 9 = 2.2, so that only the first edge is committed.  It
+flips detectors 0 and 1: matching gets events at 1 and 2, and no logical flip is committed.  With
+log-odds of 3 for the second edge, too, detector 1 is flipped twice and no event is left.  With -3,
+-3 and 3 the event at 2 is gone and the one at 0 left, and the observable counts as flipped.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +64,10 @@ class Residual:
         if detectors.device.type == "cpu":
             told = (told.float() if told.dtype == torch.bfloat16 else told).contiguous()
             tables = self.place, self.ends, self.flips
-            found = left_after(detectors.contiguous().numpy(), told.numpy(), cut, margin, *tables)
-            return tuple(torch.from_numpy(part) for part in found)
+            left, flips, close = left_after(
+                detectors.contiguous().numpy(), told.numpy(), cut, margin, *tables
+            )
+            return torch.from_numpy(left), torch.from_numpy(flips), torch.from_numpy(close)
         return self.by_tensors(detectors, told, cut, margin)
 
     def readers(self, tap: np.ndarray, channel: np.ndarray, size: int) -> np.ndarray:
@@ -89,13 +99,18 @@ class Residual:
         """As a call, where log-odds are still to be added up: edges near no event stay as they are.
 
         Args:
+            detectors: uint8 (B, num_detectors), on the CPU.
             found: the terms of the shots.
-            readers: as the method of that name returns.
-            before: (n,), log-odds of the edges without any terms.
+            readers: int64 (cells, m), as the method of that name returns.
+            cut, margin: as in a call.
+            before: float32 (n,), log-odds of the edges without any terms.
+
+        Returns:
+            uint8 (B, num_detectors), uint8 (B,), bool (B,), as a call does.
         """
         tables = readers, before, cut, margin, self.ends, self.flips
-        done = left_after_terms(detectors.numpy(), *found, *tables)
-        return tuple(torch.from_numpy(part) for part in done)
+        left, flips, close = left_after_terms(detectors.numpy(), *found, *tables)
+        return torch.from_numpy(left), torch.from_numpy(flips), torch.from_numpy(close)
 
     def by_tensors(
         self, detectors: torch.Tensor, told: torch.Tensor, cut: float, margin: float = 0.0

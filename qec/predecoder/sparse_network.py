@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ class Kernel(NamedTuple):
 
     @classmethod
     def of(cls, conv: CubeConv, dtype: torch.dtype) -> Kernel:
+        """The kernel of a dense convolution, in ``dtype``."""
         outputs, inputs, *_ = conv.shape
         taps = conv.weight.view(outputs, inputs, -1).permute(2, 1, 0)
         return cls(taps.to(dtype).contiguous(), conv.bias.to(dtype))
@@ -86,7 +87,7 @@ class SparseNetwork:
         matrix, tap, output = network.head.terms()
         self._head = matrix.to(dtype).contiguous(), network.head.bias.to(dtype)
         self._told = tap.numpy(), output.numpy()
-        kind = _Separable if network.separable else _Mixing
+        kind: Any = _Separable if network.separable else _Mixing
         self._hidden = [kind(layer, dtype) for layer in network.hidden]
         # What the first convolution adds up in a cell: a row for all that it may see by a tap, and
         # one for where the cell is.
@@ -105,7 +106,11 @@ class SparseNetwork:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def terms(self, events: torch.Tensor) -> Terms:
-        """What its active cells add to the log-odds of edges: the same, before it is added up."""
+        """What its active cells add to the log-odds of edges: the same, before it is added up.
+
+        Args:
+            events: (B, 4, T, Y, X), as of a call.
+        """
         parts = []
         for part in self._passes(events):
             cells, h = self._features_of(part)
@@ -211,6 +216,7 @@ class ActiveCells:
 
     @functools.cached_property
     def by_tap(self) -> PairsByTap:
+        """The pairs in order of taps, made when first asked for."""
         return PairsByTap(self)
 
 
@@ -263,7 +269,7 @@ class _Last(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         h: torch.Tensor,
         matrix: torch.Tensor,
         bias: torch.Tensor,
@@ -282,7 +288,7 @@ class _Last(torch.autograd.Function):
         return cells.inner(torch.from_numpy(out)).to(h.dtype)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         cells: ActiveCells = ctx.cells
         h, matrix = ctx.saved_tensors
         around = torch.zeros(math.prod(cells.padded), EDGE_CHANNELS)
@@ -301,7 +307,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         x: torch.Tensor,
         taps: torch.Tensor,
         cells: ActiveCells,
@@ -312,7 +318,7 @@ class _Convolution(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         pairs: PairsByTap = ctx.pairs
         x, taps, read = ctx.saved_tensors
         grad = grad.contiguous()
@@ -347,7 +353,7 @@ class _ChannelByChannel(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         x: torch.Tensor,
         taps: torch.Tensor,
         bias: torch.Tensor,
@@ -358,7 +364,7 @@ class _ChannelByChannel(torch.autograd.Function):
         return _depthwise(x, taps, bias, cells)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
         x, taps = ctx.saved_tensors
         cells: ActiveCells = ctx.cells
         # A neighbour by one tap reads this cell by the opposite one.

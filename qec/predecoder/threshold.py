@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Predecoded(NamedTuple):
     committed: np.ndarray
 
 
-def check_threshold(threshold: object) -> None:
+def check_threshold(threshold: Any) -> None:
     """QecError unless it is a probability above which edges can be committed."""
     number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not number or not 0.5 <= threshold <= 1:

@@ -22,7 +22,7 @@ from qec.realtime.plan import NOTHING, Plan
 from qec.realtime.plots import plot_backlog, plot_latency, plot_load
 from qec.realtime.report import PERCENTILES, Report
 from qec.realtime.run import run
-from qec.realtime.settings import AUTO, LARGEST, RealtimeSettings
+from qec.realtime.settings import RealtimeSettings
 from qec.realtime.shortest_period import shortest_period
 from qec.support.errors import QecError
 from qec.support.figures import machine
@@ -81,7 +81,7 @@ class _Runs:
     def check(self) -> None:
         """Raises QecError: as ``Plan.check``; processes would die of it."""
         s = self._settings
-        self._plan(s.buffer if s.commit == AUTO else s.commit).check()
+        self._plan(s.buffer if isinstance(s.commit, str) else s.commit).check()
 
     def reports(self) -> tuple[list[Report], str]:
         """In the order of deadlines and periods; the message is empty unless one went wrong."""
@@ -89,7 +89,7 @@ class _Runs:
             for deadline, period in itertools.product(
                 self._settings.deadline_us, self._settings.period_us
             ):
-                if period == LARGEST:
+                if isinstance(period, str):  # LARGEST
                     self._shortest(deadline)
                 else:
                     self._run(deadline, period)
@@ -104,7 +104,7 @@ class _Runs:
 
     def _chosen(self, period_us: float) -> Plan:
         s = self._settings
-        if s.commit != AUTO:
+        if not isinstance(s.commit, str):  # AUTO
             return self._plan(s.commit)
         processes = s.workers, s.predecoder_workers
         interval = period_us / s.qubits
@@ -159,13 +159,16 @@ class WholeHistory:
     us_per_round: float
 
     def text(self) -> str:
-        line, truth = f"{self.decoder}: ", self.wrong is not None
-        if truth:
+        """One line for the terminal."""
+        line = f"{self.decoder}: "
+        if self.wrong is not None:
             rate = error_rate(self.wrong, self.shots)
             line += f"{self.wrong} of {self.shots} logical answers wrong, {rate_text(rate)}"
         if math.isnan(self.us_per_round):
             return line
-        if truth:
+        if self.wrong is not None:
+            assert self.wrong_whole is not None
+            assert self.wrong_both is not None
             ratio = paired_ratio(self.wrong, self.wrong_whole, self.wrong_both)
             line += f"; whole history {self.wrong_whole}, ratio {ratio_text(ratio, 3)}; "
         line += f"{self.differ} of {self.shots} answers differ from those of the whole history, "
@@ -191,16 +194,17 @@ def _whole_history(
             decoder = named_decoder(name, model, settings.predecoder)
             decoder.decode_batch(events[:1])  # first calls set things up
             start = time.perf_counter()
-            other = decoder.decode_batch(events)[:, 0]
+            other = np.asarray(decoder.decode_batch(events))[:, 0]
             spent = (time.perf_counter() - start) * 1e6 / events.shape[0] / settings.rounds
         wrong_whole = None if flips is None else other != flips
+        both = None if wrong is None or wrong_whole is None else wrong & wrong_whole
         yield WholeHistory(
             decoder=name,
             shots=len(answers),
             differ=int(np.count_nonzero(answers != other)),
             wrong=_count(wrong),
             wrong_whole=_count(wrong_whole),
-            wrong_both=None if flips is None else _count(wrong & wrong_whole),
+            wrong_both=_count(both),
             us_per_round=spent,
         )
 
@@ -242,7 +246,13 @@ def write(
 def print_tables(
     reports: Sequence[Report], settings: RealtimeSettings, flips: np.ndarray | None
 ) -> None:
-    """A row per run in each of two tables: does it keep up, and how soon does it decide."""
+    """A row per run in each of two tables: does it keep up, and how soon does it decide.
+
+    Args:
+        reports: of the runs.
+        settings: of all of them.
+        flips: uint8 (experiments,), true flips of observable 0; None: not known.
+    """
     workers = f"{settings.workers} matchers"
     if any(has_predecoder(r.decoder) for r in reports):
         workers += f", {settings.predecoder_workers} for the network on {settings.device}"

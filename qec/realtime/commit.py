@@ -44,7 +44,15 @@ def chosen_plan(
 
 
 def us_per_round(plan: Plan, layers: np.ndarray) -> tuple[float, float]:
-    """What matching and pre-decoding take on one core, in batches; ``layers`` as above."""
+    """What matching and pre-decoding take on one core, in batches.
+
+    Args:
+        plan: how the experiments are decoded.
+        layers: uint8 (layers of all experiments, width), detection events.
+
+    Returns:
+        Microseconds per round of matching, and of pre-decoding.
+    """
     rows = max(min(_LAYERS, len(layers)) // plan.layers, 1) * plan.layers
     _, predecode, match = in_one_process(plan, layers[:rows])
 
@@ -61,7 +69,12 @@ def us_per_round(plan: Plan, layers: np.ndarray) -> tuple[float, float]:
 def in_one_process(
     plan: Plan, layers: np.ndarray
 ) -> tuple[WindowState, Callable[[], None], Callable[[], None]]:
-    """The state of experiments, and what pre-decodes and then matches all of them at once."""
+    """The state of experiments, and what pre-decodes and then matches all of them at once.
+
+    Args:
+        plan: how the experiments are decoded.
+        layers: uint8 (layers of all experiments, width), detection events.
+    """
     experiments, n = len(layers) // plan.layers, len(plan.windows)
     windows, blocks = plan.block_windows, plan.blocks()
     events = layers.reshape(experiments, plan.layers, -1)

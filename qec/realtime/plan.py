@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import stim
@@ -14,6 +15,9 @@ from qec.windows.window_decoder import block_windows, parallel_windows, schedule
 from qec.windows.window_matcher import WindowCutter
 from qec.windows.window_state import Block, Explained, ScheduledWindow
 
+if TYPE_CHECKING:
+    from qec.predecoder.predecoder import Predecoder
+
 NOTHING = "nothing"
 """The name of the pre-decoder that explains nothing and costs nothing."""
 
@@ -22,6 +26,7 @@ class NullBlock:
     """Explains nothing."""
 
     def apply(self, layers: np.ndarray) -> Explained:
+        """uint8 (B, layers, width) -> no correction and no flip."""
         nothing = np.zeros(len(layers), dtype=np.uint8)
         return Explained(np.zeros_like(layers), nothing)
 
@@ -62,6 +67,7 @@ class Plan:
 
     @property
     def layers(self) -> int:
+        """Layers of detectors: one more than rounds."""
         return self.rounds + 1
 
     def within(self, deadline_us: float | None) -> Plan:
@@ -102,7 +108,10 @@ class Plan:
         return self._steps(ends, experiments)
 
     def last_block_steps(self, experiments: int) -> np.ndarray:
-        """The same for the blocks of the pre-decoder."""
+        """The same for the blocks of the pre-decoder.
+
+        int64 (blocks of all experiments,).
+        """
         return self._steps(np.array([w.end for w in self.block_windows], dtype=int), experiments)
 
     def _steps(self, ends: np.ndarray, experiments: int) -> np.ndarray:
@@ -159,9 +168,10 @@ class Plan:
         return self.predecoder not in (None, NOTHING)
 
     @functools.cached_property
-    def _predecoder(self):
+    def _predecoder(self) -> Predecoder:
         from qec.predecoder.checkpoint import load_predecoder  # torch only where needed
 
+        assert self.predecoder is not None
         return load_predecoder(self.predecoder)
 
 

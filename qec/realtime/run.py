@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 
 import numpy as np
@@ -45,7 +45,7 @@ def run(
     )
     shared = SharedRun(layout)
     shared.source[...] = layers
-    jobs = [("producer", produce, (layout, period))]
+    jobs: list[tuple[str, Callable[..., None], tuple]] = [("producer", produce, (layout, period))]
     for kind, work, number in (
         ("matcher", match, layout.matchers),
         ("pre-decoder", predecode, layout.predecoders),

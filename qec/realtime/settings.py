@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.circuits.lattice import SpaceTimeLattice, detector_error_model
 from qec.circuits.memory_circuit import memory_circuit
@@ -20,7 +20,7 @@ from qec.matching.matcher import Unexplained, basis_split, matching_graph, unexp
 from qec.realtime.plan import NOTHING, Plan, model_rounds
 from qec.support.errors import QecError
 from qec.support.process_pool import available_cores
-from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.windows.window_decoder import WINDOW_DECODERS, check_window_decoder
 
 LARGEST = "max"
@@ -55,7 +55,7 @@ class RealtimeSettings:
     @classmethod
     def from_config(cls, config: DictConfig) -> RealtimeSettings:
         """Raises QecError where a value makes no sense or a file does not fit."""
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         for key in ("period_us", "deadline_us", "decoders"):
             values[key] = distinct_values(key, values[key])
         for name in values["decoders"]:
@@ -100,6 +100,7 @@ class RealtimeSettings:
         )
 
     def circuit(self, rounds: int) -> stim.Circuit:
+        """The memory experiment of that many rounds."""
         c = self.config
         noise = CircuitNoise.named(c.noise, c.p)
         return memory_circuit(RotatedSurfaceCode(self.distance), noise, rounds, c.basis)

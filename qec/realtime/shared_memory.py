@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import multiprocessing
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Layout:
 
     @property
     def workers(self) -> int:
+        """Worker processes of both kinds."""
         return self.matchers + self.predecoders
 
     @property
@@ -111,7 +113,7 @@ class SharedRun:
     fell_back: np.ndarray
     late: np.ndarray
 
-    def __init__(self, layout: Layout, memory: ctypes.Array | None = None) -> None:
+    def __init__(self, layout: Layout, memory: Any = None) -> None:
         """In new memory (None), or in that of another ``SharedRun``.
 
         Raises:
@@ -135,7 +137,7 @@ class SharedRun:
         return WindowState(**arrays)
 
 
-def _new_block(size: int) -> ctypes.Array:
+def _new_block(size: int) -> Any:
     """Zeros, for this process and those that it hands them to when it starts them."""
     try:
         return multiprocessing.get_context("spawn").RawArray(ctypes.c_byte, size)

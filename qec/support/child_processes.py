@@ -103,7 +103,9 @@ def end_with_parent(*, at_once: bool = True) -> None:
 
 
 def _wait_for_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

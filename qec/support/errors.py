@@ -14,6 +14,14 @@ class QecError(ValueError):
     """Bad input to qec: the message names the problem and the fix.
 
     A command line prints it as one line and exits with status 2.
+
+    Examples:
+        >>> import qec
+        >>> try:
+        ...     qec.RotatedSurfaceCode(4)
+        ... except qec.QecError as error:
+        ...     print(error)
+        distance=4 is not supported: use an odd integer >= 3 (3, 5, 7, ...).
     """
 
 
@@ -62,7 +70,7 @@ def exit_status(program: str, interrupted: str, run: Callable[[], object]) -> in
     return 0
 
 
-def _explained(error: Exception) -> str | None:
+def _explained(error: QecError | MemoryError | OSError) -> str | None:
     """What to tell the user of an error that is no mistake in this package; None if it may be."""
     if isinstance(error, QecError):
         return str(error)

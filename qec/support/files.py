@@ -19,7 +19,11 @@ STANDARD = "-"
 
 
 def resource_dir(name: str) -> Path:
-    """The folder "conf" or "data": inside an installed package, at the root of a checkout."""
+    """The folder "conf" or "data": inside an installed package, at the root of a checkout.
+
+    Raises:
+        QecError: there is none.
+    """
     package = Path(__file__).resolve().parents[1]
     for place in (package / name, package.parent / name):
         if place.is_dir():
@@ -28,7 +32,11 @@ def resource_dir(name: str) -> Path:
 
 
 def config_file(name: str) -> Path:
-    """The path of conf/<name>.yaml."""
+    """The path of conf/<name>.yaml.
+
+    Raises:
+        QecError: there is no such file.
+    """
     path = resource_dir("conf") / f"{name}.yaml"
     if not path.is_file():
         raise QecError(f"{path} is missing: install the qec package again.")
@@ -79,7 +87,11 @@ def print_files(paths: Iterable[Path]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Creates a folder unless it exists, and makes sure that files can be written to it."""
+    """Creates a folder unless it exists, and makes sure that files can be written to it.
+
+    Raises:
+        QecError: they cannot.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()  # without a name, where the system can

@@ -9,7 +9,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from qec.support import child_processes as child
 from qec.support.errors import QecError
@@ -89,7 +89,8 @@ class Workers(Generic[Job, Result]):
             Exception: what ``function`` raised.
         """
         done = []
-        for pipe in connection.wait(self._pipes):  # of idle ones, too: they say nothing but die
+        ready: list[Any] = connection.wait(self._pipes)
+        for pipe in ready:  # of idle ones, too: they say nothing but die
             with _worker_alive():
                 error, result = pipe.recv()
             if error is not None:
@@ -146,6 +147,7 @@ def _work(pipe: connection.Connection, function: Callable[[Job], Result]) -> Non
     with contextlib.suppress(EOFError, ConnectionError):  # whoever gave the jobs has ended
         while True:
             job = pipe.recv()
+            answer: tuple[Exception | None, Result | None]
             try:
                 answer = (None, function(job))
             except Exception as error:

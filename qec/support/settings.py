@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from qec.support.errors import QecError
+
+
+def plain_values(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain dictionaries, lists, strings and numbers."""
+    values = OmegaConf.to_container(config)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def required_path(config: DictConfig, key: str) -> Path:

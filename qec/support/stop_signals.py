@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _PATIENCE = 5.0  # seconds after which a signal that comes again is not the echo of the first
@@ -72,14 +73,14 @@ def ended_by_signals() -> Iterator[None]:
                 os.write(2, b"\x1b[?25h\n")  # a progress bar has hidden the cursor
             os._exit(128 + number)
 
-    usual = {signal.SIGINT: signal.default_int_handler}
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
     usual |= dict.fromkeys(STOP_SIGNALS, signal.SIG_DFL)
     with handled({n: answer for n, handler in usual.items() if signal.getsignal(n) == handler}):
         yield
 
 
 @contextlib.contextmanager
-def handled(handlers: Mapping[int, object]) -> Iterator[None]:
+def handled(handlers: Mapping[int, Any]) -> Iterator[None]:
     """Signals have these handlers; outside of the main thread nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield

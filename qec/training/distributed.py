@@ -58,6 +58,7 @@ class ProcessGroup:
 
     @property
     def first(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
@@ -94,7 +95,14 @@ class ProcessGroup:
         return nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True)
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean over the processes, the same bits in each."""
+        """The mean over the processes, the same bits in each.
+
+        Args:
+            value: of any shape and floating dtype, the same in all processes.
+
+        Returns:
+            Its shape and dtype stay.
+        """
         if self.size > 1:
             value = value.clone()
             distributed.all_reduce(value)

@@ -7,9 +7,11 @@ channels: new channels start at random and nothing old listens to them yet).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from qec.predecoder.network import CubeConv, PreDecoderNetwork
+from qec.predecoder.network import PreDecoderNetwork
 from qec.support.errors import QecError
 
 
@@ -46,7 +48,7 @@ def grow(small: PreDecoderNetwork, large: PreDecoderNetwork) -> None:
             _embed(small.hidden[k] if k < len(small.hidden) else None, conv, old["width"])
 
 
-def _shape(network: PreDecoderNetwork) -> dict[str, object]:
+def _shape(network: PreDecoderNetwork) -> dict[str, Any]:
     outputs, _, kernel, *_ = network.stem.shape
     return {
         "width": outputs,
@@ -60,7 +62,7 @@ def _shape(network: PreDecoderNetwork) -> dict[str, object]:
     }
 
 
-def _embed(small: CubeConv | None, large: CubeConv, width: int = 0) -> None:
+def _embed(small: Any, large: Any, width: int = 0) -> None:
     """Old outputs read old inputs as before; new outputs keep their random weights.
 
     Without ``small``, a new layer: the first ``width`` outputs add nothing to the residual stream.

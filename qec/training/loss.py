@@ -21,6 +21,9 @@ def cross_entropy(
         labels: uint8 (B, EDGE_CHANNELS, T, Y, X), whether each has fired.
         valid: bool (EDGE_CHANNELS, T, Y, X), as ``qec.predecoder.unit_cells.CellGrid.valid``.
         prior: float32 (EDGE_CHANNELS, T, Y, X), log-odds of the edges in the error model.
+
+    Returns:
+        A float32 scalar.
     """
     p = torch.sigmoid(prior[valid])
     entropy = torch.special.entr(p) + torch.special.entr(1 - p)

@@ -24,7 +24,7 @@ def build_optimisers(
             rest, lr=settings.adamw_lr, betas=(0.9, 0.99), weight_decay=0.0, fused=settings.fused
         )
     ]
-    if hidden:
+    if hidden and settings.muon_lr is not None:
         optimisers.append(Muon(hidden, lr=settings.muon_lr))
     for optimiser in optimisers:
         for group in optimiser.param_groups:

@@ -7,14 +7,15 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.predecoder.architectures import architecture
 from qec.support.errors import QecError
-from qec.support.settings import value_list
+from qec.support.settings import plain_values, value_list
 
 RANDOM_NOISE = "random"
 """Among ``noises``: 25 rates that are drawn at random."""
@@ -30,7 +31,7 @@ class TrainSettings:
     """
 
     out: Path
-    model: dict[str, object]
+    model: dict[str, Any]
     seed: int
     threshold: float
     model_of: tuple[str, ...]
@@ -66,7 +67,7 @@ class TrainSettings:
         Raises:
             QecError: a value of the wrong type or out of range, or a device that is not there.
         """
-        values = OmegaConf.to_container(config)
+        values = plain_values(config)
         for key in _LISTS:
             empty = key in _MAY_BE_EMPTY and values[key] in (None, [])
             values[key] = () if empty else value_list(key, values[key])
@@ -112,7 +113,7 @@ class TrainSettings:
         """Where the trained pre-decoder goes; the name of its folder is its own."""
         return self.out / f"{self.out.resolve().name}.safetensors"
 
-    def deciding(self) -> dict[str, object]:
+    def deciding(self) -> dict[str, Any]:
         """What decides the weights after a given number of steps, as JSON values."""
         return json.loads(json.dumps({key: getattr(self, key) for key in _DECIDING}))
 
@@ -126,7 +127,7 @@ _LISTS = ("distances", "orientations", "orders", "noises", "ps", *_MAY_BE_EMPTY)
 
 
 def _integer(low: int, multiple: int = 1) -> Callable[[object], bool]:
-    def fits(value: object) -> bool:
+    def fits(value: Any) -> bool:
         whole = isinstance(value, int) and not isinstance(value, bool)
         return whole and low <= value < 2**63 and value % multiple == 0
 
@@ -134,7 +135,7 @@ def _integer(low: int, multiple: int = 1) -> Callable[[object], bool]:
 
 
 def _number(inside: Callable[[float], bool]) -> Callable[[object], bool]:
-    def fits(value: object) -> bool:
+    def fits(value: Any) -> bool:
         real = isinstance(value, int | float) and not isinstance(value, bool)
         return real and math.isfinite(value) and inside(value)
 

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -76,7 +77,7 @@ class TrainingState:
                 f"the processes find different states in {state.parent}: put out= on a file system "
                 "that all nodes share."
             )
-        self.model = processes.parallel(self.network)
+        self.model: Any = processes.parallel(self.network)
         if processes.size > 1:
             self._settle_order_of_sums()
         if settings.compile:
@@ -94,7 +95,7 @@ class TrainingState:
             self.sessions.append({**session, "step": self.step})
 
     def train_step(self, batch: Batch) -> torch.Tensor:
-        """One optimiser step; returns the loss, the mean over the processes."""
+        """One optimiser step; returns the loss, a float32 scalar, the mean over the processes."""
         loss = self.backward(batch)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.mid_step = True
@@ -108,7 +109,7 @@ class TrainingState:
         return loss
 
     def backward(self, batch: Batch) -> torch.Tensor:
-        """Adds to the gradients, means over the processes like the loss that it returns.
+        """Adds to the gradients, and returns the loss, a float32 scalar: means over the processes.
 
         Shares of a batch have the same circuit and size, so that these are those of all of it.
         """
@@ -179,6 +180,7 @@ class TrainingState:
             save_file(copies, temporary, metadata=meta)
 
     def diverged(self, what: str) -> QecError:
+        """The error that says so, and what to do."""
         return QecError(
             f"{what} at step {self.step}: train again with a lower muon_lr= or adamw_lr= and "
             "another out=."
@@ -257,7 +259,7 @@ class TrainingState:
             raise ValueError("its losses are no list")
         for k, optimiser in enumerate(self.optimisers):
             parameters = [p for group in optimiser.param_groups for p in group["params"]]
-            names = ("step", "exp_avg", "exp_avg_sq")
+            names: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq")
             if isinstance(optimiser, Muon):
                 names = ("momentum_buffer",)
             found = parts.get(f"optimiser{k}", {})

@@ -54,15 +54,17 @@ class StreamingDecoder:
         QecError: commit or buffer below 1, a model with too few rounds, whose rounds differ, or as
             ``WindowDecoder``.
 
-    >>> import stim
-    >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=20,
-    ...                                  after_clifford_depolarization=0.003)
-    >>> decoder = StreamingDecoder(circuit.detector_error_model(decompose_errors=True), 3, 3)
-    >>> events = circuit.compile_detector_sampler(seed=1).sample(1)
-    >>> for layer in decoder.split(events)[:-1]:
-    ...     frame = decoder.push(layer)
-    >>> decoder.flush(decoder.split(events)[-1])
-    array([0], dtype=uint8)
+    Examples:
+        >>> import numpy as np, stim, qec
+        >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=20,
+        ...                                  after_clifford_depolarization=0.003)
+        >>> dem = circuit.detector_error_model(decompose_errors=True)
+        >>> decoder = qec.StreamingDecoder(dem, commit=3, buffer=3)
+        >>> *layers, last = decoder.split(np.zeros((1, dem.num_detectors), dtype=np.uint8))
+        >>> for layer in layers:
+        ...     frame = decoder.push(layer)
+        >>> decoder.flush(last)
+        array([0], dtype=uint8)
     """
 
     def __init__(
@@ -134,7 +136,10 @@ class StreamingDecoder:
         self.confidence = self.core_confidence = unknown
 
     def split(self, shots: np.ndarray) -> list[np.ndarray]:
-        """Shots of the model that the decoder was built from, layer by layer."""
+        """Shots of the model that the decoder was built from, layer by layer.
+
+        bool or uint8 (B, num_detectors) -> for each layer (B, detectors of the layer).
+        """
         layers = self._reference.layers
         split = self._reference.split(shots, layers - 1)
         sizes = [self._reference.detectors_of_layer(k, layers) for k in range(layers)]
@@ -232,6 +237,7 @@ class StreamingDecoder:
 
     def _predecode(self, end: int, layers: int | None) -> None:
         """Pre-decodes the next block, which ends there."""
+        assert self._blocks is not None
         start, reach = self._rounds_predecoded, self._blocks.reach
         latest = end + reach if layers is None else min(end + reach, layers)
         window = Window(max(start - reach, 0), latest, start, end)
@@ -262,6 +268,7 @@ class StreamingDecoder:
         if self._asked:
             gap = self._cutter.gap(window, layers, before=True)
             self.core_confidence = gap.of(self._state.syndrome(scheduled, gap.columns, *places))
+            assert self.confidence is not None
             self.confidence = np.minimum(self.confidence, self.core_confidence)
         self._state.decide(scheduled, *places)
         self._frame ^= self._state.flip[places[0]]

@@ -29,6 +29,7 @@ class Window:
     core_end: int
 
     def shifted(self, layers: int) -> Window:
+        """The same window ``layers`` later."""
         return Window(*(k + layers for k in dataclasses.astuple(self)))
 
 
@@ -124,7 +125,9 @@ class ExperimentTemplate:
             )
         first = window.start < EDGE and window.end != layers
         last = layers is not None and layers - window.end < EDGE and not first
-        shift = self.layers - layers if last else 0 if first else EDGE - window.start
+        shift = 0 if first else EDGE - window.start
+        if layers is not None and last:
+            shift = self.layers - layers
         placed = window.shifted(shift)
         low, high = (0 if first else EDGE), self.layers - (0 if last else EDGE)
         if placed.start < low or placed.end > high:

@@ -60,7 +60,7 @@ class WindowBeliefs:
         taken = (exists & done[of_end]).any(axis=1)
         kept = np.flatnonzero((ends >= 0).any(axis=1) & ~taken)
         core = exists & (of_end >= window.core_start) & (of_end < window.core_end)
-        committed = core.any(axis=1)
+        committed = np.any(core, axis=1)
         observables = np.zeros((len(ends), 1 + len(model.seam)), dtype=np.bool_)
         observables[:, 0] = committed & edges.flips
         edge, which = np.nonzero(exists & ~core & committed[:, None])

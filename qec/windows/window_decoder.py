@@ -85,7 +85,9 @@ def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]
     """
     positive_integer("commit", commit)
     positive_integer("buffer", buffer, least=2)
-    ahead, gaps, start = [], [], 0
+    ahead: list[Window] = []
+    gaps: list[Window] = []
+    start = 0
     while True:
         end = start + commit
         if end + buffer >= layers - 1:  # too little is left for a gap and another core
@@ -183,12 +185,14 @@ class WindowDecoder:
         QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, windows that make no
             sense, or correlated together with a cascade or a pre-decoder.
 
-    >>> import stim
-    >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=30,
-    ...                                  after_clifford_depolarization=0.003)
-    >>> decoder = WindowDecoder(circuit.detector_error_model(decompose_errors=True), 3, 3)
-    >>> decoder.decode_batch(circuit.compile_detector_sampler(seed=1).sample(5)).shape
-    (5, 1)
+    Examples:
+        >>> import stim, qec
+        >>> circuit = stim.Circuit.generated("surface_code:rotated_memory_x", distance=3, rounds=30,
+        ...                                  after_clifford_depolarization=0.003)
+        >>> dem = circuit.detector_error_model(decompose_errors=True)
+        >>> decoder = qec.WindowDecoder(dem, commit=3, buffer=3)
+        >>> decoder.decode_batch(circuit.compile_detector_sampler(seed=1).sample(5)).shape
+        (5, 1)
     """
 
     def __init__(

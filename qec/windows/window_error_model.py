@@ -2,6 +2,17 @@
 
 What the window decides beyond the flip of the observable is put into further observables, so that
 one call of matching returns all of it for a batch of shots.
+
+Worked example: detectors 0, 1 and 2 stand in layers 0, 1 and 2, and every mechanism has p = 0.1.
+The first flips detector 0 and the observable; the next two flip 0 and 1, and 1 and 2; the last
+flips 2.  A window sees layers 0 and 1, and layer 0 is its core:
+
+    error(0.1) D0 L0        in the core: committed, and so is its flip of the observable
+    error(0.1) D0 D1 L1     committed; L1 says that detector 1, beyond the core, is flipped
+    error(0.1) D1           leaves the window for detector 2: it ends on the boundary
+
+The last mechanism is out of sight.  The next window has layer 0 done, so that the first two are
+left out of it: they have been decided.
 """
 
 from __future__ import annotations
@@ -58,7 +69,7 @@ def window_model(
     core = exists & (layer >= window.core_start) & (layer < window.core_end)
     seals = pieces.of_memory | (not memory_seam)
     committed = core.any(axis=1) & seals
-    leaves = (exists & ~inside).any(axis=1)
+    leaves = np.any(exists & ~inside, axis=1)
     taken = (exists & done[layer]).any(axis=1) & seals
     kept = np.flatnonzero(inside.any(axis=1) & ~taken & ~(closed & leaves))
     detectors = np.flatnonzero(

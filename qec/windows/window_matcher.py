@@ -6,7 +6,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import stim
@@ -163,7 +163,7 @@ class WindowCutter:
         inner = Window(place.start, place.end, place.start, place.end)
         return window_model(self._memory, inner, done, closed=True)
 
-    def _closed(self, model: WindowModel, place: Window, **options: object) -> GapMatcher:
+    def _closed(self, model: WindowModel, place: Window, **options: Any) -> GapMatcher:
         """Of what ``_closed_model`` returns; options as ``GapMatcher``."""
         lattice = self.reference.lattice.cut(place.start, place.end, memory_only=True)
         return GapMatcher(matching_graph(stim.DetectorErrorModel(model.text)), lattice, **options)
@@ -193,6 +193,11 @@ class Columns:
 
     @classmethod
     def of(cls, model: WindowModel, place: Window, reference: ExperimentTemplate) -> Columns:
+        """The columns of a window's model, for a place in the reference.
+
+        Raises:
+            QecError: an error flips detectors more than one round apart.
+        """
         layer, column = reference.lattice.layer, reference.column
         after = layer[model.seam] >= place.core_end
         edge = np.where(after, place.core_end, place.core_start - 1)
@@ -219,6 +224,9 @@ class Columns:
         Args:
             events: uint8 (B, detectors).
             found: uint8 (B, observables), what matching of the model with exits returns.
+
+        Returns:
+            uint8 (B, detectors).
         """
         closed = events.copy()
         closed[:, self.exits] ^= found[:, 1 + len(self.scatter) :]
@@ -301,9 +309,10 @@ class WindowMatcher:
 
     def warm_up(self) -> None:
         """Matches something by every part: PyMatching builds its graphs at the first call."""
-        self.decode(self.typical, lambda which: self.doubt.typical[which])
+        typical = self.typical if self.doubt is None else self.doubt.typical
+        self.decode(self.typical, lambda which: typical[which])
         if self.doubt is not None:  # there may be none about these
-            self.doubt.whole.decode_all(self.doubt.typical)
+            self.doubt.whole.decode_all(typical)
 
     def decode(
         self,

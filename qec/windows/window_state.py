@@ -39,7 +39,8 @@ class Explained(NamedTuple):
 class Block(Protocol):
     """As ``qec.windows.predecode_blocks.LayerBlock``."""
 
-    def apply(self, layers: np.ndarray) -> Explained: ...
+    def apply(self, layers: np.ndarray) -> Explained:
+        """uint8 (B, layers, width), events -> what the block explains of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +203,7 @@ class WindowState:
             first: int64 (B,), the rows of ``events`` where their layers start.
         """
         rows = first[:, None] + np.arange(window.end - window.start)
+        assert self.left is not None
         events = self.events[rows]
         explained, self.block_flip[numbers] = block.apply(events)
         core = slice(window.core_start - window.start, window.core_end - window.start)
@@ -226,6 +228,7 @@ class WindowState:
         matcher = scheduled.matcher
 
         def syndrome(which: np.ndarray) -> np.ndarray:
+            assert matcher.doubt is not None  # or nobody would ask
             columns = matcher.doubt.columns
             return self.syndrome(scheduled, columns, numbers[which], first[which])
 

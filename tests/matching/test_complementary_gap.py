@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pymatching
 import pytest
@@ -15,13 +17,31 @@ from qec.circuits.patch import MEMORY
 from qec.decoding.cascade import Cascade
 from qec.decoding.decoder import Decoder, named_decoder
 from qec.evaluation.paired_sampler import PairedSampler
-from qec.matching.complementary_gap import GapMatcher
-from qec.matching.matcher import Matcher, MemoryMatcher, basis_split, matching_graph
+from qec.matching.complementary_gap import GapMatcher, boundaries
+from qec.matching.matcher import Matcher, MemoryMatcher, basis_split, graph_of, matching_graph
 from qec.predecoder.checkpoint import save_predecoder
 from qec.predecoder.model_fit import Fit
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.predecoder import Predecoder
 from qec.support.errors import QecError
+
+
+def test_the_worked_example():
+    """A row of three detectors, whose observable is flipped by an edge inside."""
+    u, v = np.array([0, 0, 1, 2]), np.array([-1, 1, 2, -1])
+    flip = np.array([False, True, False, False])
+    side, far = boundaries(3, u, v, flip)
+    assert side.tolist() == [False, True, True]
+    assert far.tolist() == [False, False, False, True]
+    layers = np.zeros(3, dtype=np.int64)
+    lattice = SimpleNamespace(
+        num_detectors=3, memory_detectors=np.arange(3), layer=layers, rounds=0
+    )
+    matcher = GapMatcher(graph_of(u, v, np.full(4, 2.0), flip), lattice)
+    flips, gaps = matcher.decode_batch(np.array([[1, 0, 0]], dtype=np.uint8))
+    assert flips.tolist() == [0]
+    assert gaps == pytest.approx([4], abs=0.01)
+    assert matcher.logical_weight == pytest.approx(8, abs=0.01)
 
 
 def matcher_of(circuit, largest):

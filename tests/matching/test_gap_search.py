@@ -14,7 +14,29 @@ from qec.circuits.memory_circuit import memory_circuit
 from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.matching.complementary_gap import GapMatcher
+from qec.matching.gap_search import GapSearch
 from qec.matching.matcher import MemoryMatcher, basis_split, matching_graph
+
+
+@pytest.mark.parametrize(
+    ("v", "weight", "events", "flip", "gap"),
+    [
+        ([-1, 1, -1], [3, 4, 5], [1, 1], 0, 4),
+        ([-1, 1, -1, 2, -1], [3, 4, 5, 4, 1], [1, 1, 1], 1, 2),
+    ],
+)
+def test_the_worked_example(v, weight, events, flip, gap):
+    """Detectors in a row between two boundaries, as ``alternating_paths`` describes them."""
+    u = np.array([0, 0, 1, 1, 2])[: len(v)]
+    far = (np.array(v) < 0) & (u > 0)
+    n = len(events)
+    side = np.zeros(n, dtype=np.bool_)
+    search = GapSearch(n, u, np.array(v), np.array(weight, float), far, side, 6.0)
+    shots = np.array([events], dtype=np.uint8)
+    for nats, certain in ((gap - 0.1, True), (gap + 0.1, False)):
+        flips, sure = search.decode_batch(shots, nats)
+        assert flips.tolist() == [flip]
+        assert sure.tolist() == [certain]
 
 
 def _matchers(lattice: SpaceTimeLattice, most: float) -> tuple[GapMatcher, GapMatcher]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import stim
@@ -15,9 +17,24 @@ from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.decoding.cascade import Cascade
 from qec.matching.ensemble import Ensemble
-from qec.matching.joint_weight import EdgeModel
+from qec.matching.joint_weight import EdgeModel, Weights
 from qec.matching.matcher import Matcher, basis_split
 from qec.matching.matching_synthesis import combine
+
+
+def test_the_worked_example() -> None:
+    """A row of three detectors, edges of 2 nats, and events at the first two."""
+    none = np.zeros(0, dtype=np.int64)
+    model = SimpleNamespace(
+        ends=np.array([[0, 3], [0, 1], [1, 2], [2, 3]]),
+        flips=np.array([0, 0, 0, 1], dtype=np.uint8),
+        weights=Weights(np.full(4, 2.0), np.zeros(5, dtype=np.int64), none, none.astype(float)),
+    )
+    proposals = np.array([[[False, True, False, False]], [[True, False, True, True]]])
+    found = combine(model, proposals)
+    assert found.weight[:, 0].tolist() == [2, 6]
+    assert found.flips.tolist() == [0]
+    assert found.confidence == pytest.approx([4])
 
 
 def _sampled(circuit: stim.Circuit, shots: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,21 @@ def test_rates_follow_exactly_from_exact_parities(mechanisms):
     assert found == pytest.approx(structure.x, abs=1e-9)
 
 
+def test_the_worked_example():
+    """Detectors a, b and c: the parities of all sets, and the rates that follow."""
+    rates = {"D0": 0.03, "D0 D1": 0.02, "D0 D1 D2": 0.01}
+    lines = [f"error({float(1 - np.exp(-x)) / 2}) {detectors}" for detectors, x in rates.items()]
+    lines.append("logical_observable L0")
+    structure = ErrorStructure.of(stim.DetectorErrorModel("\n".join(lines)))
+    inversion = Inversion(structure)
+    by_hand = {(0,): 6, (1,): 3, (2,): 1, (0, 1): 3, (0, 2): 5, (1, 2): 2, (0, 1, 2): 4}
+    logs = np.zeros(len(inversion.family))
+    for detectors, hundredths in by_hand.items():
+        logs[inversion.family.find(np.array([detectors]))] = hundredths / 100
+    assert logs == pytest.approx(exact_logs(structure, inversion.family))
+    assert inversion.from_moments @ logs == pytest.approx([0.03, 0.02, 0.01])
+
+
 def test_rates_follow_exactly_from_exact_parities_of_a_surface_code(our_circuit):
     structure = ErrorStructure.of(our_circuit(5, 5, "X"))
     inversion = Inversion(structure)
