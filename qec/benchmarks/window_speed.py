@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import stim
 from omegaconf import DictConfig
 
 from qec.benchmarks.window_errors import MATCHING, checked_decoders, named_window_decoder

@@ -53,6 +53,7 @@ class Accuracy:
 
     @property
     def shots(self) -> int:
+        """Shots that all decoders have decoded."""
         return self.rows[NETWORK].shots
 
     def gain(self, decoder: str) -> Estimate:

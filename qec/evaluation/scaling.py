@@ -136,7 +136,9 @@ def _fit(rows: Sequence[SweepRow]) -> Threshold | None:
     if len(rows) <= len(start):
         return None
 
-    def ansatz(pd: np.ndarray, p_th: float, inverse: float, a: float, b: float, c: float):
+    def ansatz(
+        pd: np.ndarray, p_th: float, inverse: float, a: float, b: float, c: float
+    ) -> np.ndarray:
         x = (pd[0] - p_th) * pd[1] ** inverse
         return a + b * x + c * x**2
 
