@@ -241,7 +241,7 @@ def test_the_table_takes_100_characters_whatever_the_names_are(capsys):
     assert lines[first].startswith("predecoder[standard]+  ")
     folded = "".join(line.strip() for line in lines[first + 1 : first + 3])
     assert folded.startswith("matching-cascade-ensemble")
-    (line,) = (line for line in lines if line.startswith("pymatching-correlated-"))
+    (line,) = (line for line in lines if line.split()[1:2] == ["9"])
     assert line.split()[1:4] == ["9", "9.00e-10", "(4.12-17.08)"]
     assert line.split()[-1] == "1234"  # no network, nothing is handed on
 
