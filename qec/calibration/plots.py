@@ -89,12 +89,13 @@ def plot_post_selection(found: Sequence[Calibration], title: str, folder: Path) 
     figure = Figure(figsize=(7.5, 5.4), layout="constrained")
     axes = figure.subplots()
     colors = decoder_colors(one.decoder for one in found)
-    for one in found:
-        _draw_curve(axes, one.selected, colors[one.decoder], one.decoder)
+    for k, one in enumerate(found):
+        width = 1.2 + 0.7 * (len(found) - 1 - k)  # equal curves are all seen
+        _draw_curve(axes, one.selected, colors[one.decoder], one.decoder, width)
         x, y, *_ = _points(one.reference)
         axes.plot(x, y, color=colors[one.decoder], linestyle="--", linewidth=1)
-    axes.plot([], [], color="0.4", label="discarded by the decoder's own gap")
-    label = "discarded by the gap of uncorrelated matching"
+    axes.plot([], [], color="0.4", label="by the decoder's own gap")
+    label = "by the gap of uncorrelated matching"
     axes.plot([], [], color="0.4", linestyle="--", label=label)
     axes.set(
         yscale="log",
@@ -111,9 +112,11 @@ def plot_post_selection(found: Sequence[Calibration], title: str, folder: Path) 
     return save_figure(figure, folder, "post_selection")
 
 
-def _draw_curve(axes: Axes, curve: Sequence[Selected], color: str, label: str) -> None:
+def _draw_curve(
+    axes: Axes, curve: Sequence[Selected], color: str, label: str, width: float
+) -> None:
     x, y, low, high = _points(curve)
-    axes.plot(x, y, color=color, linewidth=1.2, label=label)
+    axes.plot(x, y, color=color, linewidth=width, label=label)
     axes.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 

@@ -30,7 +30,8 @@ def plot_latency(reports: Sequence[Report], folder: Path, title: str) -> list[Pa
         QecError: the folder cannot be written to.
     """
     colors = decoder_colors(r.decoder for r in reports)
-    figure, panels = _panels(reports, title)
+    labels = f"from last round to decision, {_US}", "share of windows\nthat take longer"
+    figure, panels = _panels(reports, title, *labels)
     for axes, runs in panels:
         for r in runs:
             values = np.sort(r.latencies_us[r.latencies_us > 0])
@@ -40,8 +41,6 @@ def plot_latency(reports: Sequence[Report], folder: Path, title: str) -> list[Pa
             if r.period_us > 0:
                 axes.axvline(r.period_us * r.commit, color=colors[r.decoder], linestyle=":")
         axes.set(xscale="log", yscale="log")
-    figure.supxlabel(f"from the last round to the decision, {_US}", fontsize="medium")
-    figure.supylabel("share of windows that take longer", fontsize="medium")
     legend_below(figure, "Dotted: as long as the rounds take that a window commits.")
     return save_figure(figure, folder, "latency")
 
@@ -93,21 +92,19 @@ def plot_backlog(reports: Sequence[Report], folder: Path, title: str) -> list[Pa
     """
     colors = decoder_colors(r.decoder for r in reports)
     arriving = [r for r in reports if r.period_us > 0 and len(r.backlog)]
-    figure, panels = _panels(arriving, title)
+    figure, panels = _panels(arriving, title, "share of rounds arrived", "rounds not decided")
     for axes, runs in panels:
         for r in runs:
             seconds, waiting = r.backlog.T
             label = r.decoder
             axes.plot(seconds / seconds[-1], waiting, linewidth=1, color=colors[label], label=label)
         axes.set(yscale="symlog", ylim=(0, None))
-    figure.supxlabel("share of the run's rounds that have arrived", fontsize="medium")
-    figure.supylabel("rounds not decided", fontsize="medium")
     legend_below(figure)
     return save_figure(figure, folder, "backlog")
 
 
 def _panels(
-    reports: Sequence[Report], title: str
+    reports: Sequence[Report], title: str, xlabel: str, ylabel: str
 ) -> tuple[Figure, list[tuple[Axes, list[Report]]]]:
     """A figure with a panel for every period and deadline, all of one frame, and their runs."""
     panels: dict[str, list[Report]] = {}
@@ -128,6 +125,9 @@ def _panels(
             axes.set_axis_off()
     for axes, _ in found[-columns:]:  # the last ones of their columns
         axes.tick_params(labelbottom=True)
+        axes.set_xlabel(xlabel, fontsize="small")
+    for axes, _ in found[::columns]:
+        axes.set_ylabel(ylabel)
     figure.suptitle(title, fontsize="medium")
     return figure, found
 

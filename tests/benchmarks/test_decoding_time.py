@@ -8,6 +8,8 @@ import pytest
 import torch
 from printed import listed_files
 
+from qec.benchmarks.decoding_time import Timing
+from qec.benchmarks.plots import plot_steps
 from qec.benchmarks.roofline import Roofline, rate
 from qec.benchmarks.step_timer import STEPS, Profiler
 from qec.cli.commands import main
@@ -145,3 +147,28 @@ def test_bad_settings_are_refused(tmp_path, capsys, override, message):
     overrides = ["distance=3", "decoders=predecoder+pymatching", "workers=1", "seconds=0.1"]
     assert main(["benchmark", *overrides, override, f"out={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_figure_says_what_was_timed_on_what(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(
+        "qec.benchmarks.plots.save_figure", lambda figure, *_: figures.append(figure)
+    )
+    timings = [
+        Timing(
+            metadata={"d": d, "r": d, "p": 0.006, "noise": "uniform", "b": "X", "batch": 256,
+                      "threads": 1},
+            decoder="pymatching-css", network={}, steps=dict.fromkeys(STEPS, 0.5), handed_on=0.0,
+            limit=np.nan, rates=(np.nan, np.nan), dtype="",
+        )
+        for d in (3, 5)
+    ]  # fmt: skip
+    plot_steps(timings, tmp_path, "2 processes on 4 cores")
+    (figure,) = figures
+    title = "p = 0.006, noise = uniform, basis = X, shots at a time = 256, threads = 1"
+    assert figure.get_suptitle() == f"{title}\n2 processes on 4 cores"
+    (axes,) = figure.axes
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["d = 3, R = 3, pymatching-css", "d = 5, R = 5, pymatching-css"]
+    assert [text.get_text() for text in axes.texts] == ["2.5", "2.5"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(STEPS)
