@@ -336,8 +336,8 @@ _STEPS = (
     *(_DECODER, *map(_step, STEPS), _TOTAL),
     Column("handed\non", lambda t: f"{t.handed_on:.1%}" if has_predecoder(t.decoder) else ""),
 )
-_MACHINE = (
-    Column[Timing](
+_MACHINE: tuple[Column[Timing], ...] = (
+    Column(
         "network: of\nits limit", lambda t: f"{t.limit / t.steps['network']:.0%}" if t.dtype else ""
     ),
     Column("GMAC/s\nat most", lambda t: f"{t.rates[0] / 1e9:.0f}" if t.dtype else ""),

@@ -339,8 +339,8 @@ def pooled(records: list[WeightsRecord]) -> Estimate:
     return paired_ratio(*sums)
 
 
-_COLUMNS = (
-    Column[list[WeightsRecord]]("noise", lambda draws: draws[0].kind, name=True),
+_COLUMNS: tuple[Column[list[WeightsRecord]], ...] = (
+    Column("noise", lambda draws: draws[0].kind, name=True),
     Column("d", lambda draws: str(draws[0].distance)),
     Column("method", lambda draws: draws[0].method, name=True),
     Column("learned\nfrom", lambda draws: str(draws[0].learned_from)),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
@@ -30,7 +30,7 @@ from qec.noise_learning.error_structure import ErrorStructure
 from qec.support.errors import QecError
 from qec.support.files import print_files
 from qec.support.folder_lock import writes_out_alone
-from qec.support.settings import distinct_values, required_path
+from qec.support.settings import distinct_values, plain_values, required_path
 from qec.support.statistics import paired_ratio
 from qec.support.tables import Column, print_table, ratio_text
 
@@ -135,7 +135,12 @@ _COLUMNS = (
 
 
 def print_counts(counts: dict[tuple[str, bool], np.ndarray]) -> None:
-    """Errors with each weights over those with the true model of the moment."""
+    """Errors with each weights over those with the true model of the moment.
+
+    Args:
+        counts: int64 (3,) each, errors, those with the true model and those of both, by weights and
+            whether matching is correlated.
+    """
     print_table(_COLUMNS, sorted(counts.items()), "Logical errors while the noise drifts\n")
 
 
@@ -146,11 +151,12 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> None:
     Raises:
         QecError: an unknown rate, an unwritable folder.
     """
-    rates = distinct_values("rates", OmegaConf.to_container(config)["rates"])
+    values = plain_values(config)
+    rates = distinct_values("rates", values["rates"])
     known = [field.name for field in dataclasses.fields(CircuitNoise)]
     if unknown := set(rates) - set(known):
         raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
-    settings = NoiseDriftSettings(**{**config, "rates": rates, "out": required_path(config, "out")})
+    settings = NoiseDriftSettings(**{**values, "rates": rates, "out": required_path(config, "out")})
     counts, files = run(settings)
     print_counts(counts)
     print_files(files)

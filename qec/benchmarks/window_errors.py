@@ -189,8 +189,8 @@ def _write(rows: list[WindowErrors], out: Path) -> None:
         temporary.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
 
 
-_COLUMNS = (
-    Column[WindowErrors]("decoder", lambda row: row.decoder, name=True),
+_COLUMNS: tuple[Column[WindowErrors], ...] = (
+    Column("decoder", lambda row: row.decoder, name=True),
     Column("errors", lambda row: str(row.errors)),
     Column("logical\nerror rate", lambda row: scientific(row.errors / row.shots)),
     Column("whole\nhistory", lambda row: str(row.whole)),

@@ -126,8 +126,8 @@ def _us(way: str) -> Callable[[WindowSpeed], str]:
     return lambda row: three_digits(row.us_per_round[way]) if way in row.us_per_round else ""
 
 
-_COLUMNS = (
-    Column[WindowSpeed]("d", lambda row: str(row.metadata["d"])),
+_COLUMNS: tuple[Column[WindowSpeed], ...] = (
+    Column("d", lambda row: str(row.metadata["d"])),
     Column("p", lambda row: str(row.metadata.get("p", ""))),
     Column("decoder", lambda row: row.decoder, name=True),
     Column("commit +\nbuffer", lambda row: f"{row.commit}+{row.buffer}"),

@@ -68,12 +68,13 @@ def check_paths(name: str, config: DictConfig) -> None:
     The commands see to the same, once they have imported what they need.
     """
     instead = config.get("google") is not None  # of the keys that are left open
-    needed = [key for key in config if not instead and OmegaConf.is_missing(_composed(name), key)]
+    keys = [] if instead else map(str, config)
+    needed = [key for key in keys if OmegaConf.is_missing(_composed(name), key)]
     for key in (*needed, *(["out"] if _composed(name).get("out") else [])):
         required_path(config, key)
     for key in INPUTS:
         if key in config and not OmegaConf.is_missing(config, key):
-            check_inputs(key, OmegaConf.to_container(config)[key])
+            check_inputs(key, plain_values(config)[key])
 
 
 @functools.cache

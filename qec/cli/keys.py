@@ -150,8 +150,9 @@ def check_inputs(key: str, value: object) -> None:
 
 
 def _check_rounds(rounds: object) -> None:
-    whole = isinstance(rounds, int) and not isinstance(rounds, bool)
-    if rounds is not None and not (whole and rounds >= 1):
+    if rounds is None:
+        return
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
         raise QecError(f"rounds={rounds!r} is not supported: use an integer >= 1, or null.")
 
 

@@ -109,8 +109,8 @@ class _Bin(NamedTuple):
         return float(expit(-self.confidence).mean())
 
 
-_COLUMNS = (
-    Column[_Bin]("nats", lambda b: b.name, name=True),
+_COLUMNS: tuple[Column[_Bin], ...] = (
+    Column("nats", lambda b: b.name, name=True),
     Column("shots", lambda b: str(len(b.wrong))),
     Column("errors", lambda b: str(np.count_nonzero(b.wrong))),
     Column(

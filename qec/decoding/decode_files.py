@@ -57,7 +57,7 @@ def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
         errors = int(np.count_nonzero(wrong))
         rate = rate_text(error_rate(errors, len(shots)))
         print(f"{errors} logical errors, {rate} per shot (95 % interval)", file=report)
-    if sure is not None:
+    if confidence is not None:
         print_summary(confidence, wrong, report)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import stim
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from qec.circuits.error_model import at_most_half
 from qec.circuits.experiment_grid import Grid
@@ -25,7 +25,7 @@ from qec.support.compiled_loops import compiling_said
 from qec.support.errors import QecError
 from qec.support.folder_lock import writes_out_alone
 from qec.support.optional_import import optional
-from qec.support.settings import positive_integer, required_path
+from qec.support.settings import plain_values, positive_integer, required_path
 
 DRAWN = tuple(name for name in DECODER_NAMES if {"cascade", "memory_only"} & set(DECODERS[name]))
 """Decoders that start by matching the memory checks, or what a network leaves of them."""
@@ -100,7 +100,7 @@ def _model(config: DictConfig) -> tuple[stim.DetectorErrorModel, str]:
         return load_dem(required_path(config, "circuit")), Path(str(config.circuit)).name
     if config.dets is not None:
         raise QecError("dets needs circuit=FILE, the experiment that the events belong to.")
-    points = list(Grid.from_values(OmegaConf.to_container(config)).points())
+    points = list(Grid.from_values(plain_values(config)).points())
     if len(points) != 1:
         raise QecError(f"that is {len(points)} experiments: a shot is drawn of one of them.")
     _, dem, values = points[0]

@@ -70,7 +70,8 @@ class DrawnShot:
             name: of the decoder.
             network: name of its checkpoint; not used where the decoder has none.
             lattice: with the error model that the decoder is made for.
-            events, errors, truth, title: as the attributes.
+            events, errors: uint8 (num_detectors,), and int64 (k, 2); as the attributes.
+            truth, title: as the attributes.
 
         Raises:
             QecError: no set of mechanisms explains the events.
@@ -108,7 +109,7 @@ class DrawnShot:
         """float64 (num_detectors, 3): x and y of the circuit, and the layer, one for each round."""
         return self.at(self.lattice.row, self.lattice.col, self.lattice.layer)
 
-    def at(self, row: np.ndarray, col: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    def at(self, row: np.ndarray, col: np.ndarray, layer: np.ndarray | int) -> np.ndarray:
         """float64 (k, 3), as ``places``, of (row, col, layer) of the plaquette grid."""
         frame = self.lattice.frame
         sites = np.stack(np.broadcast_arrays(row, col), axis=-1).reshape(-1, 2)
@@ -170,7 +171,7 @@ def odd_edges(edges: np.ndarray) -> np.ndarray:
 
 
 def edge_count(edges: np.ndarray) -> str:
-    """How many edges, in words."""
+    """How many edges, int64 (k, 2), in words."""
     return "1 edge" if len(edges) == 1 else f"{len(edges)} edges"
 
 

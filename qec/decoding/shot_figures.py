@@ -8,7 +8,7 @@ without colour.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -35,11 +35,11 @@ _OTHER_MARK = {"marker": "D", "markerfacecolor": OTHER_COLOUR, "markeredgecolor"
 _LEFT_MARK = {"marker": "o", "markerfacecolor": "none", "markeredgecolor": "black"}
 _QUIET_MEMORY = {"marker": "o", "markerfacecolor": "white", "markeredgecolor": QUIET_COLOUR}
 _QUIET_OTHER = {"marker": "D", "markerfacecolor": "white", "markeredgecolor": QUIET_COLOUR}
-_QUBIT_MARK = {"marker": "o", "markerfacecolor": "black", "markeredgecolor": "none"}
+_QUBIT_MARK: dict[str, Any] = {"marker": "o", "markerfacecolor": "black", "markeredgecolor": "none"}
 _ERROR_LINE = {"color": ERROR_COLOUR, "linewidth": 7.0, "zorder": 2, "capstyle": "round"}
 _COMMITTED_LINE = {"color": COMMITTED_COLOUR, "linewidth": 2.6, "zorder": 4}
 _MATCHED_LINE = {"color": MATCHED_COLOUR, "linewidth": 2.2, "linestyle": (0, (2, 1)), "zorder": 5}
-_LOGICAL_LINE = {"color": LOGICAL_COLOUR, "linewidth": 2.2, "linestyle": "-."}
+_LOGICAL_LINE: dict[str, Any] = {"color": LOGICAL_COLOUR, "linewidth": 2.2, "linestyle": "-."}
 
 
 def draw_space_time(shot: DrawnShot, folder: Path) -> list[Path]:
@@ -201,8 +201,9 @@ class _Picture:
         step = int(np.ceil(_NUMBER / (self._layer * self._site)))
         for layer in range(rounds + 1):
             sheet = self._sheet(layer)
-            style = {"edgecolor": "0.82", "linewidth": 0.6, "zorder": 0}
-            axes.add_patch(Polygon(sheet, facecolor="0.97", **style))
+            axes.add_patch(
+                Polygon(sheet, facecolor="0.97", edgecolor="0.82", linewidth=0.6, zorder=0)
+            )
             if layer % step == 0:
                 self._beside(axes, sheet, f"{layer}")
         above = np.array([0, 0.9 * _NUMBER / self._site])
@@ -216,9 +217,11 @@ class _Picture:
 
     def _beside(self, axes: Axes, sheet: np.ndarray, text: str) -> None:
         """Writes to the left of a layer."""
-        style = {"ha": "right", "va": "center", "color": "0.4", "fontsize": "small"}
         x, y = sheet[np.argmin(sheet[:, 0])]
-        axes.text(x - 0.06 / self._site, y, text, **style).set_in_layout(False)
+        written = axes.text(
+            x - 0.06 / self._site, y, text, ha="right", va="center", color="0.4", fontsize="small"
+        )
+        written.set_in_layout(False)
 
     def _patch(self, axes: Axes) -> None:
         lattice, at = self._shot.lattice, self._shot.at
@@ -267,6 +270,6 @@ class _Picture:
 
     def edges(self, axes: Axes, edges: np.ndarray, style: dict) -> None:
         """Lines along edges, int64 (k, 2)."""
-        lines = LineCollection(self._project(self._shot.segments(edges)), **style)
+        lines = LineCollection(list(self._project(self._shot.segments(edges))), **style)
         lines.set_linewidth(style["linewidth"] * min(self._scale, 1))
         axes.add_collection(lines)

@@ -130,7 +130,7 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], colors: Mapping[str, str]) -> No
     axes.grid(True, which="both", linewidth=0.3)
 
 
-def _style(decoder: str, colors: Mapping[str, str]) -> dict[str, object]:
+def _style(decoder: str, colors: Mapping[str, str]) -> dict[str, Any]:
     """Colour and marker: squares have a network, hollow ones are of other packages."""
     color = colors[decoder]
     if decoder in PEERS:

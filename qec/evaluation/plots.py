@@ -111,8 +111,8 @@ def _draw_rates(
     for decoder in dict.fromkeys(decoder for decoder, _ in lines):
         axes.plot([], [], color=colors[decoder], linewidth=3, label=decoder)
     for k, distance in enumerate(distances if axis == "p" else []):
-        style = {"color": "0.4", "marker": MARKERS[k % len(MARKERS)], "linestyle": "none"}
-        axes.plot([], [], **style, label=f"d = {distance}")
+        marker = MARKERS[k % len(MARKERS)]
+        axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=f"d = {distance}")
     axes.set_yscale("log")
     if axis == "p":
         axes.set(xlabel="noise strength p", xscale="log")
@@ -167,8 +167,10 @@ def _draw_thresholds(axes: Axes, found: Sequence[Scaling], colors: Mapping[str, 
         for one in found:
             if one.decoder == decoder and one.threshold is not None:
                 p = one.threshold.p
-                style = {"color": colors[decoder], "marker": "d", "capsize": 3}
-                axes.errorbar([p.value], [k], xerr=error_bars([p]), **style)
+                bars = error_bars([p])
+                axes.errorbar(
+                    [p.value], [k], xerr=bars, color=colors[decoder], marker="d", capsize=3
+                )
                 text = f"{100 * p.value:.2f} % ({100 * p.low:.2f}-{100 * p.high:.2f})"
                 axes.annotate(
                     text, (p.low, k), (-6, 0), textcoords="offset points", ha="right", va="center",

@@ -162,11 +162,11 @@ _FEWER = Column[SweepRow](
 _LEFT = Column[SweepRow]("events\nleft", lambda row: three_digits(row.events_left / row.shots))
 _HANDED_ON = Column("handed\non", _handed_on)
 
-_MAIN = (
+_MAIN: tuple[Column[SweepRow], ...] = (
     *(_DECODER, _ERRORS, _PER_ROUND, _FEWER),
     *(Column("us per\nround", _times("predecode", "match")), _LEFT, _HANDED_ON),
 )
-_ALL = (
+_ALL: tuple[Column[SweepRow], ...] = (
     *(_DECODER, _ERRORS),
     Column("logical error rate\nper shot (95 %)", lambda row: rate_text(row.per_shot)),
     *(_PER_ROUND, _FEWER),

@@ -99,9 +99,11 @@ def _draw_maps(
 ) -> None:
     """Maps of one colour scale around 1, in logarithms."""
     reach = max(1.05, *(np.exp(np.abs(np.log(values)).max()) for values in maps.values()))
+    x, y = places.T
     for axes, (name, values) in zip(lattices, maps.items(), strict=True):
         drawn = axes.scatter(
-            *places.T,
+            x,
+            y,
             s=(90 / (1 + np.sqrt(len(places)))) ** 2,  # points: panels are two inches wide
             c=values,
             cmap="PuOr_r",
@@ -114,7 +116,8 @@ def _draw_maps(
         axes.margins(0.12)
         axes.invert_yaxis()
     bar = figure.colorbar(drawn, ax=lattices, shrink=0.7, label="ratio of strengths per place")
-    bar.set_ticks(ticks := np.geomspace(1 / reach, reach, 7), labels=[f"{x:.2f}" for x in ticks])
+    ticks = np.geomspace(1 / reach, reach, 7).tolist()
+    bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
     bar.ax.yaxis.set_minor_locator(NullLocator())
 
 

@@ -252,8 +252,8 @@ class CompiledPredecoder:
                 told = self._in_float64(self._cells(detectors, torch.float64))
             else:
                 told = self._run(self._cells(detectors, self._events_dtype))
-        told = told.movedim(1, -1).flatten().float().cpu().numpy().astype(np.float64)
-        ends = self.residual.ends[told[self.residual.place] > self.cut]
+        flat = told.movedim(1, -1).flatten().float().cpu().numpy().astype(np.float64)
+        ends = self.residual.ends[flat[self.residual.place] > self.cut]
         return np.where(ends < self.lattice.num_detectors, ends, -1)
 
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:

@@ -290,15 +290,15 @@ def _latency(k: int) -> Column[Report]:
     return Column(head, lambda r: f"{r.latency_us['all'][k]:.0f}")
 
 
-_KEEPS_UP = (
-    Column[Report]("commit +\nbuffer", lambda r: f"{r.commit}+{r.buffer}"),
+_KEEPS_UP: tuple[Column[Report], ...] = (
+    Column("commit +\nbuffer", lambda r: f"{r.commit}+{r.buffer}"),
     Column("us per\nround", lambda r: three_digits(r.us_per_round)),
     Column("keeps\nup", lambda r: "-" if not r.period_us else "yes" if r.stable else "NO"),
     Column("processes\nneeded", lambda r: f"{r.n_par:.2f}" if r.period_us else "-"),
     Column("in\ndoubt", lambda r: f"{r.fell_back + r.late:.1%}"),
     Column("late", lambda r: f"{r.late:.1%}"),
 )
-_ANSWER = (
-    Column[Report]("answer\n50 %", lambda r: f"{r.reaction_us[0]:.0f}"),
+_ANSWER: tuple[Column[Report], ...] = (
+    Column("answer\n50 %", lambda r: f"{r.reaction_us[0]:.0f}"),
     Column("answer\n99 %", lambda r: f"{r.reaction_us[2]:.0f}"),
 )

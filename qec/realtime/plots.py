@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -64,13 +64,14 @@ def plot_load(reports: Sequence[Report], folder: Path, title: str) -> list[Path]
             for r, us in zip(runs, y, strict=True):
                 face = color if r.stable else "white"
                 axes.plot(r.period_us, us, "o", color=color, markerfacecolor=face)
-    for label, style in (
-        ("median", {"linestyle": "-"}),
-        ("99 % of the windows", {"linestyle": "--"}),
-        ("keeps up", {"marker": "o", "linestyle": "none"}),
-        ("falls behind", {"marker": "o", "linestyle": "none", "markerfacecolor": "white"}),
-    ):
-        axes.plot([], [], color="0.4", label=label, **style)
+    looks: dict[str, dict[str, Any]] = {
+        "median": {"linestyle": "-"},
+        "99 % of the windows": {"linestyle": "--"},
+        "keeps up": {"marker": "o", "linestyle": "none"},
+        "falls behind": {"marker": "o", "linestyle": "none", "markerfacecolor": "white"},
+    }
+    for label, look in looks.items():
+        axes.plot([], [], color="0.4", label=label, **look)
     if shown:
         axes.set(xscale="log", yscale="log")
         periods = sorted({r.period_us for r in shown})
@@ -115,8 +116,11 @@ def _panels(
     size = (max(2.8 * columns + 0.6, 5.5), 2.3 * lines + 1.6)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat
+    filled: Iterator[tuple[str, list[Report]]] = itertools.chain(
+        panels.items(), itertools.repeat(("", []))
+    )
     found = []
-    for axes, (name, runs) in itertools.zip_longest(grid, panels.items(), fillvalue=("", [])):
+    for axes, (name, runs) in zip(grid, filled, strict=False):
         axes.set_title(name, fontsize="small")
         axes.grid(True, linewidth=0.3)
         if runs:

@@ -15,6 +15,7 @@ from qec.support.process_pool import available_cores
 from qec.support.statistics import Estimate
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 _DECODERS = {
@@ -54,7 +55,7 @@ def decoder_colors(names: Iterable[str]) -> dict[str, str]:
 
 def legend_below(figure: Figure, caption: str = "") -> None:
     """One legend for all panels, below them; a label that several panels have is listed once."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for axes in figure.axes:
         found, labels = axes.get_legend_handles_labels()
         for label, handle in zip(labels, found, strict=True):
@@ -62,8 +63,8 @@ def legend_below(figure: Figure, caption: str = "") -> None:
     width = figure.get_figwidth()
     longest = max(map(len, handles), default=1)
     figure.legend(
-        handles.values(),
-        handles.keys(),
+        list(handles.values()),
+        list(handles),
         title=textwrap.fill(caption, int(14 * width)),
         loc="outside lower left",
         ncols=min(max(int(width / (0.075 * longest + 0.6)), 1), len(handles) or 1),
