@@ -30,7 +30,8 @@ import stim
 from qec.decoding.confidence_bins import counts_by_nat
 from qec.decoding.decoder import DEFAULT_PREDECODER, Decoder, named_decoder
 from qec.decoding.decoder_names import DECODER_NAMES, has_predecoder
-from qec.predecoder.checkpoint import load_predecoder, shipped_checkpoints
+from qec.predecoder.checkpoint import load_predecoder
+from qec.predecoder.shipped import shipped_checkpoints
 from qec.support.errors import QecError
 
 

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.circuits.memory_circuit import memory_circuit
@@ -24,6 +22,7 @@ from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.predecoder.checkpoint import load_predecoder
 from qec.support.errors import QecError
 from qec.support.settings import distinct_values, plain_values, positive_integer
+from qec.support.tables import Column, print_table
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -59,13 +58,18 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[BackendTime]:
         for distance in distinct_values("distance", values["distance"])
         for row in _at_distance(distance, values)
     ]
-    table = Table("d = R", "backend", f"time / {rows[0].backend}", "shots with another output")
-    for row in rows:
-        table.add_row(
-            str(row.distance), row.backend, f"{row.time_ratio:.2f}", str(row.changed_shots)
-        )
-    Console().print(table)
+    print_table(columns(rows[0].backend), rows)
     return rows
+
+
+def columns(first: str) -> tuple[Column[BackendTime], ...]:
+    """Of the table; ``first`` is the backend that the others are compared with."""
+    return (
+        Column("d = R", lambda row: str(row.distance)),
+        Column("backend", lambda row: row.backend, name=True),
+        Column(f"time over\n{first}", lambda row: f"{row.time_ratio:.2f}"),
+        Column("shots with\nanother output", lambda row: str(row.changed_shots)),
+    )
 
 
 def _at_distance(distance: int, values: dict) -> list[BackendTime]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import multiprocessing
@@ -16,10 +17,7 @@ from pathlib import Path
 import numpy as np
 import stim
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from qec.benchmarks.plots import plot_steps
 from qec.benchmarks.step_timer import STEPS, Profiler
@@ -28,10 +26,12 @@ from qec.decoding.decoder import named_decoder, unpacked
 from qec.decoding.decoder_names import check_decoder_name, has_predecoder
 from qec.support import child_processes as child
 from qec.support.errors import QecError
-from qec.support.files import atomic_path
+from qec.support.figures import machine
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
 from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
+from qec.support.tables import Column, print_table, three_digits
 
 _BATCHES = 16  # different ones, in turn
 _TURNS = 5  # of each decoder
@@ -166,9 +166,9 @@ def benchmark(config: DictConfig, command: Sequence[str] = ("qec", "benchmark"))
             "timings": [{**dataclasses.asdict(t), "total": t.total} for t in timings],
         }
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-    plots = plot_steps(timings, settings.out)
-    print_table(timings, settings)
-    print(f"files: {settings.out}/benchmark.json {' '.join(path.name for path in plots)}")
+    plots = plot_steps(timings, settings.out, machine(settings.workers))
+    print_tables(timings, settings.workers)
+    print_files([settings.out / "benchmark.json", *plots])
     print(f"same settings: {shlex.join(command)}")
     return timings
 
@@ -296,40 +296,50 @@ def _together(timings: Sequence[Timing]) -> Timing:
 
 
 _BASELINES = {
-    "over uncorrelated": "pymatching-css",
-    "over memory checks": "pymatching-memory-css",
-    "over correlated": "pymatching-correlated-css",
+    "over\nuncorrelated": "pymatching-css",
+    "over\nmemory checks": "pymatching-memory-css",
+    "over\ncorrelated": "pymatching-correlated-css",
 }
 
 
-def print_table(timings: Sequence[Timing], settings: BenchmarkSettings) -> None:
-    """A row per case, with its time over those of matching alone on the same point."""
-    table = Table(
-        title=f"microseconds per round, {settings.workers} processes on "
-        f"{len(available_cores())} cores",
-        box=box.SIMPLE,
-    )
-    for name in ("point", "decoder"):
-        table.add_column(name, no_wrap=True)
-    for name in (*STEPS, "total", *_BASELINES, "whole", "network"):
-        table.add_column(name, justify="right")
-    baselines = {(str(t.metadata), t.decoder): t.total for t in timings}
-    for t in timings:
-        ratios = [
-            t.total / baselines[key] if (key := (str(t.metadata), name)) in baselines else np.nan
-            for name in _BASELINES.values()
-        ]
-        network = ""
-        if t.dtype:
-            network = f"{t.limit / t.steps['network']:.0%} of {t.rates[0] / 1e9:.0f} GMAC/s"
-            network += f", {t.dtype}"
-        table.add_row(
-            " ".join(f"{key}={value}" for key, value in t.metadata.items() if key != "o"),
-            " ".join([t.decoder, *t.network.values()]),
-            *(f"{t.steps[step]:.3g}" if t.steps[step] else "" for step in STEPS),
-            f"{t.total:.3g}",
-            *("" if np.isnan(ratio) else f"{ratio:.2f}" for ratio in ratios),
-            f"{t.handed_on:.1%}" if has_predecoder(t.decoder) else "",
-            network,
+def print_tables(timings: Sequence[Timing], workers: int) -> None:
+    """Two tables per point: steps, and the total over those of matching alone."""
+    for title, group in itertools.groupby(timings, key=_point):
+        members = list(group)
+        print_table(
+            _STEPS, members, f"{title}; {workers} processes, {len(available_cores())} cores\n"
         )
-    Console(width=260).print(table)
+        totals = {t.decoder: t.total for t in members}
+        ratios = [
+            Column(head, functools.partial(lambda whole, t: f"{t.total / whole:.2f}", totals[name]))
+            for head, name in _BASELINES.items()
+            if name in totals
+        ]
+        print_table((_DECODER, *ratios, *_MACHINE), members)
+
+
+def _point(t: Timing) -> str:
+    return " ".join(f"{key}={value}" for key, value in t.metadata.items() if key != "o")
+
+
+def _decoder(t: Timing) -> str:
+    return " ".join([t.decoder, *t.network.values()])
+
+
+def _step(step: str) -> Column[Timing]:
+    return Column(step, lambda t: three_digits(t.steps[step]) if t.steps[step] else "")
+
+
+_DECODER = Column[Timing]("decoder", _decoder, name=True)
+_TOTAL = Column[Timing]("us per round\ntotal", lambda t: three_digits(t.total))
+_STEPS = (
+    *(_DECODER, *map(_step, STEPS), _TOTAL),
+    Column("handed\non", lambda t: f"{t.handed_on:.1%}" if has_predecoder(t.decoder) else ""),
+)
+_MACHINE: tuple[Column[Timing], ...] = (
+    Column[Timing](
+        "network: of\nits limit", lambda t: f"{t.limit / t.steps['network']:.0%}" if t.dtype else ""
+    ),
+    Column("GMAC/s\nat most", lambda t: f"{t.rates[0] / 1e9:.0f}" if t.dtype else ""),
+    Column("number\nformat", lambda t: t.dtype),
+)

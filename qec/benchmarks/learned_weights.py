@@ -23,10 +23,8 @@ from typing import Any
 import numpy as np
 import stim
 from omegaconf import DictConfig
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from qec.circuits.memory_circuit import memory_circuit
 from qec.circuits.noise_model import CircuitNoise
@@ -36,11 +34,12 @@ from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.learn import METHODS, NoiseLearner
 from qec.noise_learning.random_noise import KINDS, draw_channels, vary
 from qec.support.errors import QecError, first_line
-from qec.support.files import atomic_path
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import results, worker_count
 from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 from qec.support.statistics import Estimate, paired_ratio
+from qec.support.tables import Column, print_table, ratio_text
 
 GUESS = "uniform guess"
 _BATCH = 20000
@@ -262,7 +261,8 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WeightsRecord]:
         _write(path, records)
     jobs = set(settings.jobs())
     records = [r for r in records if Job(r.kind, r.distance, r.draw) in jobs]
-    print_table(records)
+    print_tables(records)
+    print_files([path])
     return records
 
 
@@ -339,26 +339,30 @@ def pooled(records: list[WeightsRecord]) -> Estimate:
     return paired_ratio(*sums)
 
 
-def print_table(records: list[WeightsRecord]) -> None:
+_COLUMNS: tuple[Column[list[WeightsRecord]], ...] = (
+    Column[list[WeightsRecord]]("noise", lambda draws: draws[0].kind, name=True),
+    Column("d", lambda draws: str(draws[0].distance)),
+    Column("method", lambda draws: draws[0].method, name=True),
+    Column("learned\nfrom", lambda draws: str(draws[0].learned_from)),
+    Column("draws", lambda draws: str(len(draws))),
+    Column("errors", lambda draws: str(sum(r.errors for r in draws))),
+    Column("with the\ntrue model", lambda draws: str(sum(r.true_errors for r in draws))),
+    Column("ratio (95 %)", lambda draws: ratio_text(pooled(draws), 3)),
+    Column("worst\ndraw", lambda draws: f"{max(pooled([r]).value for r in draws):.3f}"),
+    Column("seconds", lambda draws: f"{np.median([r.seconds for r in draws]):.2f}"),
+)
+
+
+def print_tables(records: list[WeightsRecord]) -> None:
     """Logical errors over those of the true model: all draws together, and the worst draw."""
-    title = "logical error rate over that of matching with the true model, 95 % interval"
-    table = Table(title=title, box=box.SIMPLE)
-    for name in ("noise", "d", "method", "learned from", "draws", "shots"):
-        table.add_column(name, justify="left" if name in ("noise", "method") else "right")
-    for matching in ("uncorrelated", "correlated"):
-        for name in ("errors, true model's", matching, "worst draw"):
-            table.add_column(name, justify="right")
-    table.add_column("seconds", justify="right")
-    groups: dict[tuple, tuple[list[WeightsRecord], list[WeightsRecord]]] = {}
-    for r in sorted(records, key=lambda r: (KINDS.index(r.kind), r.distance, r.learned_from)):
-        key = (r.kind, str(r.distance), r.method, f"{r.learned_from:g}")
-        groups.setdefault(key, ([], []))[r.correlated].append(r)
-    for key, both in groups.items():
-        cells = [str(len(both[0])), str(sum(r.shots for r in both[0]))]
-        for members in both:
-            ratio = pooled(members)
-            cells.append(f"{sum(r.errors for r in members)}, {sum(r.true_errors for r in members)}")
-            cells.append(f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})")
-            cells.append(f"{max(pooled([r]).value for r in members):.3f}")
-        table.add_row(*key, *cells, f"{np.median([r.seconds for r in both[0]]):.2f}")
-    Console(width=200).print(table)
+    in_order = sorted(records, key=lambda r: (KINDS.index(r.kind), r.distance, r.learned_from))
+    for correlated, matching in enumerate(("Uncorrelated", "Correlated")):
+        groups: dict[tuple, list[WeightsRecord]] = {}
+        for r in in_order:
+            if r.correlated == bool(correlated):
+                groups.setdefault((r.kind, r.distance, r.method, r.learned_from), []).append(r)
+        print_table(
+            _COLUMNS,
+            list(groups.values()),
+            f"{matching} matching: logical errors over those with the true model\n",
+        )

@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 import stim
 from omegaconf import DictConfig
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from qec.circuits.memory_circuit import memory_circuit
 from qec.circuits.noise_model import CircuitNoise
@@ -30,9 +28,11 @@ from qec.noise_learning.command import write_drift
 from qec.noise_learning.drift import DriftTracker, Look
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.support.errors import QecError
+from qec.support.files import print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.settings import distinct_values, plain_values, required_path
 from qec.support.statistics import paired_ratio
+from qec.support.tables import Column, print_table, ratio_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +54,8 @@ class NoiseDriftSettings:
     out: Path
 
 
-def run(settings: NoiseDriftSettings) -> dict[tuple[str, bool], np.ndarray]:
-    """Errors, true errors and both, int64 (3,), by weights and kind of matching."""
+def run(settings: NoiseDriftSettings) -> tuple[dict[tuple[str, bool], np.ndarray], list[Path]]:
+    """Errors, true errors and both, int64 (3,), by weights and kind of matching; files written."""
     start = _circuit(settings, 0)
     structure = ErrorStructure.of(start)
     tracker = DriftTracker(structure, settings.half_life)
@@ -75,8 +75,13 @@ def run(settings: NoiseDriftSettings) -> dict[tuple[str, bool], np.ndarray]:
             true = structure.to_dem(ErrorStructure.of(now).x)
             for key, found in _decode(now, true, models, settings, k).items():
                 counts[key] = counts.get(key, 0) + found
-    write_drift(looks, settings.out)
-    return counts
+    d = settings.distance
+    title = (
+        f"d = {d}, R = {d}, basis {settings.basis}, p = {settings.p:g}; "
+        f"{', '.join(settings.rates)}: a factor of {settings.factor:g} up and down in "
+        f"{settings.period} shots; half-life {settings.half_life:g} shots"
+    )
+    return counts, write_drift(looks, settings.out, title)
 
 
 def _circuit(settings: NoiseDriftSettings, shot: float) -> stim.Circuit:
@@ -116,23 +121,27 @@ def _decode(
     return found
 
 
-def print_table(counts: dict[tuple[str, bool], np.ndarray]) -> None:
+def _ratio(row: tuple) -> str:
+    return ratio_text(paired_ratio(*row[1].tolist()), 3)
+
+
+_COLUMNS = (
+    Column[tuple]("matching", lambda row: "correlated" if row[0][1] else "uncorrelated", name=True),
+    Column[tuple]("weights", lambda row: row[0][0], name=True),
+    Column[tuple]("errors", lambda row: str(row[1][0])),
+    Column[tuple]("with the\ntrue model", lambda row: str(row[1][1])),
+    Column[tuple]("ratio (95 %)", _ratio),
+)
+
+
+def print_counts(counts: dict[tuple[str, bool], np.ndarray]) -> None:
     """Errors with each weights over those with the true model of the moment.
 
     Args:
         counts: by weights and whether matching is correlated: int64 (3,), errors, those with the
             true model, and those with both.
     """
-    title = "logical errors over those with the true model of the moment, 95 % interval"
-    table = Table(title=title, box=box.SIMPLE)
-    for name in ("matching", "weights", "errors, true model's", "ratio"):
-        table.add_column(name)
-    for (name, correlated), (errors, true, both) in sorted(counts.items()):
-        ratio = paired_ratio(int(errors), int(true), int(both))
-        matching = "correlated" if correlated else "uncorrelated"
-        interval = f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})"
-        table.add_row(matching, name, f"{errors}, {true}", interval)
-    Console(width=110).print(table)
+    print_table(_COLUMNS, sorted(counts.items()), "Logical errors while the noise drifts\n")
 
 
 @writes_out_alone
@@ -142,12 +151,12 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> None:
     Raises:
         QecError: an unknown rate, an unwritable folder.
     """
-    rates = distinct_values("rates", list(config.rates))
+    rates = distinct_values("rates", plain_values(config)["rates"])
     known = [field.name for field in dataclasses.fields(CircuitNoise)]
     if unknown := set(rates) - set(known):
         raise QecError(f"rates={unknown.pop()!r} is unknown: use {', '.join(known)}.")
-    settings = NoiseDriftSettings(
-        **{**plain_values(config), "rates": rates, "out": required_path(config, "out")}
-    )
-    print_table(run(settings))
-    print(f"files: {settings.out}/drift.csv drift.png drift.svg")
+    values = {**plain_values(config), "rates": rates, "out": required_path(config, "out")}
+    settings = NoiseDriftSettings(**values)
+    counts, files = run(settings)
+    print_counts(counts)
+    print_files(files)

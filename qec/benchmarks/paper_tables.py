@@ -6,18 +6,17 @@ LER(network, then uncorrelated PyMatching), X basis, as many rounds as the dista
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from qec.evaluation.collected_rows import read_collected
-from qec.evaluation.gain_over_matching import FACTORS
-from qec.evaluation.sweep_table import rows_of
+from qec.evaluation.gain_over_matching import NETWORK
+from qec.evaluation.sweep_table import SweepRow, rows_of
 from qec.support.errors import QecError
 from qec.support.settings import required_path
+from qec.support.tables import Column, print_table, ratio_text
 
 PAPER = {
     "Fast (M1)": {
@@ -32,37 +31,42 @@ PAPER = {
 """The paper's factors of improvement, by noise strength and distance, read off its figure."""
 
 
-def table(folder: Path) -> Table:
+def rows_at(folder: Path) -> list[SweepRow]:
     """A row per point of an evaluation of uniform noise, X, R = d.
 
     Raises:
         QecError: there is no such evaluation.
     """
     stats = read_collected(folder / "collected.csv", repair=False)
-    rows = [row for stat in stats.values() for row in rows_of(stat)]
-    found = {
-        (row.metadata["p"], row.metadata["d"]): row
-        for row in rows
-        if row.decoder == FACTORS["F"]
+    found = [
+        row
+        for stat in stats.values()
+        for row in rows_of(stat)
+        if row.decoder == NETWORK
         and (row.metadata["noise"], row.metadata["b"]) == ("uniform", "X")
         and row.metadata["r"] == row.metadata["d"]
-    }
+    ]
     if not found:
         raise QecError(f"{folder} holds no evaluation in uniform noise, basis X, R = d.")
-    made = Table("p", "d", "shots", "errors: matching, network", "factor (95 %)", *PAPER)
-    for (p, d), row in sorted(found.items()):
-        gain = row.gain
-        made.add_row(
-            f"{p:g}",
-            str(d),
-            str(row.shots),
-            f"{row.baseline_errors}, {row.errors}",
-            f"{gain.value:.2f} ({gain.low:.2f}-{gain.high:.2f})",
-            *(str(figures.get(p, {}).get(d, "")) for figures in PAPER.values()),
-        )
-    return made
+    return sorted(found, key=lambda row: (row.metadata["p"], row.metadata["d"]))
+
+
+def _paper(figures: dict[float, dict[int, float]]) -> Callable[[SweepRow], str]:
+    return lambda row: str(figures.get(row.metadata["p"], {}).get(row.metadata["d"], ""))
+
+
+COLUMNS = (
+    Column[SweepRow]("p", lambda row: f"{row.metadata['p']:g}"),
+    Column("d", lambda row: str(row.metadata["d"])),
+    Column("shots", lambda row: str(row.shots)),
+    Column("errors:\nmatching", lambda row: str(row.baseline_errors)),
+    Column("with the\nnetwork", lambda row: str(row.errors)),
+    Column("fewer errors\n(95 %)", lambda row: ratio_text(row.gain)),
+    *(Column(name.replace(" (", "\n("), _paper(figures)) for name, figures in PAPER.items()),
+)
 
 
 def compare(config: DictConfig, _: Sequence[str] = ()) -> None:
-    """Prints the table of conf/paper-factors.yaml's evaluation; raises as ``table``."""
-    Console(width=100).print(table(required_path(config, "evaluation")))
+    """Prints the table of conf/paper-factors.yaml's evaluation; raises as ``rows_at``."""
+    print_table(COLUMNS, rows_at(required_path(config, "evaluation")))
+    print("Fast and Accurate: the factors of improvement of arXiv:2604.12841")

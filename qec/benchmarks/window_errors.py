@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,18 +16,18 @@ from typing import Any
 import numpy as np
 import stim
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from qec.circuits.experiment_grid import Grid
 from qec.decoding.decoder import Decoder, named_decoder
 from qec.decoding.decoder_names import has_predecoder
-from qec.support.files import atomic_path
+from qec.evaluation.sweep_table import point_title
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import Workers, available_cores
 from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
-from qec.support.statistics import Estimate, error_rate, paired_ratio
+from qec.support.statistics import Estimate, paired_ratio
+from qec.support.tables import Column, print_table, ratio_text, scientific
 from qec.windows.window_decoder import WINDOW_DECODERS, WindowDecoder, check_window_decoder
 
 MATCHING = ("pymatching-css", "pymatching-correlated-css")
@@ -83,7 +84,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowErrors]:
     decoders = checked_decoders(values)
     for key in ("shots", "batch"):
         positive_integer(key, values[key])
-    out = required_path(config, "out")
+    out = required_path(config, "out") / "windows.json"
     rows = []
     with Workers(len(available_cores()), _decode) as pool, Progress(transient=True) as progress:
         for circuit, dem, metadata in Grid.from_values(values).points():
@@ -108,7 +109,8 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowErrors]:
                     )
                 )
                 _write(rows, out)
-    _print(rows, values)
+    print_tables(rows, values["parallel"])
+    print_files([out])
     return rows
 
 
@@ -183,28 +185,25 @@ def _ratio(one: np.ndarray, other: np.ndarray) -> Estimate:
 
 
 def _write(rows: list[WindowErrors], out: Path) -> None:
-    with atomic_path(out / "windows.json") as temporary:
+    with atomic_path(out) as temporary:
         temporary.write_text(json.dumps([dataclasses.asdict(r) for r in rows], indent=1) + "\n")
 
 
-def _print(rows: list[WindowErrors], values: dict) -> None:
-    table = Table("d", "R", "p", "decoder", "shots", "errors", "LER", "over whole history")
-    table.add_column("plain matching over windows")
-    for r in rows:
-        rate = error_rate(r.errors, r.shots)
-        table.add_row(
-            *(str(r.metadata[key]) for key in ("d", "r", "p")),
-            r.decoder,
-            str(r.shots),
-            str(r.errors),
-            f"{rate.value:.3g} ({rate.low:.3g}-{rate.high:.3g})",
-            f"{r.whole}: {_text(r.over_whole)}",
-            f"{r.matching}: {_text(r.matching_over)}",
-        )
-    Console(width=160).print(table)
-    kind = "parallel" if values["parallel"] else "sliding"
-    print(f"{kind} windows; 95 % intervals; paired: all decoders have the same shots")
+_COLUMNS: tuple[Column[WindowErrors], ...] = (
+    Column[WindowErrors]("decoder", lambda row: row.decoder, name=True),
+    Column("errors", lambda row: str(row.errors)),
+    Column("logical\nerror rate", lambda row: scientific(row.errors / row.shots)),
+    Column("whole\nhistory", lambda row: str(row.whole)),
+    Column("windows over\nwhole history", lambda row: ratio_text(row.over_whole, 3)),
+    Column("plain\nmatching", lambda row: str(row.matching)),
+    Column("plain matching\nover windows", lambda row: ratio_text(row.matching_over, 3)),
+)
 
 
-def _text(ratio: Estimate) -> str:
-    return f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})"
+def print_tables(rows: Sequence[WindowErrors], parallel: bool) -> None:
+    """A table per point."""
+    kind = "parallel" if parallel else "sliding"
+    for title, members in itertools.groupby(rows, key=lambda row: point_title(row.metadata)):
+        found = list(members)
+        print_table(_COLUMNS, found, f"{title}, {kind} windows: {found[0].shots} shots\n")
+    print("Logical errors per shot, on the same shots; plain matching has the whole history.")

@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 import stim
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from qec.benchmarks.window_errors import MATCHING, checked_decoders, named_window_decoder
 from qec.circuits.experiment_grid import Grid
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.decoding.decoder import named_decoder
 from qec.matching.matcher import basis_split
-from qec.support.files import atomic_path
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.settings import plain_values, positive_integer, required_path
+from qec.support.tables import Column, print_table, three_digits
 
 _TURNS = 5
 Decode = Callable[[np.ndarray], Any]
@@ -62,7 +60,7 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
     values = plain_values(config)
     decoders = checked_decoders(values)
     shots = positive_integer("batch", values["batch"])
-    out, found = required_path(config, "out"), []
+    path, found = required_path(config, "out") / "window_speed.json", []
     for circuit, dem, metadata in Grid.from_values(values).points():
         sampler = circuit.compile_detector_sampler(seed=values["seed"])
         events, flips = sampler.sample(shots, separate_observables=True)
@@ -81,10 +79,11 @@ def benchmark(config: DictConfig, _: Sequence[str] = ()) -> list[WindowSpeed]:
             spent, errors = _timed(ways, events.view(np.uint8), flips)
             us = {way: 1e6 * s / shots / metadata["r"] for way, s in spent.items()}
             found.append(WindowSpeed(metadata, name, commit, buffer, shots, us, errors))
-            with atomic_path(out / "window_speed.json") as temporary:
+            with atomic_path(path) as temporary:
                 rows = [dataclasses.asdict(row) for row in found]
                 temporary.write_text(json.dumps(rows, indent=1) + "\n")
-    _print(found)
+    print_speeds(found)
+    print_files([path])
     return found
 
 
@@ -123,24 +122,26 @@ def _timed(
     return spent, errors
 
 
-def _print(found: list[WindowSpeed]) -> None:
-    table = Table("d", "p", box=box.SIMPLE, padding=0)
-    table.add_column("decoder", no_wrap=True)
-    table.add_column("commit +\nbuffer")
-    for name in ("whole\nhistory", "windows", "windows over\nhistory", "stabilizer-qec's\nwindows"):
-        table.add_column(name, justify="right")
-    for row in found:
-        whole, windows = row.us_per_round["whole"], row.us_per_round["windows"]
-        peer = row.us_per_round.get("peer")
-        table.add_row(
-            str(row.metadata["d"]),
-            f"{row.metadata['p']:g}",
-            row.decoder,
-            f"{row.commit}+{row.buffer}",
-            f"{whole:.3g}",
-            f"{windows:.3g}",
-            f"{windows / whole:.2f}",
-            "" if peer is None else f"{peer:.3g}",
-        )
-    Console(width=100).print(table)
+def _us(way: str) -> Callable[[WindowSpeed], str]:
+    return lambda row: three_digits(row.us_per_round[way]) if way in row.us_per_round else ""
+
+
+_COLUMNS: tuple[Column[WindowSpeed], ...] = (
+    Column[WindowSpeed]("d", lambda row: str(row.metadata["d"])),
+    Column("p", lambda row: str(row.metadata.get("p", ""))),
+    Column("decoder", lambda row: row.decoder, name=True),
+    Column("commit +\nbuffer", lambda row: f"{row.commit}+{row.buffer}"),
+    Column("whole\nhistory", _us("whole")),
+    Column("windows", _us("windows")),
+    Column(
+        "windows over\nhistory",
+        lambda row: f"{row.us_per_round['windows'] / row.us_per_round['whole']:.2f}",
+    ),
+    Column("stabilizer-qec's\nwindows", _us("peer")),
+)
+
+
+def print_speeds(found: Sequence[WindowSpeed]) -> None:
+    """A row per decoder and point."""
+    print_table(_COLUMNS, found)
     print("us per round on one core; the least of five times of a batch of recorded shots")

@@ -36,7 +36,7 @@ from qec.predecoder.labelled_shots import LabelledSampler
 from qec.predecoder.model_fit import Fit, fit_of
 from qec.support.compiled_loops import compiling_said
 from qec.support.errors import QecError
-from qec.support.files import atomic_path
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.progress import with_bar
 from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
@@ -119,17 +119,16 @@ def calibrate(config: DictConfig, command: Sequence[str] = ("qec", "calibrate"))
         print(f"network {settings.predecoder}: {network.in_words}")
         found = [] if data.flips is None else calibrations(data, settings)
     content = _content(data, kept, network, found, command)
-    with atomic_path(settings.out / "calibration.json") as temporary:
+    files = [settings.out / "calibration.json"]
+    with atomic_path(files[0]) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plots = []
     if found:
         print_confidence(found)
-        plots += plot_reliability(found, data.title, settings.out)
-        plots += plot_post_selection(found, data.title, settings.out)
+        files += plot_reliability(found, data.title, settings.out)
+        files += plot_post_selection(found, data.title, settings.out)
     else:
         print("No true flips: give obs=FILE for reliability and post-selection.")
-    names = ["calibration.json", *(path.name for path in plots)]
-    print(f"files: {settings.out}: {' '.join(names)}")
+    print_files(files)
     print(f"{time.monotonic() - started:.1f} s in all; to repeat: {shlex.join(command)}")
 
 

@@ -8,6 +8,7 @@ import functools
 import importlib
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 
@@ -60,9 +61,15 @@ COMMANDS = {
         ),
         _NOTHING,
     ),
+    "draw": Command(
+        "qec.decoding.draw_shot:draw",
+        "a shot in space-time: events, committed edges, residual, matching",
+        ("qec draw distance=5 p=0.008 events=24",),
+        _NOTHING,
+    ),
     "calibrate": Command(
         "qec.calibration.command:calibrate",
-        "which stages of the cascade pay, and how far decoders' confidence can be believed",
+        "which stages of the cascade pay, and how far confidence can be believed",
         ("qec calibrate distance=5 p=0.006",),
     ),
     "learn-noise": Command(
@@ -82,7 +89,7 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "qec.evaluation.evaluate:evaluate",
-        "accuracy table of a checkpoint: factors over matching alone, with intervals",
+        "accuracy table of a checkpoint: gains over matching alone, with intervals",
         ("qec evaluate predecoder=standard distance=5,9 p=0.006 noise=uniform precision=0.1",),
         _COLLECTED,
     ),
@@ -94,7 +101,7 @@ COMMANDS = {
     ),
     "benchmark": Command(
         "qec.benchmarks.decoding_time:benchmark",
-        "time per round of each step of the decoders, next to what the machine can do",
+        "time per round of each decoding step, next to what the machine can do",
         ("qec benchmark distance=5,9 p=0.006",),
         _NOTHING,
     ),
@@ -198,10 +205,11 @@ def _command(name: str, rest: Sequence[str]) -> None:
     if {"-h", "--help"} & set(rest):
         print(_command_help(name))
         return
-    from qec.cli.config import load_config
+    from qec.cli.config import check_paths, load_config
 
     command = COMMANDS[name]
     config = load_config(command.keys or name, rest)
+    check_paths(command.keys or name, config)
     module, function = command.function.split(":")
     getattr(importlib.import_module(module), function)(config, ("qec", name, *rest))
 
@@ -216,11 +224,17 @@ def _help() -> str:
             "",
             "For example:",
             "",
-            *(f"  {COMMANDS[name].examples[-1]}" for name in _SHOWN),
+            *(_shown(COMMANDS[name].examples[-1]) for name in _SHOWN),
             "",
             "`qec COMMAND --help` explains the keys of a command, `qec --version` is the version.",
         ]
     )
+
+
+def _shown(example: str) -> str:
+    """An indented command of the shell, over several lines where it is long."""
+    parts = textwrap.wrap(example, 92, break_long_words=False, break_on_hyphens=False)
+    return "  " + " \\\n      ".join(parts)
 
 
 _SHOWN = ("sweep", "decode", "learn-noise", "realtime")  # examples in the overview
@@ -232,7 +246,6 @@ def _command_help(name: str) -> str:
     command = COMMANDS[name]
     path = config_file(command.keys or name)
     lines = [f"usage: qec {name} [key=value ...]", "", f"qec {name}: {command.summary}.", ""]
-    lines += ["Example:", "", *(f"  {line}" for line in command.examples), ""]
-    lines += [f"Keys and defaults ({path}):", ""]
-    lines += [f"  {line}".rstrip() for line in path.read_text().splitlines()]
-    return "\n".join(lines)
+    lines += ["Example:", "", *map(_shown, command.examples), ""]
+    lines += [f"Keys and defaults ({path}):", "", ""]
+    return "\n".join(lines) + path.read_text().rstrip()

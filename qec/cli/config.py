@@ -15,10 +15,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qec.cli.keys import as_typed, check_value
+from qec.cli.keys import INPUTS, as_typed, check_inputs, check_value
 from qec.support.errors import QecError, first_line
 from qec.support.files import config_file
-from qec.support.settings import plain_values
+from qec.support.settings import plain_values, required_path
 
 _DEEPEST = 8  # brackets of a value
 _SHOWN = 100  # characters of a text in a message
@@ -60,6 +60,21 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
             value, default = (plain_values(c)[key] for c in (config, defaults))
             check_value(name, key, value, default)
     return config
+
+
+def check_paths(name: str, config: DictConfig) -> None:
+    """QecError where a path that a command needs is left open, or a file that it reads is missing.
+
+    The commands see to the same, once they have imported what they need.
+    """
+    instead = config.get("google") is not None  # of the keys that are left open
+    usual = _composed(name)
+    needed = [str(k) for k in config if not instead and OmegaConf.is_missing(usual, k)]
+    for key in (*needed, *(["out"] if usual.get("out") else [])):
+        required_path(config, key)
+    for key in INPUTS:
+        if key in config and not OmegaConf.is_missing(config, key):
+            check_inputs(key, plain_values(config)[key])
 
 
 @functools.cache

@@ -6,6 +6,7 @@ It imports nothing heavy, so that a slip in a command line is answered before to
 from __future__ import annotations
 
 import numbers
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.decoding.decoder_names import check_decoder_name
+from qec.predecoder.shipped import checkpoint_path
 from qec.support.errors import QecError
-from qec.support.files import is_file
+from qec.support.files import STANDARD, is_file
+from qec.support.settings import positive_integer
 
 TEXT_KEYS = frozenset(
     (
@@ -36,6 +39,20 @@ SEVERAL: dict[str, frozenset[str]] = {
 }
 """Those of them that may hold several, with commas, by command."""
 
+INPUTS = (
+    *("circuit", "structure", "reference", "weights", "dets", "obs", "graph"),
+    *("noise", "noises", "predecoder"),
+)
+"""Those of them that name what is read."""
+
+_COUNTS = frozenset(
+    (
+        *("shots", "max_shots", "min_shots", "reliability_shots", "calibration_shots", "batch"),
+        *("shots_per_step", "steps", "max_errors", "target_errors", "draws", "look", "checked"),
+        *("batches", "threads", "num_workers", "predecoder_workers", "qubits"),
+        *("rounds_per_distance", "period", "every", "decoded"),
+    )
+)
 _LARGEST = 2**63  # of integers
 _NOTHING = ("null", "None")
 _COMMAS = 20  # at most, in the name of a file of a list
@@ -110,8 +127,26 @@ def check_value(command: str, key: str, value: object, default: object) -> None:
             is_number or item is None or item in _WORDS.get(key, ())
         ):
             raise QecError(f"{key}={item!r} is not supported: use a number.")
+        if key in _COUNTS and not (item is None and default is None):
+            positive_integer(key, item)
         if key in _CHECKS and (command, key) != ("realtime", "decoders"):
             _CHECKS[key](item)
+
+
+def check_inputs(key: str, value: object) -> None:
+    """QecError where a file that one of ``INPUTS`` names does not exist."""
+    for item in value if isinstance(value, list) else [value]:
+        if key == "predecoder":
+            checkpoint_path(str(item))
+        elif "noise" in key and Path(str(item)).suffix not in (".yaml", ".yml"):
+            continue  # a name
+        elif item not in (None, STANDARD):
+            try:
+                os.stat(str(item))
+            except FileNotFoundError as error:
+                raise QecError(f"there is no file {item}.") from error
+            except OSError:
+                pass  # who reads it says what is wrong with it
 
 
 def _check_rounds(rounds: Any) -> None:
@@ -123,6 +158,11 @@ def _check_rounds(rounds: Any) -> None:
 def _check_basis(basis: object) -> None:
     if basis not in ("X", "Z"):
         raise QecError(f"basis={basis!r} is not supported: use X or Z.")
+
+
+def _check_columns(columns: object) -> None:
+    if columns not in ("main", "all"):
+        raise QecError(f"columns={columns!r} is not supported: use main or all.")
 
 
 def _check_noise(noise: object) -> None:
@@ -141,5 +181,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "noises": lambda noise: None if noise == "random" else _check_noise(noise),  # of training
     **dict.fromkeys(("decoder", "decoders"), check_decoder_name),
     "basis": _check_basis,
+    "p": lambda p: None if p is None else CircuitNoise.uniform(p),
     "rounds": _check_rounds,
+    "columns": _check_columns,
 }

@@ -3,7 +3,7 @@
 Memory-check matching decodes every shot, or what a pre-decoder leaves of it.  Where its logical gap
 is small, and only there, the whole syndrome goes to correlated matching, to belief matching, or to
 an ensemble of matchings.  The gap is in nats, so one threshold holds for all distances, noise rates
-and error models (data/experiments.md).
+and error models (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qec.predecoder.threshold import Predecoded
 RESIDUAL_NATS = 10.0
 """The logical gap of a residual from which it is believed, more than ``NATS``.
 
-What a network commits wrongly, the residual's gap cannot see (data/experiments.md).
+What a network commits wrongly, the residual's gap cannot see (docs/experiments.md).
 """
 _LARGE = 12.0  # nats: shots that memory-check matching is so sure of, nobody discards
 

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from scipy.special import expit
 
 from qec.support.errors import QecError
 from qec.support.files import atomic_path
 from qec.support.settings import required_path
 from qec.support.statistics import error_rate
+from qec.support.tables import Column, print_table, rate_text, scientific
 
 if TYPE_CHECKING:
     from qec.decoding.decoder import Decoder
 
 _EDGES = (1, 3, 5)  # nats, between the bins of a summary
-_WIDTH = 100  # of its table: at less, rich would cut numbers short
 
 
 def check_confidence(decoder: Decoder, name: str, shots: np.ndarray) -> None:
@@ -80,28 +78,44 @@ def print_summary(confidence: np.ndarray, wrong: np.ndarray | None, file: TextIO
         file: where to.
     """
     below = (f"{np.mean(confidence < edge):.2%}" for edge in _EDGES)
-    edges = ", ".join(map(str, _EDGES))
-    print(f"confidence below {edges} nats: {', '.join(below)} of the shots", file=file)
+    print(
+        f"confidence below {', '.join(map(str, _EDGES))} nats: {', '.join(below)} of the shots",
+        file=file,
+    )
     if wrong is None:
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
-    for head in ("nats", "shots", "errors", "LER per shot (95 %)", "predicted LER"):
-        table.add_column(head, justify="left" if head == "nats" else "right", no_wrap=True)
-    names = [f"{low} to {high}" for low, high in itertools.pairwise((0, *_EDGES))]
-    names.append(f"{_EDGES[-1]} or more")
+    edges = (0, *_EDGES, math.inf)
     place = np.searchsorted(_EDGES, confidence, side="right")
-    for k, name in enumerate(names):
-        table.add_row(name, *_cells(confidence[place == k], wrong[place == k]))
-    console = Console(file=file, markup=False, highlight=False, soft_wrap=True)
-    console.width = max(console.width, _WIDTH)
-    console.print(table)
+    bins = [
+        _Bin(low, high, confidence[place == k], wrong[place == k])
+        for k, (low, high) in enumerate(itertools.pairwise(edges))
+    ]
+    print_table(_COLUMNS, bins, file=file)
 
 
-def _cells(confidence: np.ndarray, wrong: np.ndarray) -> tuple[str, ...]:
-    """Of one bin; the rate that confidences g predict is the mean of 1 / (1 + exp(g))."""
-    shots, errors = len(confidence), int(np.count_nonzero(wrong))
-    if not shots:
-        return "0", "0", "", ""
-    rate, predicted = error_rate(errors, shots), expit(-confidence).mean()
-    interval = f"{rate.value:.2e} ({rate.low:.2e} to {rate.high:.2e})"
-    return str(shots), str(errors), interval, f"{predicted:.2e}"
+class _Bin(NamedTuple):
+    low: float
+    high: float
+    confidence: np.ndarray
+    wrong: np.ndarray
+
+    @property
+    def name(self) -> str:
+        return f"{self.low} or more" if math.isinf(self.high) else f"{self.low} to {self.high}"
+
+    @property
+    def predicted(self) -> float:
+        """The rate that confidences g predict is the mean of 1 / (1 + exp(g))."""
+        return float(expit(-self.confidence).mean())
+
+
+_COLUMNS: tuple[Column[_Bin], ...] = (
+    Column[_Bin]("nats", lambda b: b.name, name=True),
+    Column("shots", lambda b: str(len(b.wrong))),
+    Column("errors", lambda b: str(np.count_nonzero(b.wrong))),
+    Column(
+        "logical error rate\nper shot (95 %)",
+        lambda b: rate_text(error_rate(int(np.count_nonzero(b.wrong)), len(b.wrong))),
+    ),
+    Column("predicted", lambda b: scientific(b.predicted) if len(b.wrong) else "-"),
+)

@@ -25,6 +25,7 @@ from qec.support.files import STANDARD, make_place
 from qec.support.progress import with_bar
 from qec.support.settings import positive_integer, required_path
 from qec.support.statistics import error_rate
+from qec.support.tables import rate_text
 
 
 def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
@@ -49,16 +50,13 @@ def decode(config: DictConfig, _: Sequence[str] = ()) -> None:
     with _writing(sure, confidence):
         write_predictions(predictions, out, out_format)
     report = sys.stderr if str(out) == STANDARD else sys.stdout
-    print(f"{out}: predictions of {config.decoder} for {len(shots)} shots", file=report)
+    also = "" if sure is None else f"; {sure}: their confidence"
+    print(f"{out}: predictions of {config.decoder} for {len(shots)} shots{also}", file=report)
     wrong = None if truth is None else predictions[:, 0] != truth
     if wrong is not None:
         errors = int(np.count_nonzero(wrong))
-        rate = error_rate(errors, len(shots))
-        print(
-            f"{errors} logical errors, {rate.value:.3e} per shot "
-            f"(95 % interval {rate.low:.3e} to {rate.high:.3e})",
-            file=report,
-        )
+        rate = rate_text(error_rate(errors, len(shots)))
+        print(f"{errors} logical errors, {rate} per shot (95 % interval)", file=report)
     if confidence is not None:
         print_summary(confidence, wrong, report)
 

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from qec.evaluation.collected_rows import added, append_row, check_metadata
 from qec.evaluation.job_array import record_seed
 from qec.evaluation.paired_sampler import PairedSampler
+from qec.support.files import print_files
 from qec.support.journal import append_text
 from qec.support.process_pool import Workers, available_cores
 
@@ -219,7 +220,7 @@ def print_run(
     *,
     started: float,
     workers: int,
-    files: str,
+    files: Iterable[Path],
     command: Sequence[str] | None,
 ) -> None:
     """Prints what a job did, where its files are, and the command that repeats it.
@@ -233,7 +234,7 @@ def print_run(
     new = shots_of(stats, tasks) - before
     print(f"{new} new shots, {before} resumed, {seconds:.0f} s in all,")
     print(f"worker processes: {workers}, cores: {len(available_cores())}")
-    print(f"files: {files}")
+    print_files(files)
     if command is not None:
         again = shlex.join(command)
         print(f"same settings, fresh shots (seeds are drawn anew; give a new out=): {again}")

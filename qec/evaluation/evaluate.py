@@ -18,7 +18,7 @@ from qec.evaluation.collect import collect, print_run, shots_of
 from qec.evaluation.collected_rows import read_collected
 from qec.evaluation.gain_over_matching import BASELINES, Accuracy, markdown, report
 from qec.evaluation.paired_sampler import PairedSampler
-from qec.evaluation.plots import plot_factors, plot_reliability
+from qec.evaluation.plots import plot_gains, plot_reliability
 from qec.evaluation.reliability import Reliability, reliability
 from qec.evaluation.sweep_table import point_title, write_stats
 from qec.predecoder.checkpoint import load_predecoder
@@ -48,14 +48,13 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
 
     stats = sample_until_tight(settings, tasks, known)
     points = [Accuracy.from_stats(stats[task.strong_id()]) for task in tasks]
-    write_stats(
-        [row for point in points for row in point.rows.values()], settings.out / "stats.csv"
-    )
+    tables = [settings.out / name for name in ("stats.csv", "accuracy.txt", "accuracy.md")]
+    write_stats([row for point in points for row in point.rows.values()], tables[0])
     text = report(points, settings.precision)
-    for name, content in (("accuracy.txt", text), ("accuracy.md", markdown(points))):
-        with atomic_path(settings.out / name) as temporary:
+    for path, content in zip(tables[1:], (text, markdown(points)), strict=True):
+        with atomic_path(path) as temporary:
             temporary.write_text(content + "\n", encoding="utf-8")
-    plots = plot_factors(points, settings.out)
+    plots = plot_gains(points, settings.out)
     plots += plot_reliability(
         diagrams(settings, points), points[0].metadata["predecoder"], settings.out
     )
@@ -66,8 +65,7 @@ def evaluate(config: DictConfig, command: Sequence[str] = ("qec", "evaluate")) -
         stats,
         started=started,
         workers=settings.num_workers,
-        files=f"{collected} stats.csv accuracy.txt accuracy.md "
-        f"{' '.join(path.name for path in plots)}",
+        files=[collected, *tables, *plots],
         command=command,
     )
     return points

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatterSciNotation
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from qec.decoding.decoder_names import PEERS, has_predecoder
 from qec.evaluation.sweep_table import SweepRow, describe
-from qec.support.figures import error_bars, save_figure
+from qec.support.figures import decoder_colors, error_bars, legend_below, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MARKERS = "oD^vP*X"
 _PEER_MARKERS = "oDh^v<>p"
-_PACKAGE_COLORS = ("black", "teal", "darkgoldenrod", "firebrick")
 
 
 def plot_frontier(rows: Sequence[SweepRow], folder: Path, machine: str) -> list[Path]:
@@ -43,10 +40,10 @@ def plot_frontier(rows: Sequence[SweepRow], folder: Path, machine: str) -> list[
         panels.setdefault((_rest(row), _column(row)), []).append(row)
     lines = list(dict.fromkeys(rest for rest, _ in panels))
     columns = sorted({column for _, column in panels}, key=lambda c: (isinstance(c, str), c))
-    names = list(dict.fromkeys(row.decoder for row in rows))
+    colors = decoder_colors(row.decoder for row in rows)
     size = (max(3.2 * len(columns) + 0.5, 6.4), 3.2 * len(lines) + 1.6)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(lines), len(columns), squeeze=False)
+    grid = figure.subplots(len(lines), len(columns), squeeze=False, sharey="row")
     for axes_line, rest in zip(grid, lines, strict=True):
         axes_line[0].set_ylabel("logical error rate per round")
         for axes, column in zip(axes_line, columns, strict=True):
@@ -54,7 +51,7 @@ def plot_frontier(rows: Sequence[SweepRow], folder: Path, machine: str) -> list[
             if not members:
                 axes.set_axis_off()
                 continue
-            _draw(axes, members, names)
+            _draw(axes, members, colors)
             shots, r = members[0].shots, members[0].metadata["r"]
             distance = f"d = {column}" if isinstance(column, int) else column
             axes.set_title(f"{distance}, R = {r}, {shots:,} shots", fontsize="medium")
@@ -64,15 +61,13 @@ def plot_frontier(rows: Sequence[SweepRow], folder: Path, machine: str) -> list[
         axes.set_xlabel("decoding time, \N{MICRO SIGN}s per round")
     figure.suptitle("What accuracy costs" + (f": {lines[0]}" if len(lines) == 1 else ""))
     below = " (an arrow: no errors)" if any(not row.errors for row in rows) else ""
-    peers = " Hollow: decoders of other packages." if set(names) & PEERS.keys() else ""
+    peers = " Hollow: decoders of other packages." if colors.keys() & PEERS.keys() else ""
     caption = (
         f"Lower left is better. Bars: 95 % intervals{below}. CPU time of one core ({machine}); the "
         "decoders of a panel took turns on the same shots. Grey: no other one is both faster and "
         f"more accurate.{peers}"
     )
-    _legend(
-        figure, names, columns=max(2, len(columns)), title=textwrap.fill(caption, int(14 * size[0]))
-    )
+    legend_below(figure, caption)
     return save_figure(figure, folder, "frontier")
 
 
@@ -91,28 +86,8 @@ def _rest(row: SweepRow) -> str:
     return describe(row.metadata) + (f", R = {row.metadata['r']}" if relative else "")
 
 
-def _legend(figure: Figure, names: Sequence[str], columns: int, title: str) -> None:
-    """One for all panels, below them."""
-    handles: dict[str, Any] = {}
-    for axes in figure.axes:
-        found, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, found, strict=True))
-    shown = [name for name in names if name in handles]
-    figure.legend(
-        [handles[name] for name in shown],
-        shown,
-        title=title,
-        loc="outside lower left",
-        ncols=columns,
-        alignment="left",
-        fontsize="small",
-        title_fontsize="small",
-        frameon=False,
-    )
-
-
-def _draw(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
-    """Draws the decoders of one grid point; ``names`` are those of all, for their styles."""
+def _draw(axes: Axes, rows: Sequence[SweepRow], colors: Mapping[str, str]) -> None:
+    """Draws the decoders of one grid point; ``colors`` are those of all decoders."""
     rows = [row for row in rows if microseconds_per_round(row) > 0]
     best, line = float("inf"), []
     for row in sorted(rows, key=microseconds_per_round):
@@ -138,7 +113,7 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
             [where],
             yerr=bars,
             uplims=not row.errors,
-            **_style(row.decoder, names),
+            **_style(row.decoder, colors),
             markersize=6,
             linestyle="none",
             capsize=3,
@@ -146,21 +121,21 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], names: Sequence[str]) -> None:
             label=row.decoder,
         )
     axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x < 1e4 else f"$10^{np.log10(x):.0f}$")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x", labelsize="small")
     axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(2, 0.5)))
     axes.tick_params(which="minor", labelsize="x-small")
     axes.grid(True, which="both", linewidth=0.3)
 
 
-def _style(decoder: str, names: Sequence[str]) -> dict[str, Any]:
-    """Colour and marker, by the place in ``names``; peers are hollow, of their package's colour."""
+def _style(decoder: str, colors: Mapping[str, str]) -> dict[str, Any]:
+    """Colour and marker: squares have a network, hollow ones are of other packages."""
+    color = colors[decoder]
     if decoder in PEERS:
-        packages = list(dict.fromkeys(PEERS.values()))
-        return {
-            "color": _PACKAGE_COLORS[packages.index(PEERS[decoder])],
-            "marker": _PEER_MARKERS[list(PEERS).index(decoder)],
-            "markerfacecolor": "white",
-        }
-    k = [name for name in names if name not in PEERS].index(decoder)
-    marker = "s" if has_predecoder(decoder) else _MARKERS[k % len(_MARKERS)]
-    return {"color": f"C{k % 10}", "marker": marker}
+        marker = _PEER_MARKERS[list(PEERS).index(decoder)]
+        return {"color": color, "marker": marker, "markerfacecolor": "white"}
+    if has_predecoder(decoder):
+        return {"color": color, "marker": "s"}
+    return {"color": color, "marker": _MARKERS[list(colors).index(decoder) % len(_MARKERS)]}

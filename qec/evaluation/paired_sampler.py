@@ -156,6 +156,8 @@ class CompiledPairedSampler(sinter.CompiledSampler):
         take seconds for it.
         """
         dets = self.stim_sampler.sample(min(64, self.batch)).view(np.uint8)
+        for network in {d.predecoder for d in self.decoders.values() if d.predecoder}:
+            network.warm_up()
         for names in self.groups:
             for is_peer, shots in ((False, dets), (True, dets[:1])):
                 found = [self.decoders[name] for name in names if (name in PEERS) == is_peer]

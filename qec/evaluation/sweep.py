@@ -38,11 +38,13 @@ from qec.evaluation.job_array import (
 )
 from qec.evaluation.paired_sampler import PairedSampler
 from qec.evaluation.plots import plot_ler
+from qec.evaluation.scaling import print_scalings, scalings
 from qec.evaluation.sweep_table import SweepRow, point_title, print_tables, rows_of, write_stats
 from qec.support.errors import QecError
-from qec.support.files import make_folder
+from qec.support.figures import machine
+from qec.support.files import make_folder, print_files
 from qec.support.folder_lock import sole_writer
-from qec.support.process_pool import available_cores, worker_count
+from qec.support.process_pool import worker_count
 from qec.support.settings import distinct_values, plain_values, positive_integer, required_path
 
 
@@ -84,8 +86,8 @@ def _sweep(
     rows = [row for key in ids if key in found for row in rows_of(found[key])]
     if settings.merge and not rows:
         raise QecError(f"nothing has been collected in {settings.out}: run the array tasks first.")
-    print_tables(rows)
-    tables = []
+    print_tables(rows, settings.columns)
+    tables: list[Path] = []
     if alone and (others := len(found.keys() - set(ids))):
         print(
             f"qec: warning: {settings.out} also holds {others} other grid points; table and plot "
@@ -94,12 +96,15 @@ def _sweep(
         )
     if alone:
         write_stats(rows, settings.out / "stats.csv")
-        plots = [*plot_ler(rows, settings.out), *_plot_frontier(rows, settings)]
-        tables = ["stats.csv", *(path.name for path in plots)]
+        by_distance = scalings(rows)
+        print_scalings(by_distance)
+        plots = plot_ler(rows, by_distance, settings.out)
+        plots += plot_frontier(rows, settings.out, machine(settings.num_workers))
+        tables = [settings.out / "stats.csv", *plots]
     if settings.merge:
         missing = sum(not _is_complete(point, found) for point in points)
         print(f"grid points: {len(points)}, {missing} of them incomplete")
-        print(f"files: {settings.out}: {' '.join(tables)}")
+        print_files(tables)
         return rows
     print_run(
         points,
@@ -107,16 +112,10 @@ def _sweep(
         found,
         started=started,
         workers=settings.num_workers,
-        files=" ".join([str(shots.target), *tables]),
+        files=[*filter(Path.exists, (shots.target, seed_file(shots.target))), *tables],
         command=command if alone else None,
     )
     return rows
-
-
-def _plot_frontier(rows: Sequence[SweepRow], settings: SweepSettings) -> list[Path]:
-    workers, cores = settings.num_workers, len(available_cores())
-    plural = "processes" if workers > 1 else "process"
-    return plot_frontier(rows, settings.out, f"{workers} {plural} on {cores} cores")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +185,7 @@ class SweepSettings:
     array_task: int | None
     array_tasks: int | None
     merge: bool
+    columns: str
 
     @classmethod
     def from_config(cls, config: DictConfig) -> SweepSettings:
@@ -227,6 +227,7 @@ class SweepSettings:
             array_task=task,
             array_tasks=array_tasks,
             merge=merge,
+            columns=str(values["columns"]),
             **{key: positive_integer(key, values[key]) for key in ("max_shots", "batch")},
         )
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import sinter
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from qec.decoding.decoder_names import has_predecoder
 from qec.support.files import atomic_path
 from qec.support.statistics import Estimate, error_rate, error_rate_per_round, paired_ratio
+from qec.support.tables import Column, print_table, rate_text, ratio_text, three_digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +57,7 @@ class SweepRow:
 
     @property
     def gain(self) -> Estimate:
-        """LER(baseline) / LER(decoder)."""
+        """Logical errors of the baseline over those of the decoder, on the same shots."""
         return paired_ratio(self.baseline_errors, self.errors, self.both_errors)
 
     def to_task_stats(self) -> sinter.TaskStats:
@@ -119,52 +116,65 @@ def write_stats(rows: Sequence[SweepRow], path: Path) -> None:
         temporary.write_text("\n".join(lines) + "\n")
 
 
-_COLUMNS = (
-    "\ndecoder",
-    "\nerrors",
-    "LER per shot\n(95 %)",
-    "LER per round\n(95 %)",
-    "ratio to baseline\n(95 %, paired)",
-    "matching\nus/round",
-    "network\nus/round",
-    "events per shot\nsampled > matched",
-    "fallback\n% of shots",
-)
-_WIDTH = 180  # more than the widest table: at less, rich would cut numbers short
-
-
-def print_tables(rows: Sequence[SweepRow]) -> None:
-    """Prints one table per grid point."""
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.width = max(console.width, _WIDTH)
+def print_tables(rows: Sequence[SweepRow], columns: str = "main") -> None:
+    """Prints one table per grid point: its main columns, or all, which take more room."""
     for _, group in itertools.groupby(rows, key=lambda row: row.task_id):
         members = list(group)
-        console.print(f"{point_title(members[0].metadata)}: {members[0].shots} shots", style="bold")
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for header in _COLUMNS:
-            left = header == _COLUMNS[0]
-            table.add_column(header, justify="left" if left else "right", no_wrap=True)
-        for row in members:
-            table.add_row(*_cells(row))
-        console.print(table)
+        shots, events = members[0].shots, members[0].events
+        title = f"{point_title(members[0].metadata)}: {shots} shots"
+        if columns == "all":
+            print_table(_ALL, members, f"{title}\n", width=None)
+        else:
+            print_table(
+                _MAIN, members, f"{title}, {three_digits(events / shots)} detection events each\n"
+            )
     if rows:
-        console.print(f"LER: logical error rate; ratio: LER({rows[0].baseline}) / LER(decoder)")
+        print(f"baseline: {rows[0].baseline}, on the same shots")
+        print("us: CPU time of network and matching; events left: to matching, of a shot")
+        print("handed on: shots that get the better matching of a cascade")
+        if columns != "all":
+            print("columns=all: rates per shot, and the times of network and matching apart")
 
 
-def _cells(row: SweepRow) -> tuple[str, ...]:
-    shot_rounds = row.shots * row.metadata["r"] * 1000
-    ratio, low, high = (short(x) for x in (row.gain.value, row.gain.low, row.gain.high))
-    return (
-        row.decoder,
-        str(row.errors),
-        _scientific(row.per_shot),
-        _scientific(row.per_round),
-        "baseline" if row.decoder == row.baseline else f"{ratio} ({low}-{high})",
-        f"{row.match_ns / shot_rounds:.2f}",
-        f"{row.predecode_ns / shot_rounds:.2f}" if has_predecoder(row.decoder) else "",
-        f"{short(row.events / row.shots)} > {short(row.events_left / row.shots)}",
-        f"{100 * row.fallbacks / row.shots:.1f}" if has_predecoder(row.decoder) else "",
-    )
+def _times(*parts: str) -> Callable[[SweepRow], str]:
+    """Microseconds per round of these parts."""
+
+    def cell(row: SweepRow) -> str:
+        spent = sum(getattr(row, f"{part}_ns") for part in parts) / (1000 * row.shots)
+        return three_digits(spent / row.metadata["r"])
+
+    return cell
+
+
+def _handed_on(row: SweepRow) -> str:
+    return f"{row.fallbacks / row.shots:.1%}" if has_predecoder(row.decoder) else ""
+
+
+_DECODER = Column[SweepRow]("decoder", lambda row: row.decoder, name=True)
+_ERRORS = Column[SweepRow]("errors", lambda row: str(row.errors))
+_PER_ROUND = Column[SweepRow](
+    "logical error rate\nper round (95 %)", lambda row: rate_text(row.per_round)
+)
+_FEWER = Column[SweepRow](
+    "fewer errors\nthan baseline",
+    lambda row: "baseline" if row.decoder == row.baseline else ratio_text(row.gain),
+)
+_LEFT = Column[SweepRow]("events\nleft", lambda row: three_digits(row.events_left / row.shots))
+_HANDED_ON = Column("handed\non", _handed_on)
+
+_MAIN = (
+    *(_DECODER, _ERRORS, _PER_ROUND, _FEWER),
+    *(Column("us per\nround", _times("predecode", "match")), _LEFT, _HANDED_ON),
+)
+_ALL: tuple[Column[SweepRow], ...] = (
+    *(_DECODER, _ERRORS),
+    Column("logical error rate\nper shot (95 %)", lambda row: rate_text(row.per_shot)),
+    *(_PER_ROUND, _FEWER),
+    Column("network\nus/round", _times("predecode")),
+    Column("matching\nus/round", _times("match")),
+    Column("events\nper shot", lambda row: three_digits(row.events / row.shots)),
+    *(_LEFT, _HANDED_ON),
+)
 
 
 def point_title(metadata: dict) -> str:
@@ -186,15 +196,3 @@ def describe(metadata: dict) -> str:
 
 def _weights(metadata: dict) -> str:
     return f", weights of {metadata['weights']}" if "weights" in metadata else ""
-
-
-def short(x: float) -> str:
-    """Two decimals; none from 100 on."""
-    return f"{x:.2f}" if x < 100 else f"{x:.0f}"
-
-
-def _scientific(rate: Estimate) -> str:
-    """``4.45e-2 (4.17-4.75)``: the interval shares the exponent of the value."""
-    exponent = math.floor(math.log10(rate.value or rate.high))
-    value, low, high = (x / 10**exponent for x in (rate.value, rate.low, rate.high))
-    return f"{value:.2f}e{exponent} ({low:.2f}-{high:.2f})"

@@ -3,7 +3,7 @@
 What a shot's events of both bases say about an edge enters its weight, as far as messages come in a
 few iterations; matching then decides as ever (Higgott et al., arXiv:2203.04948; Criger and Ashraf,
 Quantum 2, 102, 2018).  It needs no training, knows any error model, and is more accurate than
-correlated matching (data/experiments.md).
+correlated matching (docs/experiments.md).
 
 PyMatching has no weights per shot, and building its graph takes many times a matching.  So the
 lattice is left to loops: edges that are likelier than not are committed first, which leaves few
@@ -28,7 +28,7 @@ from qec.matching.neighbourhoods import pop, push
 from qec.support.compiled_loops import compiled
 from qec.support.ragged_arrays import rows
 
-ITERATIONS = 6  # with more, weights count the events twice (data/experiments.md)
+ITERATIONS = 6  # with more, weights count the events twice (docs/experiments.md)
 
 _SHOTS_PER_PASS = 256  # bounds the memory for weights
 # PyMatching takes whole numbers as they are; others it scales by the largest one, so that a shot

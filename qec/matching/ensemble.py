@@ -22,8 +22,8 @@ from qec.matching.matching_synthesis import combine
 NATS = 6.0
 """The confidence from which a stage of a cascade, or an ensemble's first members, are believed."""
 MEMBERS = 15
-"""More change little (data/experiments.md)."""
-# Chosen on 12,000 shots at d = 5 and 8,000 at d = 7 (data/experiments.md).
+"""More change little (docs/experiments.md)."""
+# Chosen on 12,000 shots at d = 5 and 8,000 at d = 7 (docs/experiments.md).
 _SPREAD = 1.0  # standard deviation of the logarithm of the factor on each probability
 _AT_FIRST = 5  # members, before which a shot is in doubt
 _SEED = 0

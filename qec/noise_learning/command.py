@@ -13,10 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from qec.circuits.google_2022 import GoogleExperiment
 from qec.circuits.lattice import SpaceTimeLattice
@@ -30,9 +28,10 @@ from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
 from qec.noise_learning.plots import plot_drift, plot_rates
 from qec.support.errors import QecError
-from qec.support.files import atomic_path
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import sole_writer, writes_out_alone
 from qec.support.settings import distinct_values, positive_integer, required_path
+from qec.support.tables import Column, print_table, rate_text, ratio_text, scientific
 
 CSS = ("pymatching-css", "pymatching-correlated-css")
 """The decoders of the logical error rates, where none are given."""
@@ -79,6 +78,7 @@ def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> Non
         kept = positive_integer("shots", config.shots)
         events, flips = events[:kept], flips if flips is None else flips[:kept]
     warn_of_disagreement(events, structure.model, path, guess=True)
+    title = _title(structure, Path(path).name)
     reference = None
     if config.reference is not None:
         reference = ErrorStructure.of(load_dem(str(config.reference)))
@@ -86,30 +86,38 @@ def _files(config: DictConfig, decoders: Sequence[str] | None, out: Path) -> Non
             raise QecError(f"{config.reference} has other error mechanisms than the structure.")
     scored = None
     if flips is not None:  # before learning: what cannot be decoded is refused before the work
-        decoders = decoders or _decoders_for(structure)
+        decoders = decoders or (OF_ANY_CODE if _lattice(structure) is None else CSS)
         scored = Scored(events, flips, decoders, GUESS, (structure.model,) * 2)
+    files: list[Path] = []
     if config.half_life is None:
         estimate = NoiseLearner(structure).update(events).estimate(config.method)
     else:
         looks = _track(structure, events, config)
-        write_drift(looks, out)
+        memory = f"half-life {config.half_life:g} shots, {config.look} shots a look"
+        files += write_drift(looks, out, f"{title}; {memory}")
         estimate = looks[-1].estimate
-    write_estimate(estimate, out, reference)
+    files += write_estimate(estimate, out, title, reference)
     print_estimate(estimate)
     if scored is not None:
         models = {LEARNED: cross_fit(structure, events, config.method)}
         if reference is not None:
             models[TRUE] = (structure.to_dem(reference.x),) * 2
         print_scores({"": scored.scores(models)})
-    print(f"files: {out}/learned.dem rates.csv parameters.csv rates.png rates.svg")
+    print_files(files)
 
 
-def _decoders_for(structure: ErrorStructure) -> tuple[str, ...]:
+def _lattice(structure: ErrorStructure) -> SpaceTimeLattice | None:
+    """None where the structure is no rotated surface code's."""
     try:
-        SpaceTimeLattice.from_dem(structure.model)
+        return SpaceTimeLattice.from_dem(structure.model)
     except QecError:
-        return OF_ANY_CODE
-    return CSS
+        return None
+
+
+def _title(structure: ErrorStructure, name: str) -> str:
+    """The name with distance and rounds, if it has them."""
+    lattice = _lattice(structure)
+    return name if lattice is None else f"{name}: d = {lattice.distance}, R = {lattice.rounds}"
 
 
 def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) -> list[Look]:
@@ -124,21 +132,23 @@ def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) ->
 
 def _google(folders: Sequence[str], method: str, decoders: Sequence[str], out: Path) -> None:
     by_experiment: dict[str, list[Score]] = {}
+    files = [out / "ler.csv"]
     experiments = [GoogleExperiment.load(folder) for folder in folders]
     console = Console(stderr=True)
     for experiment in track(experiments, "experiments", console=console, transient=True):
         structure = ErrorStructure.of(experiment.circuit)
         estimate = NoiseLearner(structure).update(experiment.events).estimate(method)
         with sole_writer(out / experiment.name):
-            write_estimate(estimate, out / experiment.name, None)
+            title = _title(structure, experiment.name)
+            files += write_estimate(estimate, out / experiment.name, title)
         by_experiment[experiment.name] = google_scores(experiment, structure, method, decoders)
-        with atomic_path(out / "ler.csv") as temporary, temporary.open("w", newline="") as file:
+        with atomic_path(files[0]) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["experiment", *(f.name for f in dataclasses.fields(Score))])
             for name, rows in by_experiment.items():
                 writer.writerows([name, *dataclasses.astuple(row)] for row in rows)
     print_scores(by_experiment)
-    print(f"files: {out}/ler.csv, and a folder per experiment with learned.dem and more")
+    print_files(files)
 
 
 def google_scores(
@@ -163,33 +173,42 @@ def google_scores(
 # Output ------------------------------------------------------------------------------------------
 
 
-def write_estimate(estimate: NoiseEstimate, out: Path, reference: ErrorStructure | None) -> None:
-    """Writes learned.dem, rates.csv, parameters.csv and rates.png/.svg to the folder."""
-    with atomic_path(out / "learned.dem") as temporary:
+def write_estimate(
+    estimate: NoiseEstimate, out: Path, title: str, reference: ErrorStructure | None = None
+) -> list[Path]:
+    """Writes learned.dem, rates.csv, parameters.csv and rates.png/.svg to the folder.
+
+    Args:
+        estimate: what was learned.
+        out: the folder.
+        title: of the figure: what the noise is of.
+        reference: the true rates, if they are known.
+    """
+    files = [out / name for name in ("learned.dem", "rates.csv", "parameters.csv")]
+    with atomic_path(files[0]) as temporary:
         temporary.write_text(f"{estimate.dem}\n")  # Stim's to_file says nothing of a full disk
     structure = estimate.structure
     guess = -np.expm1(-structure.x) / 2
-    error = estimate.standard_error / 2 * np.exp(-estimate.x)  # dp = dx (1 - 2 p) / 2
-    true = None if reference is None else -np.expm1(-reference.x) / 2
-    header, columns = ["prior", "learned", "standard_error"], [guess, estimate.probability, error]
-    if true is not None:
-        header, columns = [*header, "reference"], [*columns, true]
+    header = ["prior", "learned", "standard_error"]
+    columns = [guess, estimate.probability, estimate.probability_error]
+    if reference is not None:
+        header, columns = [*header, "reference"], [*columns, -np.expm1(-reference.x) / 2]
     names = (" ".join(f"D{d}" for d in structure.members(k)) for k in range(len(guess)))
-    with atomic_path(out / "rates.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(files[1]) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["detectors", *header])
         writer.writerows(
             [name, *(f"{v:.6g}" for v in row)]
             for name, row in zip(names, np.column_stack(columns).tolist(), strict=True)
         )
-    with atomic_path(out / "parameters.csv") as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(files[2]) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["parameter", "learned_over_prior"])
         writer.writerows([name, f"{v:.6g}"] for name, v in estimate.parameters.items())
-    plot_rates(estimate, guess if true is None else true, reference is not None, out)
+    return files + plot_rates(estimate, reference, title, out)
 
 
-def write_drift(looks: Sequence[Look], out: Path) -> None:
+def write_drift(looks: Sequence[Look], out: Path, title: str) -> list[Path]:
     """Writes drift.csv and drift.png/.svg."""
     with atomic_path(out / "drift.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -200,53 +219,52 @@ def write_drift(looks: Sequence[Look], out: Path) -> None:
             writer.writerow(
                 [look.shots, f"{look.event_rate:.6g}", f"{look.score:.3g}", changed, *strengths]
             )
-    plot_drift(looks, out)
     for look in looks:
         if len(look.changed):
             print(
                 f"ALARM at {look.shots} shots: the rates of {len(look.changed)} detectors changed, "
                 f"first D{look.changed[0]} ({look.score:.0f} standard deviations)"
             )
+    return [out / "drift.csv", *plot_drift(looks, title, out)]
 
 
 def print_estimate(estimate: NoiseEstimate) -> None:
     """A table of the noise parameters, or of the mechanisms' sizes where there are very many."""
-    table = Table(title=f"noise learned by {estimate.method!r}", box=box.SIMPLE)
-    table.add_column("detectors per mechanism", justify="right")
-    for name in ("mechanisms", "prior, mean", "learned, mean", "standard error, median"):
-        table.add_column(name, justify="right")
     structure = estimate.structure
-    for size in np.unique(structure.size):
-        same = structure.size == size
-        prior, learned = -np.expm1(-structure.x[same]) / 2, estimate.probability[same]
-        error = np.median(estimate.standard_error[same]) / 2
-        numbers = (f"{v:.3e}" for v in (prior.mean(), learned.mean(), error))
-        table.add_row(str(size), str(int(same.sum())), *numbers)
-    Console(width=120).print(table)
+    columns = [
+        Column[np.ndarray]("detectors\nper mechanism", lambda same: str(structure.size[same][0])),
+        Column("mechanisms", lambda same: str(int(same.sum()))),
+        Column("prior\nmean", lambda same: scientific(-np.expm1(-structure.x[same]).mean() / 2)),
+        Column("learned\nmean", lambda same: scientific(estimate.probability[same].mean())),
+        Column(
+            "standard error\nmedian",
+            lambda same: scientific(np.median(estimate.standard_error[same]) / 2),
+        ),
+    ]
+    by_size = [structure.size == size for size in np.unique(structure.size)]
+    print_table(columns, by_size, f"noise learned by {estimate.method!r}\n")
     print(f"{estimate.shots:.0f} effective shots")
     if estimate.spread is not None:
         parts = ", ".join(f"{kind} {value:.0%}" for kind, value in estimate.spread.items())
         print(f"rates vary around the channels' (standard deviations): {parts}")
 
 
+_SCORES = (
+    Column[Score]("decoder", lambda s: s.decoder, name=True),
+    Column[Score]("model", lambda s: s.model, name=True),
+    Column[Score]("errors", lambda s: str(s.errors)),
+    Column[Score]("logical error rate\nper shot (95 %)", lambda s: rate_text(s.rate)),
+    Column[Score](
+        "errors over those\nof the baseline",
+        lambda s: "baseline" if s.model == s.baseline else ratio_text(s.ratio, 3),
+    ),
+)
+
+
 def print_scores(by_experiment: dict[str, list[Score]]) -> None:
-    """Logical error rates, and their ratios to the baseline on the same shots."""
-    table = Table(title="logical error rate per shot, cross-fitted", box=box.SIMPLE)
-    for name in ("experiment", "decoder", "model"):
-        table.add_column(name)
-    for name in ("shots", "errors", "rate, 95 % interval", "over the baseline's", "baseline"):
-        table.add_column(name, justify="right")
+    """Logical error rates, and errors over those of the baseline on the same shots."""
     for name, rows in by_experiment.items():
-        for s in rows:
-            rate, ratio = s.rate, s.ratio
-            table.add_row(
-                name,
-                s.decoder,
-                s.model,
-                str(s.shots),
-                str(s.errors),
-                f"{rate.value:.4f} ({rate.low:.4f}-{rate.high:.4f})",
-                f"{ratio.value:.3f} ({ratio.low:.3f}-{ratio.high:.3f})",
-                s.baseline,
-            )
-    Console(width=180).print(table)
+        shots = f"{rows[0].shots} shots, halves decoded with each other's weights\n"
+        print_table(_SCORES, rows, f"{name}: {shots}" if name else shots)
+        if rows[-1].model == "published":
+            print(f"baseline of published predictions: {rows[-1].baseline}\n")

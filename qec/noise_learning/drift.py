@@ -17,6 +17,11 @@ FALSE_ALARM = 1e-6
 """Probability per look that the alarm goes off although nothing changed."""
 
 
+def alarm_threshold(num_detectors: int) -> float:
+    """Standard deviations beyond which a detector's change raises the alarm, two-sided."""
+    return float(norm.isf(FALSE_ALARM / 2 / num_detectors))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Look:
     """What the tracker saw in one piece of data.
@@ -65,7 +70,7 @@ class DriftTracker:
         self.half_life = half_life
         self.method = method
         self.shots = 0
-        self.threshold = norm.isf(FALSE_ALARM / 2 / self.learner.structure.num_detectors)
+        self.threshold = alarm_threshold(self.learner.structure.num_detectors)
 
     def push(self, detection_events: np.ndarray) -> Look:
         """Adds shots, in the order in which they were taken, and estimates the noise anew.

@@ -51,6 +51,11 @@ class NoiseEstimate:
         return -np.expm1(-self.x) / 2
 
     @property
+    def probability_error(self) -> np.ndarray:
+        """float64 (m,), standard error of ``probability``: dp = dx (1 - 2 p) / 2."""
+        return self.standard_error / 2 * np.exp(-self.x)
+
+    @property
     def parameters(self) -> dict[str, float]:
         """Learned over prior strength of each noise parameter (those of rate 0 are left out)."""
         names = self.structure.faults.parameter_names

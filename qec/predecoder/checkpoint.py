@@ -8,7 +8,6 @@ import inspect
 import json
 import math
 import reprlib
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,14 @@ from qec.predecoder.architectures import build_network, check_architecture
 from qec.predecoder.backends import torch_threads
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.predecoder import Predecoder
+from qec.predecoder.shipped import checkpoint_path
 from qec.predecoder.threshold import check_threshold
 from qec.predecoder.unit_cells import EVENT_CHANNELS
 from qec.support.errors import QecError, first_line
-from qec.support.files import atomic_path, is_file, resource_dir
+from qec.support.files import atomic_path
 
 FORMAT = "qec-predecoder-3"
 _BEFORE = ("qec-predecoder-1", "qec-predecoder-2")  # networks that told bits of error chains
-RENAMED = {"fast": "standard", "balanced": "standard", "accurate": "standard", "swift": "small"}
-"""What takes the place of checkpoints that were shipped before: the names go after a release."""
-
-
-def shipped_checkpoints() -> list[str]:
-    """The names of the checkpoints that come with the package, in alphabetical order."""
-    return sorted(path.stem for path in resource_dir("data").glob("*.safetensors"))
 
 
 def save_predecoder(
@@ -83,18 +76,7 @@ def load_predecoder(name_or_path: str | Path) -> Predecoder:
         >>> qec.load_predecoder("small").name
         'small'
     """
-    path = Path(name_or_path)
-    if path.suffix != ".safetensors":
-        name = str(name_or_path)
-        if name in RENAMED:
-            text = f"the checkpoint {name} is gone, {RENAMED[name]} takes its place"
-            warnings.warn(f"{text}: use that name", FutureWarning, stacklevel=2)
-        path = resource_dir("data") / f"{RENAMED.get(name, name)}.safetensors"
-    if not is_file(path):
-        raise QecError(
-            f"no pre-decoder checkpoint {str(name_or_path)!r}: give the path of a .safetensors "
-            f"file or one of the shipped names {shipped_checkpoints()}."
-        )
+    path = checkpoint_path(name_or_path)
     with _opened(path) as file:
         arguments, threshold, history = _described(path, file.metadata() or {})
         network = _fitting_network(path, arguments, file)

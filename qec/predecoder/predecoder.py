@@ -168,6 +168,15 @@ class BoundPredecoder:
         features = network.static_features(self.grid.static.double())
         return network_runtime("eager", network, features, torch.float64, self._sampled)
 
+    def warm_up(self) -> None:
+        """Compiles and builds what only some shots need: no timing should meet it by chance."""
+        if self._settles and self.cut != np.inf:
+            shots = torch.ones((1, self.lattice.num_detectors), dtype=torch.uint8)
+            self.commit(shots, self.forward(self.cells(shots)))
+            with self._computing():
+                found = self._in_float64(self._cells(shots, torch.float64)).float()
+            self.residual(shots, found, self.cut)
+
     def log_odds(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> float32 (B, E), of ``grid.edges``; not told: the prior's."""
         found = np.empty((len(detectors), len(self.grid.edges.ends)), dtype=np.float32)
@@ -227,6 +236,25 @@ class BoundPredecoder:
                 shots = self._upload(detectors[part])
                 left[part], flips[part] = self.commit(shots, self.predict(self.cells(shots)))
         return Predecoded(left, flips)
+
+    def committed_edges(self, shot: np.ndarray) -> np.ndarray:
+        """The edges that ``apply`` commits in one shot.
+
+        Args:
+            shot: uint8 (num_detectors,).
+
+        Returns:
+            int64 (k, 2), detectors; -1 where an edge ends on the boundary.
+        """
+        detectors = self._upload(shot[None])
+        with self._computing():
+            if self._settles:
+                told = self._in_float64(self._cells(detectors, torch.float64))
+            else:
+                told = self._run(self._cells(detectors, self._events_dtype))
+        log_odds = told.movedim(1, -1).flatten().float().cpu().numpy().astype(np.float64)
+        ends = self.residual.ends[log_odds[self.residual.place] > self.cut]
+        return np.where(ends < self.lattice.num_detectors, ends, -1)
 
     def _upload(self, detectors: np.ndarray) -> torch.Tensor:
         shots = torch.from_numpy(detectors)

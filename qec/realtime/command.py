@@ -10,12 +10,10 @@ import math
 import shlex
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from qec.decoding.decoder import named_decoder
 from qec.decoding.decoder_names import has_predecoder
@@ -27,10 +25,12 @@ from qec.realtime.run import run
 from qec.realtime.settings import RealtimeSettings
 from qec.realtime.shortest_period import shortest_period
 from qec.support.errors import QecError
-from qec.support.files import atomic_path
+from qec.support.figures import machine
+from qec.support.files import atomic_path, print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.process_pool import available_cores
 from qec.support.statistics import error_rate, paired_ratio
+from qec.support.tables import Column, print_table, rate_text, ratio_text, three_digits
 
 _WHOLE_HISTORY = 1000  # rounds up to which the same shots are also decoded whole, to compare
 
@@ -55,11 +55,11 @@ def realtime(config: DictConfig, command: Sequence[str] = ("qec", "realtime")) -
         if trouble:
             break
     whole = [] if trouble else list(_whole_history(settings, reports, events, flips))
-    write(reports, whole, settings, command)
+    files = write(reports, whole, settings, command)
     print_tables(reports, settings, flips)
     for line in whole:
         print(line.text())
-    print(f"files: {settings.out}/report.json latency.png .svg load.png .svg backlog.png .svg")
+    print_files(files)
     print(f"same settings: {shlex.join(command)}")
     if trouble:
         raise QecError(trouble)
@@ -132,7 +132,7 @@ class _Runs:
         guess = 1.5 * at_once.us_per_round * self._settings.qubits
         shortest = shortest_period(lambda us: self._run(deadline_us, us, plan).stable, guess)
         if not math.isnan(shortest):
-            print(f"{self._name}: keeps up with a round every {shortest:.3g} us")
+            print(f"{self._name}: keeps up with a round every {three_digits(shortest)} us")
 
 
 # Logical errors ----------------------------------------------------------------------------------
@@ -163,16 +163,14 @@ class WholeHistory:
         line = f"{self.decoder}: "
         if self.wrong is not None:
             rate = error_rate(self.wrong, self.shots)
-            line += f"{self.wrong} of {self.shots} logical answers wrong "
-            line += f"({rate.value:.3g}, 95 % interval {rate.low:.3g}-{rate.high:.3g})"
+            line += f"{self.wrong} of {self.shots} logical answers wrong, {rate_text(rate)}"
         if math.isnan(self.us_per_round):
             return line
         if self.wrong is not None:
             assert self.wrong_whole is not None
             assert self.wrong_both is not None
             ratio = paired_ratio(self.wrong, self.wrong_whole, self.wrong_both)
-            line += f"; whole history {self.wrong_whole}, ratio {ratio.value:.3f} "
-            line += f"({ratio.low:.3f}-{ratio.high:.3f}); "
+            line += f"; whole history {self.wrong_whole}, ratio {ratio_text(ratio, 3)}; "
         line += f"{self.differ} of {self.shots} answers differ from those of the whole history, "
         return line + f"which takes {self.us_per_round:.1f} us/round in one batch on one core"
 
@@ -223,7 +221,7 @@ def write(
     whole: Sequence[WholeHistory],
     settings: RealtimeSettings,
     command: Sequence[str],
-) -> None:
+) -> list[Path]:
     """Writes report.json and the plots."""
     content = {
         "command": list(command),
@@ -231,12 +229,18 @@ def write(
         "runs": [r.to_dict() for r in reports],
         "whole_history": [dataclasses.asdict(line) for line in whole],
     }
-    out = settings.out
-    with atomic_path(out / "report.json") as temporary:
+    files = [settings.out / "report.json"]
+    with atomic_path(files[0]) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
-    title = f"d = {settings.distance}, {settings.source()}, {settings.workers} matchers"
+    networks = any(has_predecoder(r.decoder) for r in reports) * settings.predecoder_workers
+    processes = 1 + settings.workers + networks
+    title = (
+        f"d = {settings.distance}, {settings.rounds} rounds, {settings.source()}\n"
+        f"matchers: {settings.workers}, beside a producer; {machine(processes)}"
+    )
     for plot in (plot_latency, plot_load, plot_backlog):
-        plot(reports, out, title)
+        files += plot(reports, settings.out, title)
+    return files
 
 
 def print_tables(
@@ -257,47 +261,44 @@ def print_tables(
         f"{len(reports[0].answers)} experiments, {settings.source()}\n"
         f"processes: {workers}; {len(available_cores())} cores"
     )
-    several = settings.deadline_us != (None,)
-    named = ["decoder", *(["deadline\nus"] if several else []), "period\nus"]
-    questions = {
-        "Does it keep up?": (
-            *("commit +\nbuffer", "us per\nround", "keeps\nup", "N_par"),
-            *("in\ndoubt", "late", "logical\nerrors"),
-        ),
-        "From the last round to the decision of a window, and to the answer, us": (
-            *(f"{p:g} %" for p in PERCENTILES[:-1]),
-            *("most", "answer\n50 %", "answer\n99 %"),
-        ),
-    }
-    tables = []
-    for title, names in questions.items():
-        tables.append(Table(box=box.SIMPLE, title=title, padding=0))
-        for name in (*named, *names):
-            tables[-1].add_column(
-                name, justify="left" if name == "decoder" else "right", no_wrap=True
-            )
-    keeps_up, soon = tables
-    for r in reports:
-        deadline = "-" if r.deadline_us is None else f"{r.deadline_us:g}"
-        row = [r.decoder, *([deadline] if several else []), f"{r.period_us:.3g}"]
-        errors = "" if flips is None else f"{np.count_nonzero(r.answers != flips)}"
-        keeps_up.add_row(
-            *row,
-            f"{r.commit}+{r.buffer}",
-            f"{r.us_per_round:.3g}",
-            "-" if r.period_us == 0 else "yes" if r.stable else "NO",
-            "-" if r.period_us == 0 else f"{r.n_par:.2f}",
-            f"{r.fell_back + r.late:.1%}",
-            f"{r.late:.1%}",
-            errors,
-        )
-        soon.add_row(
-            *row,
-            *(f"{us:.0f}" for us in r.latency_us["all"]),
-            *(f"{us:.0f}" for us in (r.reaction_us[0], r.reaction_us[2])),
-        )
-    for table in tables:
-        Console(width=100).print(table)
+    named = [Column[Report]("decoder", lambda r: r.decoder, name=True)]
+    if settings.deadline_us != (None,):
+        named.append(Column("deadline\nus", _deadline))
+    named.append(Column("period\nus", lambda r: three_digits(r.period_us)))
+    errors = Column[Report](
+        "logical\nerrors",
+        lambda r: "" if flips is None else str(np.count_nonzero(r.answers != flips)),
+    )
+    print_table([*named, *_KEEPS_UP, errors], reports, "\nDoes it keep up?\n")
+    print_table(
+        [*named, *map(_latency, range(len(PERCENTILES))), *_ANSWER],
+        reports,
+        "From the last round to the decision of a window, and to the answer, us\n",
+    )
     for r in reports:
         if r.decided < r.windows:
-            print(f"{r.decoder}, {r.period_us:.3g} us: {r.decided} of {r.windows} windows decided")
+            period = three_digits(r.period_us)
+            print(f"{r.decoder}, {period} us: {r.decided} of {r.windows} windows decided")
+
+
+def _deadline(r: Report) -> str:
+    return "-" if r.deadline_us is None else f"{r.deadline_us:g}"
+
+
+def _latency(k: int) -> Column[Report]:
+    head = "most" if PERCENTILES[k] == 100 else f"{PERCENTILES[k]:g} %"
+    return Column(head, lambda r: f"{r.latency_us['all'][k]:.0f}")
+
+
+_KEEPS_UP: tuple[Column[Report], ...] = (
+    Column[Report]("commit +\nbuffer", lambda r: f"{r.commit}+{r.buffer}"),
+    Column("us per\nround", lambda r: three_digits(r.us_per_round)),
+    Column("keeps\nup", lambda r: "-" if not r.period_us else "yes" if r.stable else "NO"),
+    Column("processes\nneeded", lambda r: f"{r.n_par:.2f}" if r.period_us else "-"),
+    Column("in\ndoubt", lambda r: f"{r.fell_back + r.late:.1%}"),
+    Column("late", lambda r: f"{r.late:.1%}"),
+)
+_ANSWER: tuple[Column[Report], ...] = (
+    Column[Report]("answer\n50 %", lambda r: f"{r.reaction_us[0]:.0f}"),
+    Column("answer\n99 %", lambda r: f"{r.reaction_us[2]:.0f}"),
+)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from qec.support.errors import QecError, first_line
@@ -77,6 +78,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if (reason := _refused(error)) is None:
                 raise
             raise QecError(f"cannot write {path}: {reason}.") from error
+
+
+def print_files(paths: Iterable[Path]) -> None:
+    """Prints which files a command has written: their names, a line per folder."""
+    for folder, group in itertools.groupby(paths, key=lambda path: path.parent):
+        print(f"files in {folder}: {' '.join(path.name for path in group)}")
 
 
 def make_folder(path: Path) -> None:

@@ -28,7 +28,7 @@ LOCK = ".qec.lock"
 
 # What atomic_path names by its process.
 _LEFT_OVER = re.compile(
-    r"\.\d+\..+\.(csv|seeds|jsonl?|safetensors|png|svg|md|txt|dem|onnx|stim|yaml)"
+    r"\.\d+\..+\.(csv|seeds|jsonl?|safetensors|png|svg|md|txt|dem|onnx|stim|yaml|html)"
 )
 _held: dict[tuple[int, int], int] = {}  # file descriptors by device and inode of the folder
 

@@ -90,6 +90,24 @@ def paired_ratio(errors_a: int, errors_b: int, both: int) -> Estimate:
     return Estimate(errors_a / errors_b, low_a / high_b, high_a / low_b)
 
 
+def independent_ratio(a: Estimate, b: Estimate) -> Estimate:
+    """Ratio a / b of two rates that were estimated on different shots.
+
+    The interval combines the two given ones on the logarithm (Zou and Donner, Statistics in
+    Medicine 27, 1693, 2008), and keeps their asymmetry at small counts.  Where a value is 0 its
+    ends are those that both intervals together allow.
+    """
+    if a.value > 0 and b.value > 0:
+        value = a.value / b.value
+        below = math.hypot(math.log(a.value / a.low), math.log(b.high / b.value))
+        above = math.hypot(math.log(a.high / a.value), math.log(b.value / b.low))
+        return Estimate(value, value * math.exp(-below), value * math.exp(above))
+    if not (a.value == 0 or b.value == 0) or a.value == b.value:
+        return Estimate(math.nan, 0.0, math.inf)
+    high = a.high / b.low if b.low else math.inf
+    return Estimate(a.value / b.value if b.value else math.inf, a.low / b.high, high)
+
+
 def _wilson(k: int, n: int, z: float) -> tuple[float, float]:
     """Ends of Wilson's interval for a binomial proportion, times 2 (n + z^2)."""
     middle, reach = 2 * k + z**2, z * math.sqrt(z**2 + 4 * k * (1 - k / n))

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from printed import listed_files
 
 from qec.benchmarks.roofline import Roofline, rate
 from qec.benchmarks.step_timer import STEPS, Profiler
@@ -88,7 +89,7 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
     overrides = ["distance=3", f"decoders={','.join(names)}", "seconds=0.1", "batch=16,32"]
     assert main(["benchmark", *overrides, "workers=1", f"out={tmp_path}"]) == 0
     text = capsys.readouterr().out
-    assert "over uncorrelated" in text
+    assert "uncorrelated" in text
     assert "GMAC/s" in text
     found = json.loads((tmp_path / "benchmark.json").read_text())
     assert found["processes"] == 1
@@ -99,7 +100,8 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
         assert t["total"] == pytest.approx(sum(t["steps"].values()))
         assert t["steps"]["match"] > 0
         assert bool(t["steps"]["network"]) == (t["decoder"] == names[1]) == bool(t["dtype"])
-    assert {p.name for p in tmp_path.iterdir()} == {"benchmark.json", "steps.png", "steps.svg"}
+    files = ["benchmark.json", "steps.png", "steps.svg"]
+    assert listed_files(text, tmp_path) == sorted(p.name for p in tmp_path.iterdir()) == files
 
 
 @pytest.mark.slow
@@ -115,7 +117,7 @@ def test_networks_are_compared_on_all_they_vary_in(tmp_path, capsys):
     assert plain["network"] == {}
     assert len(networks) == len({tuple(t["network"].values()) for t in networks}) == 2
     assert all(t["dtype"] == t["network"]["precision"] for t in networks)
-    assert "predecoder+pymatching small eager bfloat16" in capsys.readouterr().out
+    assert "pymatching small eager bfloat16" in capsys.readouterr().out
 
 
 @pytest.mark.slow

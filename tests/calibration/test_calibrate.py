@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import stim
 import torch
+from printed import listed_files
 from training_files import quiet
 
 from qec.calibration import kept
@@ -66,7 +67,8 @@ def test_the_command_reports_and_plots(tmp_path, capsys):
     found = calibrated(tmp_path / "out", *words)
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     text = capsys.readouterr().out
-    shown = text[: text.index("files: ")]  # paths may be long
+    assert listed_files(text, tmp_path / "out") == sorted(FILES)
+    shown = text[: text.index("files in ")]  # paths may be long
     (network,) = (line for line in shown.splitlines() if line.startswith("network standard: "))
     assert max(len(line) for line in shown.splitlines() if line != network) <= 100
     assert "…" not in text
@@ -364,7 +366,7 @@ def test_post_selection_leaves_ever_fewer_errors(shots):
         (["checked=0"], "checked=0 is not supported"),
         (["decoders=[foo]"], "'foo' is unknown"),
         (["decoders=[]"], "decoders is empty"),
-        (["obs=flips.01"], "need dets=FILE"),
+        (["obs=flips.01"], "there is no file flips.01"),
         (["append_observables=true"], "need dets=FILE"),
         (["circuit=nowhere.stim"], "there is no file nowhere.stim"),
         (["shot=5"], "did you mean"),

@@ -18,6 +18,8 @@ from qec.cli.config import load_config
 from qec.cli.keys import SEVERAL, TEXT_KEYS
 from qec.support.errors import QecError
 from qec.support.files import config_file, resource_dir
+from qec.support.statistics import error_rate
+from qec.support.tables import rate_text
 
 
 def qec(*arguments, cwd):
@@ -40,8 +42,19 @@ def test_command_help_shows_keys_and_an_example(capsys):
     assert main(["sweep", "--help"]) == 0
     text = capsys.readouterr().out
     for key in load_config("sweep"):
-        assert f"  {key}:" in text
+        assert f"\n{key}:" in text
     assert "qec sweep distance=5,9" in text
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join
+)
+def test_every_help_fits_a_screen(capsys, words):
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 60
+    lines = [line for line in lines if not line.startswith("Keys and defaults (")]  # has a path
+    assert max(map(len, lines)) <= 100
 
 
 def test_version(capsys):
@@ -169,19 +182,54 @@ def test_values_that_no_command_could_use_are_refused(command, word, message):
     assert len(str(error.value)) < 1000
 
 
-@pytest.mark.parametrize(
-    ("command", "word"), [("sweep", "distance=4"), ("train", "batch=65"), ("decode", "decoder=foo")]
-)
-def test_slips_are_answered_before_anything_heavy_is_imported(tmp_path, command, word):
+SLIPS = {
+    "swep": "there is no command 'swep'",
+    "sweep distance=4": "distance=4 is not supported",
+    "sweep columns=many": "columns='many' is not supported: use main or all",
+    "sweep max_shots=0": "max_shots=0 is not supported: use an integer >= 1",
+    "sweep batch=1.5": "batch=1.5 is not supported",
+    "sweep num_workers=0": "num_workers=0 is not supported",
+    "sweep p=2": "p=2 is outside [0, 1]",
+    "sweep out=null": "out is empty: give out=PATH",
+    "sweep circuit=nowhere.stim": "there is no file nowhere.stim",
+    "sweep noise=nowhere.yaml": "there is no file nowhere.yaml",
+    "sweep predecoder=standard,nowhere": "no pre-decoder checkpoint 'nowhere'",
+    "decode": "circuit is empty: give circuit=PATH",
+    "decode decoder=foo": "decoder 'foo' is unknown",
+    "decode circuit=nowhere.stim dets=nowhere.b8": "there is no file nowhere.stim",
+    "learn-noise dets=nowhere.b8": "structure is empty: give structure=PATH",
+    "train batch=65": "batch=65 is not supported: use a positive multiple of 64",
+    "train-noise-network steps=0": "steps=0 is not supported",
+    "evaluate predecoder=null": "no pre-decoder checkpoint 'None'",
+    "realtime shots=0": "shots=0 is not supported",
+    "calibrate rounds=0": "rounds=0 is not supported",
+    "export basis=Y": "basis='Y' is not supported",
+    "export-tensorrt": "there is no file out/export/predecoder.onnx",
+    "benchmark decoders=[pymatchin]": "decoder 'pymatchin' is unknown",
+    "benchmark-backends batches=0": "batches=0 is not supported",
+    "benchmark-windows noise=pink": "noise='pink' is unknown",
+    "benchmark-window-speed distance=x": "distance='x' is not supported",
+    "benchmark-weights draws=0": "draws=0 is not supported",
+    "benchmark-drift look=0": "look=0 is not supported",
+    "paper-factors": "evaluation is empty: give evaluation=PATH",
+}
+
+
+def test_slips_are_answered_before_anything_heavy_is_imported(tmp_path):
+    assert {line.split()[0] for line in SLIPS} >= {*COMMANDS}
     code = (
-        "import sys; from qec.cli.commands import main; status = main(sys.argv[1:]); "
-        "heavy = {'torch', 'sinter', 'matplotlib', 'numba', 'pymatching'}; "
-        "sys.exit(f'{status} {sorted(heavy & set(sys.modules))}')"
+        "import sys; from qec.cli.commands import main\n"
+        "for line in sys.argv[1:]:\n"
+        "    assert main(line.split()) == 2, line\n"
+        "heavy = {'torch', 'sinter', 'matplotlib', 'numba', 'pymatching'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, command, word], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code, *SLIPS], cwd=tmp_path, capture_output=True, text=True
     )
-    assert done.stderr.splitlines()[-1] == "2 []", done.stderr
+    assert done.returncode == 0, done.stderr
+    for line, message in zip(done.stderr.splitlines(), SLIPS.values(), strict=True):
+        assert line.startswith(f"qec: error: {message}")
 
 
 def test_the_last_value_of_a_key_counts():
@@ -260,7 +308,8 @@ def test_decode_in_every_format(data, capsys, fmt, circuit):
     want = pymatching.Matching(dem).decode_batch(events)
     np.testing.assert_array_equal(predictions, want)
     errors = np.count_nonzero(want != flips)
-    assert f"{errors} logical errors, {errors / 640:.3e} per shot" in capsys.readouterr().out
+    rate = rate_text(error_rate(errors, 640))
+    assert f"{errors} logical errors, {rate} per shot" in capsys.readouterr().out
 
 
 def test_decode_with_appended_observables(data, capsys):

@@ -274,9 +274,9 @@ def test_decode_tells_how_far_confidence_holds(experiment, capsys):
     assert lines[2] == f"confidence below 1, 3, 5 nats: {', '.join(shares)} of the shots"
     ends = {"0 to 1": (0, 1), "1 to 3": (1, 3), "3 to 5": (3, 5), "5 or more": (5, np.inf)}
     for name, (low, high) in ends.items():
-        (line,) = (line for line in lines if line.startswith(f" {name} "))
+        (line,) = (line for line in lines if line.startswith(f"{name} "))
         here = (nats >= low) & (nats < high)
-        shots, errors, *_, predicted = line.removeprefix(f" {name} ").split()
+        shots, errors, *_, predicted = line.removeprefix(f"{name} ").split()
         assert (int(shots), int(errors)) == (here.sum(), wrong[here].sum())
         assert float(predicted) == pytest.approx(expit(-nats[here]).mean(), rel=0.01)
     assert max(map(len, lines)) <= 100
@@ -290,8 +290,8 @@ def test_empty_bins_have_no_rates(experiment, capsys):
     Path("f8.01").write_text("0\n" * 8)
     change = ["dets=quiet.b8", "obs=f8.01", "out=p.01", "confidence=c.npy"]
     assert main([*base, *change]) == 0
-    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith(" 0 to 1 "))
-    assert line.split() == ["0", "to", "1", "0", "0"]
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("0 to 1 "))
+    assert line.split() == ["0", "to", "1", "0", "0", "-", "-"]
 
 
 def test_predictions_on_standard_output_stay_alone_there(experiment, capfdbinary):

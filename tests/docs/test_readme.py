@@ -14,7 +14,7 @@ from qec.cli.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [README, *(path.read_text() for path in sorted((ROOT / "data/results").glob("*.md")))]
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs/results").glob("*.md")))]
 COMMAND = re.compile(
     r"^ {4}.*\bqec ([\w-]+)((?: \S+=\S+)*)\s*$|`qec ([\w-]+)((?: \S+=\S+)*)`", re.M
 )
@@ -79,7 +79,7 @@ def test_commands_have_the_keys_they_are_given(monkeypatch):
 
 @pytest.mark.slow
 def test_batch_scripts_have_the_keys_they_are_given():
-    text = (ROOT / "slurm/README.md").read_text()
+    text = (ROOT / "docs/cluster.md").read_text()
     found = re.findall(r"slurm/(\w+)\.sbatch((?: [a-z_]+=[^ \n`)]+)*)", text)
     assert {name for name, _ in found} == {"train", "sweep", "merge"}
     for name, overrides in found:

@@ -14,7 +14,7 @@ from training_files import quiet, trained
 
 from qec.decoding.decoder import named_decoder
 from qec.decoding.decoder_names import DECODER_NAMES, has_predecoder
-from qec.predecoder.checkpoint import shipped_checkpoints
+from qec.predecoder.shipped import shipped_checkpoints
 from qec.sinter_plugin import SinterDecoder, sinter_decoders
 from qec.support.errors import QecError
 

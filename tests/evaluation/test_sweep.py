@@ -14,6 +14,7 @@ import pytest
 import sinter
 import stim
 import torch
+from printed import listed_files
 
 from qec.cli.commands import main
 from qec.cli.config import load_config
@@ -44,15 +45,19 @@ def test_sweep_writes_rows_figures_and_a_table(tmp_path, capsys):
     assert "d=3 R=2 p=0.02 basis Z, uniform noise, ZV: 3000 shots" in text
     assert "same settings, fresh shots" in text
     assert f": qec sweep out={out} " in text
-    assert sorted(p.name for p in out.iterdir()) == [
-        "collected.csv",
-        "collected.seeds",
-        "frontier.png",
-        "frontier.svg",
-        "ler.png",
-        "ler.svg",
-        "stats.csv",
-    ]
+    assert (
+        listed_files(text, out)
+        == sorted(p.name for p in out.iterdir())
+        == [
+            "collected.csv",
+            "collected.seeds",
+            "frontier.png",
+            "frontier.svg",
+            "ler.png",
+            "ler.svg",
+            "stats.csv",
+        ]
+    )
 
     collected = sinter.read_stats_from_csv_files(out / "collected.csv")
     stats = sinter.read_stats_from_csv_files(out / "stats.csv")
@@ -209,34 +214,46 @@ def test_bad_noise_files_are_refused(tmp_path, capsys, text, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_widest_table_is_not_cut_short(capsys):
+def table_rows():
+    """One point of long names and large numbers."""
     metadata = {"d": 21, "r": 1000, "p": 0.001, "b": "X", "noise": "uniform", "o": "ZV"}
-    counts = {
-        "baseline_errors": 98765,
-        "events": 12345 * 10**7,
-        "events_left": 1234 * 10**7,
-        "fallbacks": 10**7,
-    }
-    counts |= {"predecode_ns": 10**14, "match_ns": 10**14, "shots": 10**7}
-    longest = "predecoder[standard]+matching-cascade"
+    counts = {"baseline_errors": 98765, "events": 12345 * 10**7, "events_left": 1234 * 10**7}
+    counts |= {"predecode_ns": 10**14, "match_ns": 10**14, "shots": 10**7, "fallbacks": 10**7}
+    longest = "predecoder[standard]+matching-cascade-ensemble"
     names = ("pymatching", longest, "pymatching-correlated-css")
-    rows = [
+    errors = ((98765, 98765), (1, 1), (9, 2))
+    return [
         SweepRow(
-            task_id="1", metadata=metadata, decoder=name, baseline="pymatching", **counts, **errors
+            *("1", metadata, name, "pymatching"),
+            **counts,
+            errors=wrong,
+            both_errors=both,
         )
-        for name, errors in zip(
-            names,
-            ({"errors": e, "both_errors": b} for e, b in ((98765, 98765), (1, 1), (9, 2))),
-            strict=True,
-        )
+        for name, (wrong, both) in zip(names, errors, strict=True)
     ]
-    print_tables(rows)
+
+
+def test_the_table_takes_100_characters_whatever_the_names_are(capsys):
+    print_tables(table_rows())
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) < 180
-    assert any(longest in line for line in lines)
-    (line,) = (line for line in lines if names[2] in line)
+    assert max(map(len, lines)) <= 100
+    first = next(k for k, line in enumerate(lines) if line.startswith("predecoder[standard]+"))
+    assert lines[first].startswith("predecoder[standard]+  ")
+    folded = "".join(line.strip() for line in lines[first + 1 : first + 3])
+    assert folded.startswith("matching-cascade-ensemble")
+    (line,) = (line for line in lines if line.startswith("pymatching-correlated-css "))
+    assert line.split()[1:4] == ["9", "9.00e-10", "(4.12-17.08)"]
+    assert line.split()[-1] == "1234"  # no network, nothing is handed on
+
+
+def test_all_columns_take_the_room_that_they_need(capsys):
+    print_tables(table_rows(), "all")
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if line.startswith("pymatching-correlated-css "))
     assert "9.00e-7 (4.12-17.08)  9.00e-10 (4.12-17.08)" in line  # per shot, per round
-    assert line.rstrip().endswith("12345 > 1234")  # no network, no fallback
+    assert line.split()[-2:] == ["12345", "1234"]
+    (line,) = (line for line in lines if line.startswith(table_rows()[1].decoder))
+    assert line.split()[-5:] == ["10.00", "10.00", "12345", "1234", "100.0%"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import sinter
 import stim
+from printed import listed_files
 
 from qec.cli.commands import main
 from qec.decoding.decoder import Decoder
@@ -48,13 +49,17 @@ def test_it_writes_the_model_tables_and_plots(files, capsys):
     assert "reference" in text
     assert "to repeat: qec learn-noise structure=" in text
     out = files / "out"
-    assert sorted(path.name for path in out.iterdir()) == [
-        "learned.dem",
-        "parameters.csv",
-        "rates.csv",
-        "rates.png",
-        "rates.svg",
-    ]
+    assert (
+        listed_files(text, out)
+        == sorted(path.name for path in out.iterdir())
+        == [
+            "learned.dem",
+            "parameters.csv",
+            "rates.csv",
+            "rates.png",
+            "rates.svg",
+        ]
+    )
     with (out / "rates.csv").open() as file:
         rows = list(csv.DictReader(file))
     learned, true, error = (
@@ -117,10 +122,56 @@ def test_the_residual_is_matched_with_the_learned_weights(files):
     assert np.mean(predictions["learned"] != predictions["true"]) < 0.02
 
 
+def test_the_map_shows_where_rates_are_learned(files, monkeypatch, capsys):
+    """The reference is 0.01 / 0.003 times the guess everywhere, and so is what is learned."""
+    figures = []
+    monkeypatch.setattr(
+        "qec.noise_learning.plots.save_figure", lambda figure, *_: figures.append(figure)
+    )
+    assert learn(files, f"reference={files}/true.stim") == 0
+    (figure,) = figures
+    maps = figure.axes[1:-1]
+    assert "d = 3, R = 3" in figure.get_suptitle()
+    assert [axes.get_title().partition(":")[0] for axes in maps] == [
+        "reference\nover structure's own",
+        "learned\nover structure's own",
+        "learned\nover reference",
+    ]
+    shown = [axes.collections[0].get_array() for axes in maps]
+    assert [len(values) for values in shown] == [8, 8, 8]  # checks of distance 3
+    # 20,000 shots, tens of thousands of events a place: 5 % are more than six deviations.
+    np.testing.assert_allclose(shown[2], 1, atol=0.05)
+    np.testing.assert_allclose(shown[0] * shown[2], shown[1])
+    assert shown[0].min() > 3
+    assert len(figure.legends) == 1
+
+
+@pytest.mark.slow
+def test_the_alarm_is_drawn(files, stim_circuit, monkeypatch, capsys):
+    """Detectors that fire twice as often: dozens of standard deviations."""
+    figures = []
+    monkeypatch.setattr(
+        "qec.noise_learning.plots.save_figure", lambda figure, *_: figures.append(figure)
+    )
+    worse = stim_circuit(3, 3, "Z", 0.02).compile_detector_sampler(seed=5).sample(5000)
+    with (files / "events.b8").open("ab") as file:
+        file.write(np.packbits(worse, axis=1, bitorder="little").tobytes())
+    assert learn(files, "half_life=8000", "look=5000") == 0
+    assert "ALARM at 25000 shots" in capsys.readouterr().out
+    drift = figures[0]
+    labels = [text.get_text() for text in drift.legends[0].get_texts()]
+    assert "alarm" in labels
+    assert "alarm threshold, 5.5" in labels
+    for axes in drift.axes:
+        (alarm,) = (line for line in axes.lines if line.get_label() == "alarm")
+        assert list(alarm.get_xdata()) == [25_000, 25_000]
+
+
 @pytest.mark.slow
 def test_drift_is_written_and_plotted(files, capsys):
     assert learn(files, "half_life=8000", "look=5000") == 0
-    capsys.readouterr()
+    listed = listed_files(capsys.readouterr().out, files / "out")
+    assert listed == sorted(path.name for path in (files / "out").iterdir())
     with (files / "out" / "drift.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["shots"]) for row in rows] == [5000, 10000, 15000, 20000]

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from qec.support.statistics import error_rate, error_rate_per_round, paired_ratio, per_round
+from qec.support.statistics import (
+    Estimate,
+    error_rate,
+    error_rate_per_round,
+    independent_ratio,
+    paired_ratio,
+    per_round,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -126,3 +133,28 @@ def test_paired_ratio_inverts_when_the_decoders_swap(only_a, only_b, both):
 def test_impossible_counts_are_refused():
     with pytest.raises(ValueError, match="inconsistent"):
         paired_ratio(3, 5, 4)
+
+
+def test_independent_ratio_by_hand():
+    ratio = independent_ratio(Estimate(0.4, 0.2, 0.8), Estimate(0.1, 0.05, 0.2))
+    assert ratio.value == pytest.approx(4)
+    # Both ends are a factor of 2 away: on the logarithm, sqrt(2) ln 2 in all.
+    reach = math.exp(math.sqrt(2) * math.log(2))
+    assert (ratio.low, ratio.high) == pytest.approx((4 / reach, 4 * reach))
+
+
+def test_independent_ratio_without_errors():
+    none, some = error_rate(0, 1000), error_rate(20, 1000)
+    assert independent_ratio(none, some) == Estimate(0, 0, none.high / some.low)
+    assert independent_ratio(some, none) == Estimate(math.inf, some.low / none.high, math.inf)
+    nothing = independent_ratio(none, none)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.high) == (0, math.inf)
+
+
+def test_the_interval_of_an_independent_ratio_holds_it():
+    """Of 1000 intervals of 95 %, 908 or fewer hold it with a probability below 1e-7."""
+    rng = np.random.default_rng(2)
+    drawn = rng.binomial(1000, [0.03, 0.01], size=(1000, 2)).tolist()
+    found = [independent_ratio(error_rate(a, 1000), error_rate(b, 1000)) for a, b in drawn]
+    assert sum(one.low <= 3 <= one.high for one in found) > 908
