@@ -25,7 +25,7 @@ from qec.circuits.noise_model import CircuitNoise
 from qec.circuits.surface_code import RotatedSurfaceCode
 from qec.matching.matcher import Matcher, matching_model
 from qec.noise_learning.command import write_drift
-from qec.noise_learning.drift import DriftTracker, Look
+from qec.noise_learning.drift import DriftTracker, DriftUpdate
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.support.errors import QecError
 from qec.support.files import print_files
@@ -60,7 +60,7 @@ def run(settings: NoiseDriftSettings) -> tuple[dict[tuple[str, bool], np.ndarray
     structure = ErrorStructure.of(start)
     tracker = DriftTracker(structure, settings.half_life)
     static = None
-    looks: list[Look] = []
+    looks: list[DriftUpdate] = []
     counts: dict[tuple[str, bool], np.ndarray] = {}
     steps = range(settings.shots // settings.look)
     for k in track(steps, "looks", console=Console(stderr=True), transient=True):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch.nn.functional import conv3d
 
-from qec.predecoder.predecoder import BoundPredecoder
+from qec.predecoder.predecoder import CompiledPredecoder
 
 _SIDE = 1024  # of the matrices: large enough for the full rate
 _BYTES = 2**27  # copied: more than caches hold
@@ -39,7 +39,7 @@ class Roofline:
             bytes=2 * _BYTES * rate(lambda: target.copy_(source), seconds),
         )
 
-    def seconds(self, bound: BoundPredecoder, events: torch.Tensor) -> float:
+    def seconds(self, bound: CompiledPredecoder, events: torch.Tensor) -> float:
         """The least time that the network takes for a shot, on average over some.
 
         Its multiply-adds at full rate (without those with padding or, where it has ``active_only``,

@@ -11,7 +11,7 @@ import numpy as np
 from qec.decoding.decoder import Decoder, unpacked
 
 INSIDE = {"cells": "cells", "network": "predict", "residual": "commit"}
-"""The pre-decoder's own steps, and the methods of ``BoundPredecoder`` that take them."""
+"""The pre-decoder's own steps, and the methods of ``CompiledPredecoder`` that take them."""
 
 STEPS = ("unpack", *INSIDE, "match")
 

@@ -16,7 +16,7 @@ from qec.matching.belief_matching import BeliefMatcher
 from qec.matching.complementary_gap import GapMatcher
 from qec.matching.ensemble import NATS, Ensemble
 from qec.matching.matcher import Matcher, basis_split, matching_graph
-from qec.predecoder.threshold import Predecoded
+from qec.predecoder.threshold import PredecodeResult
 
 RESIDUAL_NATS = 10.0
 """The logical gap of a residual from which it is believed, more than ``NATS``.
@@ -69,7 +69,7 @@ class Cascade:
         return self.match(detectors)[0]
 
     def match(
-        self, detectors: np.ndarray, predecoded: Predecoded | None = None
+        self, detectors: np.ndarray, predecoded: PredecodeResult | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Predictions, and which of them the last stage made.
 
@@ -86,7 +86,7 @@ class Cascade:
         return flips, ~sure
 
     def _first(
-        self, detectors: np.ndarray, predecoded: Predecoded | None
+        self, detectors: np.ndarray, predecoded: PredecodeResult | None
     ) -> tuple[np.ndarray, np.ndarray]:
         if predecoded is None:
             return self.memory.decide(detectors, self.nats)
@@ -94,7 +94,7 @@ class Cascade:
         return flips ^ predecoded.committed, sure
 
     def match_with_confidence(
-        self, detectors: np.ndarray, predecoded: Predecoded | None = None
+        self, detectors: np.ndarray, predecoded: PredecodeResult | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As ``match``, and how sure the last stage is of predictions, or would be.
 

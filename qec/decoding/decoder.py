@@ -25,18 +25,18 @@ from qec.matching.matcher import (
     matching_model,
     unexplained,
 )
-from qec.predecoder.threshold import Predecoded
+from qec.predecoder.threshold import PredecodeResult
 from qec.support.errors import QecError
 
 if TYPE_CHECKING:
-    from qec.predecoder.predecoder import BoundPredecoder, Predecoder
+    from qec.predecoder.predecoder import CompiledPredecoder, Predecoder
 
 DEFAULT_PREDECODER = "standard"
 
 _CHUNK = 4096  # recorded shots that are decoded at a time
 
 
-class Matched(NamedTuple):
+class MatchResult(NamedTuple):
     """What matching makes of a batch.
 
     Attributes:
@@ -56,8 +56,8 @@ class Decoder:
 
     Build it with ``from_dem``.  On CPUs a shot gets the same prediction whatever else is in its
     batch, with any number of threads and on any kind of CPU.  float32 sums differ there in their
-    last bits; where these could decide, float64 does (``BoundPredecoder``).  It is not promised for
-    ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
+    last bits; where these could decide, float64 does (``CompiledPredecoder``).  It is not promised
+    for ``precision="bfloat16"``, 8-bit backends and GPUs, nor from one version of torch to another.
 
     Examples:
         >>> import stim, qec
@@ -74,7 +74,7 @@ class Decoder:
         self,
         num_detectors: int,
         matcher: Matcher | MemoryMatcher | Cascade | BeliefMatcher | Peer,
-        predecoder: BoundPredecoder | None = None,
+        predecoder: CompiledPredecoder | None = None,
     ) -> None:
         self.num_detectors = num_detectors
         self._matcher = matcher
@@ -210,7 +210,7 @@ class Decoder:
         """As ``from_dem``, with the detector error model of ``circuit``."""
         return cls.from_dem(detector_error_model(circuit), **options)
 
-    def predecode(self, detectors: np.ndarray) -> Predecoded:
+    def predecode(self, detectors: np.ndarray) -> PredecodeResult:
         """The pre-decoder's part; without one, everything is left and nothing committed.
 
         Args:
@@ -221,12 +221,12 @@ class Decoder:
         """
         detectors = self._usual(unpacked(np.asarray(detectors), self.num_detectors, packed=False))
         if self.predecoder is None:
-            return Predecoded(detectors, np.zeros(len(detectors), np.uint8))
+            return PredecodeResult(detectors, np.zeros(len(detectors), np.uint8))
         return self.predecoder.apply(detectors)
 
     def match(
-        self, detectors: np.ndarray, predecoded: Predecoded, *, confidence: bool = False
-    ) -> Matched:
+        self, detectors: np.ndarray, predecoded: PredecodeResult, *, confidence: bool = False
+    ) -> MatchResult:
         """Matching's part.
 
         Args:
@@ -240,10 +240,10 @@ class Decoder:
         detectors = self._usual(detectors)
         if isinstance(self._matcher, Cascade):
             match = self._matcher.match_with_confidence if confidence else self._matcher.match
-            matched = Matched(*match(detectors, predecoded))
+            matched = MatchResult(*match(detectors, predecoded))
         else:
             flips = self._matcher.decode_batch(predecoded.residual) ^ predecoded.committed
-            matched = Matched(flips, np.zeros(len(flips), dtype=np.bool_))
+            matched = MatchResult(flips, np.zeros(len(flips), dtype=np.bool_))
         if confidence and matched.confidence is None:
             matched = matched._replace(confidence=self._sure(detectors, matched.flips))
         if self._likely is not None and self._likely.flip:

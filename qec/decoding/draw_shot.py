@@ -20,7 +20,7 @@ from qec.decoding.drawn_shot import DrawnShot, edge_count, odd_edges
 from qec.decoding.shot_figures import draw_pipeline, draw_space_time
 from qec.decoding.shot_page import write_page
 from qec.matching.matcher import basis_split
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.support.compiled_loops import compiling_said
 from qec.support.errors import QecError
 from qec.support.folder_lock import writes_out_alone
@@ -140,7 +140,7 @@ def sampled_shot(lattice: SpaceTimeLattice, seed: int, number: int, least: int) 
         enough = np.flatnonzero(events.sum(axis=1) >= least)
         if number < found + len(enough):
             k = int(enough[number - found])
-            pieces = Pieces.of(lattice)
+            pieces = MatchingEdges.of(lattice)
             errors = odd_edges(pieces.ends[happened[k][pieces.mechanism]])
             name = f"seed {seed}, shot {start + k}"
             return Shot(name, events[k].astype(np.uint8), errors, int(flips[k, 0]))

@@ -18,7 +18,7 @@ import numpy as np
 import sinter
 
 from qec.circuits.experiment_grid import Point
-from qec.decoding.decoder import Decoder, Matched, named_decoders
+from qec.decoding.decoder import Decoder, MatchResult, named_decoders
 from qec.decoding.decoder_names import PEERS, has_predecoder
 from qec.support.errors import QecError
 
@@ -215,7 +215,7 @@ class CompiledPairedSampler(sinter.CompiledSampler):
 class _Decoded(NamedTuple):
     """What one decoder made of a batch."""
 
-    matched: Matched
+    matched: MatchResult
     events: int  # left by the pre-decoder
     predecode_ns: int
     match_ns: int

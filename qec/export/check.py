@@ -12,8 +12,8 @@ import numpy as np
 from qec.decoding.decoder import Decoder
 from qec.export.graph import INPUT
 from qec.predecoder.onnx_model import onnxruntime_session
-from qec.predecoder.predecoder import BoundPredecoder
-from qec.predecoder.threshold import Predecoded
+from qec.predecoder.predecoder import CompiledPredecoder
+from qec.predecoder.threshold import PredecodeResult
 from qec.support.statistics import Estimate, paired_ratio
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ class GraphRunner:
     def __init__(self, model: onnx.ModelProto) -> None:
         self._session = onnxruntime_session(model, threads=1)
 
-    def predecode(self, detectors: np.ndarray) -> Predecoded:
+    def predecode(self, detectors: np.ndarray) -> PredecodeResult:
         """uint8 (B, num_detectors) -> residual and committed flips."""
         output, *_ = self._session.run(None, {INPUT: detectors})
-        return Predecoded(output[:, 1:], output[:, 0])
+        return PredecodeResult(output[:, 1:], output[:, 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Check:
 def compare(
     model: onnx.ModelProto,
     float32: onnx.ModelProto,
-    bound: BoundPredecoder,
+    bound: CompiledPredecoder,
     decoder: Decoder,
     detectors: np.ndarray,
     flips: np.ndarray,
@@ -137,9 +137,11 @@ def compare(
     )
 
 
-def _run(runners: dict, detectors: np.ndarray) -> tuple[dict[str, Predecoded], dict[str, float]]:
+def _run(
+    runners: dict, detectors: np.ndarray
+) -> tuple[dict[str, PredecodeResult], dict[str, float]]:
     """Each runner's result and seconds; they take turns, batch by batch."""
-    parts: dict[str, list[Predecoded]] = {name: [] for name in runners}
+    parts: dict[str, list[PredecodeResult]] = {name: [] for name in runners}
     seconds = dict.fromkeys(runners, 0.0)
     for run in runners.values():
         run(detectors[:_BATCH])  # first calls set things up: keep them out of the timings
@@ -150,12 +152,12 @@ def _run(runners: dict, detectors: np.ndarray) -> tuple[dict[str, Predecoded], d
             parts[name].append(run(batch))
             seconds[name] += time.perf_counter() - begun
     joined = {
-        name: Predecoded(*(np.concatenate([part[k] for part in found]) for k in (0, 1)))
+        name: PredecodeResult(*(np.concatenate([part[k] for part in found]) for k in (0, 1)))
         for name, found in parts.items()
     }
     return joined, seconds
 
 
-def _distance_to_cut(bound: BoundPredecoder, detectors: np.ndarray) -> np.ndarray:
+def _distance_to_cut(bound: CompiledPredecoder, detectors: np.ndarray) -> np.ndarray:
     """float32 (B,): how close the nearest log-odds of each shot are to the threshold."""
     return np.abs(bound.log_odds(detectors) - bound.cut).min(axis=1)

@@ -25,7 +25,7 @@ from qec.export.check import Check, compare
 from qec.export.cudaq import cudaq_files
 from qec.export.graph import DTYPES, INPUT, LOG_ODDS, OUTPUT, PredecoderModule, predecoder_graph
 from qec.predecoder.checkpoint import load_predecoder
-from qec.predecoder.predecoder import BoundPredecoder
+from qec.predecoder.predecoder import CompiledPredecoder
 from qec.predecoder.quantise import quantise
 from qec.support.errors import QecError
 from qec.support.files import atomic_path
@@ -142,7 +142,7 @@ def export(config: DictConfig, _: Sequence[str] = ()) -> Check | None:
 
 
 def _graphs(
-    settings: ExportSettings, dem: stim.DetectorErrorModel, bound: BoundPredecoder
+    settings: ExportSettings, dem: stim.DetectorErrorModel, bound: CompiledPredecoder
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """The graph at the wanted precision, and at float32."""
     float32 = predecoder_graph(PredecoderModule(bound, log_odds=settings.log_odds), settings.opset)
@@ -155,7 +155,7 @@ def _graphs(
     return float32, float32
 
 
-def _edges(bound: BoundPredecoder) -> dict[str, Any]:
+def _edges(bound: CompiledPredecoder) -> dict[str, Any]:
     """What the columns of the second output are about."""
     ends = bound.residual.ends
     return {

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from qec.predecoder.onnx_model import OPSET, onnx_model
-from qec.predecoder.predecoder import BoundPredecoder
+from qec.predecoder.predecoder import CompiledPredecoder
 from qec.support.ragged_arrays import padded_rows
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PredecoderModule(nn.Module):
     observable_edges: torch.Tensor
 
     def __init__(
-        self, bound: BoundPredecoder, dtype: torch.dtype = torch.float32, log_odds: bool = False
+        self, bound: CompiledPredecoder, dtype: torch.dtype = torch.float32, log_odds: bool = False
     ) -> None:
         super().__init__()
         self.log_odds = log_odds

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qec.matching.neighbourhoods import Balls, pop, push
+from qec.matching.neighbourhoods import Neighbourhoods, pop, push
 from qec.support.compiled_loops import compiled
 
 _LABELS = 4096  # paths that are weighed against each other in a shot, or it counts as doubtful
@@ -87,7 +87,7 @@ class _Labels(NamedTuple):
 def certain_of_gap(
     ends: np.ndarray,
     start: np.ndarray,
-    balls: Balls,
+    balls: Neighbourhoods,
     near: np.ndarray,
     far: np.ndarray,
     side: np.ndarray,
@@ -137,7 +137,7 @@ def certain_of_gap(
 
 @compiled
 def _is_certain(
-    shot: _Shot, balls: Balls, largest: np.float32, nats: np.float32, reach: np.float32
+    shot: _Shot, balls: Neighbourhoods, largest: np.float32, nats: np.float32, reach: np.float32
 ) -> bool:
     """Whether all paths of a shot add ``nats`` at least."""
     links, apart = _links(shot, balls, 2 * largest)
@@ -157,7 +157,7 @@ def _is_certain(
 
 
 @compiled
-def _links(shot: _Shot, balls: Balls, longest: np.float32) -> tuple[_Links, np.ndarray]:
+def _links(shot: _Shot, balls: Neighbourhoods, longest: np.float32) -> tuple[_Links, np.ndarray]:
     """The links that are shorter than ``longest``, and what the pairs are apart.
 
     A pair that is farther apart than the balls reach is infinitely far.
@@ -258,7 +258,7 @@ def _ends_of_paths(shot: _Shot, radius: np.ndarray) -> tuple[np.ndarray, np.ndar
 @compiled
 def _paths(
     shot: _Shot,
-    balls: Balls,
+    balls: Neighbourhoods,
     radius: np.ndarray,
     largest: np.float32,
     nats: np.float32,

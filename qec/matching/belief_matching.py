@@ -22,7 +22,7 @@ import scipy.sparse
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.matching.belief_propagation import BeliefPropagation, FactorGraph, change_of_log_odds
 from qec.matching.matcher import Unexplained
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.matching.memory_edges import MemoryEdges
 from qec.matching.neighbourhoods import pop, push
 from qec.support.compiled_loops import compiled
@@ -80,7 +80,7 @@ class BeliefMatcher:
         Raises:
             QecError: as ``qec.matching.matcher.basis_split``.
         """
-        pieces = Pieces.of(lattice)
+        pieces = MatchingEdges.of(lattice)
         edges, factors = MemoryEdges.of(lattice, pieces), FactorGraph.of(pieces)
         return cls(edges, factors, lattice.num_detectors, edges.flips[:, None], iterations)
 

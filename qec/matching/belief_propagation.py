@@ -15,7 +15,7 @@ import dataclasses
 
 import numpy as np
 
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.matching.memory_edges import MemoryEdges
 from qec.support.compiled_loops import compiled
 from qec.support.ragged_arrays import padded_rows, rows
@@ -42,7 +42,7 @@ class FactorGraph:
     detector: np.ndarray
 
     @classmethod
-    def of(cls, pieces: Pieces) -> FactorGraph:
+    def of(cls, pieces: MatchingEdges) -> FactorGraph:
         """Of all pieces; a detector that a mechanism flips twice is not flipped."""
         there = pieces.ends >= 0
         owner = np.broadcast_to(pieces.mechanism[:, None], there.shape)[there]

@@ -22,7 +22,7 @@ import stim
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.matching.complementary_gap import boundaries
 from qec.matching.matcher import Matcher
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 
 _RARE = 1e-3  # part of an edge's probability that it has alone, where no mechanism flips it alone
 _HIGHEST = 0.49  # for perturbed ones: PyMatching's correlations refuse probabilities above 1/2
@@ -62,7 +62,7 @@ class EdgeModel:
     """
 
     def __init__(self, lattice: SpaceTimeLattice) -> None:
-        pieces = Pieces.of(lattice)
+        pieces = MatchingEdges.of(lattice)
         self.num_detectors, self.num_mechanisms = lattice.num_detectors, len(pieces.probability)
         self.lattice = lattice
         self._probability, self._mechanism = pieces.probability, pieces.mechanism

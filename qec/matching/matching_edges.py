@@ -13,7 +13,7 @@ from qec.matching.matcher import basis_split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Pieces:
+class MatchingEdges:
     """The edges that the mechanisms of a basis-split model consist of.
 
     Attributes:
@@ -33,7 +33,7 @@ class Pieces:
     flips: np.ndarray
 
     @classmethod
-    def of(cls, lattice: SpaceTimeLattice) -> Pieces:
+    def of(cls, lattice: SpaceTimeLattice) -> MatchingEdges:
         """The edges of a lattice's error model, split by basis."""
         table = Mechanisms.from_dem(basis_split(lattice))
         mechanism = table.mechanism.astype(np.int64)
@@ -58,7 +58,7 @@ class Pieces:
         """bool (pieces,), those among the memory checks."""
         return self.sector[self.ends[:, 0]] == MEMORY
 
-    def memory_only(self) -> Pieces:
+    def memory_only(self) -> MatchingEdges:
         """Those among the memory checks, without the other detectors."""
         kept = self.of_memory
         return dataclasses.replace(

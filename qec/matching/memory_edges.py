@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from qec.circuits.lattice import SpaceTimeLattice
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 
 _LIKELIEST = 0.499  # probability: log-odds stay finite
 
@@ -41,7 +41,7 @@ class MemoryEdges:
     shared: np.ndarray
 
     @classmethod
-    def of(cls, lattice: SpaceTimeLattice, pieces: Pieces | None = None) -> MemoryEdges:
+    def of(cls, lattice: SpaceTimeLattice, pieces: MatchingEdges | None = None) -> MemoryEdges:
         """Of a lattice with its error model.
 
         Args:
@@ -50,7 +50,7 @@ class MemoryEdges:
         Raises:
             QecError: as ``qec.matching.matcher.basis_split``.
         """
-        pieces = pieces or Pieces.of(lattice)
+        pieces = pieces or MatchingEdges.of(lattice)
         memory = pieces.of_memory
         ends, rank = pieces.ends[memory], _rank(lattice)
         swap = (ends[:, 1] >= 0) & (rank[ends[:, 1]] < rank[ends[:, 0]])

@@ -11,7 +11,7 @@ from scipy.sparse import csgraph
 from qec.support.compiled_loops import compiled
 
 
-class Balls(NamedTuple):
+class Neighbourhoods(NamedTuple):
     """For each detector those around it, nearest first: whose, and how many nats away."""
 
     start: np.ndarray  # int64 (n + 1,)
@@ -19,7 +19,9 @@ class Balls(NamedTuple):
     away: np.ndarray  # float32
 
 
-def balls_of(n: int, u: np.ndarray, v: np.ndarray, weight: np.ndarray, reach: float) -> Balls:
+def balls_of(
+    n: int, u: np.ndarray, v: np.ndarray, weight: np.ndarray, reach: float
+) -> Neighbourhoods:
     """The balls of radius ``reach`` around n detectors.
 
     Args:
@@ -33,7 +35,7 @@ def balls_of(n: int, u: np.ndarray, v: np.ndarray, weight: np.ndarray, reach: fl
     ends = np.concatenate([ends, ends[::-1]], axis=1)
     joined = scipy.sparse.coo_array((np.tile(weight[inner], 2), tuple(ends)), shape=(n, n)).tocsr()
     csr = joined.indptr.astype(np.int64), joined.indices.astype(np.int64)
-    return Balls(*_balls(*csr, joined.data.astype(np.float32), np.float32(reach)))
+    return Neighbourhoods(*_balls(*csr, joined.data.astype(np.float32), np.float32(reach)))
 
 
 def to_boundary(

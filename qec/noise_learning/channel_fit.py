@@ -42,8 +42,8 @@ class ChannelFit:
 
         Args:
             variance: float64 (m,), of the estimates, taken for independent.
-            deviations: float64 (blocks, m), ``Inversion.block_deviations``, which know how they
-                depend on each other; they are preferred where given.
+            deviations: float64 (blocks, m), ``RatesFromParities.block_deviations``, which know how
+                they depend on each other; they are preferred where given.
         """
         outer, inner = self.response
         if deviations is None:

@@ -22,7 +22,7 @@ from qec.circuits.model_agreement import warn_of_disagreement
 from qec.circuits.stim_files import load_dem, load_structure, read_shots_and_flips
 from qec.decoding.decoder_names import check_decoder_name
 from qec.noise_learning.cross_fit import Score, Scored, cross_fit, score
-from qec.noise_learning.drift import DriftTracker, Look
+from qec.noise_learning.drift import DriftTracker, DriftUpdate
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.estimator import NoiseEstimate
 from qec.noise_learning.learn import METHODS, NoiseLearner
@@ -120,7 +120,7 @@ def _title(structure: ErrorStructure, name: str) -> str:
     return name if lattice is None else f"{name}: d = {lattice.distance}, R = {lattice.rounds}"
 
 
-def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) -> list[Look]:
+def _track(structure: ErrorStructure, events: np.ndarray, config: DictConfig) -> list[DriftUpdate]:
     if isinstance(config.half_life, bool) or not isinstance(config.half_life, int | float):
         raise QecError(f"half_life={config.half_life!r} is not supported: use a number of shots.")
     tracker = DriftTracker(structure, config.half_life, config.method)
@@ -208,7 +208,7 @@ def write_estimate(
     return files + plot_rates(estimate, reference, title, out)
 
 
-def write_drift(looks: Sequence[Look], out: Path, title: str) -> list[Path]:
+def write_drift(looks: Sequence[DriftUpdate], out: Path, title: str) -> list[Path]:
     """Writes drift.csv and drift.png/.svg."""
     with atomic_path(out / "drift.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)

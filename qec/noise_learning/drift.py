@@ -23,7 +23,7 @@ def alarm_threshold(num_detectors: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Look:
+class DriftUpdate:
     """What the tracker saw in one piece of data.
 
     Attributes:
@@ -72,7 +72,7 @@ class DriftTracker:
         self.shots = 0
         self.threshold = alarm_threshold(self.learner.structure.num_detectors)
 
-    def push(self, detection_events: np.ndarray) -> Look:
+    def push(self, detection_events: np.ndarray) -> DriftUpdate:
         """Adds shots, in the order in which they were taken, and estimates the noise anew.
 
         Args:
@@ -102,4 +102,4 @@ class DriftTracker:
             self.method
         )
         worst = float(np.abs(score).max())
-        return Look(self.shots, float(rate.mean()), worst, changed, estimate)
+        return DriftUpdate(self.shots, float(rate.mean()), worst, changed, estimate)

@@ -11,10 +11,10 @@ import stim
 from qec.noise_learning.channel_fit import ChannelFit, fit_channels
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.faults import Faults
-from qec.noise_learning.local_rates import KINDS, Deviations
+from qec.noise_learning.local_rates import KINDS, LocalDeviations
 from qec.noise_learning.mechanism_classes import formula_classes
-from qec.noise_learning.parities import MomentAccumulator
-from qec.noise_learning.rates_from_parities import Inversion
+from qec.noise_learning.parities import ParityAccumulator
+from qec.noise_learning.rates_from_parities import RatesFromParities
 from qec.support.errors import QecError
 
 SURE = 4.0
@@ -91,8 +91,8 @@ class Estimator:
     def __init__(
         self,
         structure: ErrorStructure,
-        inversion: Inversion,
-        moments: MomentAccumulator,
+        inversion: RatesFromParities,
+        moments: ParityAccumulator,
         prior: NoiseEstimate | stim.DetectorErrorModel | None,
     ) -> None:
         self.structure, self.inversion, self.moments = structure, inversion, moments
@@ -132,20 +132,22 @@ class Estimator:
         # The network gives no error; that of the estimates of single mechanisms bounds it.
         return self._made("network", x, np.sqrt(self._variance(x)), faults)
 
-    def _channels(self) -> tuple[ChannelFit, Deviations, np.ndarray, float]:
+    def _channels(self) -> tuple[ChannelFit, LocalDeviations, np.ndarray, float]:
         """The channel fit and, from its residuals, the deviations around it."""
         m = self.structure.num_mechanisms
         variance = self._variance(self.faults.mechanism_rates(m))
         extra, spread, score = np.zeros(m), np.zeros(len(KINDS)), 0.0
         for _ in range(3):
             fit = fit_channels(self.faults, self.rates, self.known, variance + extra)
-            deviations = Deviations.around(fit.faults, m)
+            deviations = LocalDeviations.around(fit.faults, m)
             variance = self._variance(fit.x)
             spread, score = deviations.spread_of(self.rates, self.known, variance)
             extra = deviations.variance(spread)
         return fit, deviations, spread, score
 
-    def _local(self, fit: ChannelFit, deviations: Deviations, spread: np.ndarray) -> NoiseEstimate:
+    def _local(
+        self, fit: ChannelFit, deviations: LocalDeviations, spread: np.ndarray
+    ) -> NoiseEstimate:
         x = fit.x
         for _ in range(2):  # the statistical error depends on the local rates, too
             variance = self._variance(x)

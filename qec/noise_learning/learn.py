@@ -7,7 +7,7 @@ import stim
 
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.estimator import Estimator, NoiseEstimate
-from qec.noise_learning.rates_from_parities import Inversion
+from qec.noise_learning.rates_from_parities import RatesFromParities
 from qec.support.errors import QecError
 
 METHODS = ("auto", "correlation", "correlation-pooled", "channels", "local", "network")
@@ -62,7 +62,7 @@ class NoiseLearner:
 
     def __init__(self, structure: stim.Circuit | stim.DetectorErrorModel | ErrorStructure) -> None:
         self.structure = ErrorStructure.of(structure)
-        self.inversion = Inversion(self.structure)
+        self.inversion = RatesFromParities(self.structure)
         self.moments = self.inversion.accumulator()
         self._recent: list[np.ndarray] = []
 

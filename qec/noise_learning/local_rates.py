@@ -27,7 +27,7 @@ SMALLEST = 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Deviations:
+class LocalDeviations:
     """How mechanisms share random deviations from their prior rates.
 
     Attributes:
@@ -39,7 +39,7 @@ class Deviations:
     x: np.ndarray
 
     @classmethod
-    def around(cls, faults: Faults, mechanisms: int) -> Deviations:
+    def around(cls, faults: Faults, mechanisms: int) -> LocalDeviations:
         """Around the rates that ``faults`` add up to."""
         loads = []
         for label in (faults.site, faults.location, faults.mechanism):

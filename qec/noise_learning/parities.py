@@ -90,7 +90,7 @@ class SubsetFamily:
         return csr_array(data, shape=(start, len(self)))
 
 
-class MomentAccumulator:
+class ParityAccumulator:
     """Streams shots into parities of a family of detector sets.
 
     Words of 64 shots are dealt out to ``BLOCKS`` blocks in turn, whose scatter gives the
@@ -121,7 +121,7 @@ class MomentAccumulator:
         """Shots of weight one with the same statistical error (Kish)."""
         return self.shots**2 / self.weight2 if self.weight2 else 0.0
 
-    def update(self, packed: np.ndarray) -> MomentAccumulator:
+    def update(self, packed: np.ndarray) -> ParityAccumulator:
         """Adds shots.
 
         Args:
@@ -143,14 +143,14 @@ class MomentAccumulator:
         self.weight2 += len(packed)
         return self
 
-    def forget(self, factor: float) -> MomentAccumulator:
+    def forget(self, factor: float) -> ParityAccumulator:
         """Multiplies the weight of all shots so far by ``factor`` in [0, 1]."""
         self.odd *= factor
         self.weight *= factor
         self.weight2 *= factor**2
         return self
 
-    def merge(self, other: MomentAccumulator) -> MomentAccumulator:
+    def merge(self, other: ParityAccumulator) -> ParityAccumulator:
         """Adds the shots of another accumulator of the same family.
 
         Raises:

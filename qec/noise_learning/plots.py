@@ -20,7 +20,7 @@ from qec.support.statistics import CONFIDENCE
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from qec.noise_learning.drift import Look
+    from qec.noise_learning.drift import DriftUpdate
     from qec.noise_learning.error_structure import ErrorStructure
     from qec.noise_learning.estimator import NoiseEstimate
 
@@ -125,7 +125,7 @@ _MOST_LINES = 8  # parameters whose drift is drawn
 _ALARM = PALETTE[2]
 
 
-def plot_drift(looks: Sequence[Look], title: str, folder: Path) -> list[Path]:
+def plot_drift(looks: Sequence[DriftUpdate], title: str, folder: Path) -> list[Path]:
     """Writes drift.png and drift.svg: event rate, alarms and strengths of parameters over shots.
 
     Only the parameters that changed most are drawn.

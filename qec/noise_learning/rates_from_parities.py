@@ -24,7 +24,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from qec.noise_learning.error_structure import ErrorStructure
-from qec.noise_learning.parities import MomentAccumulator, SubsetFamily
+from qec.noise_learning.parities import ParityAccumulator, SubsetFamily
 
 LARGEST_SET = 6
 """Mechanisms with more detectors have too many subsets, and events too rare, to be learned."""
@@ -32,7 +32,7 @@ LARGEST_SET = 6
 _SMALLEST_PARITY = 0.02  # of a set of detectors; below, its logarithm is noise
 
 
-class Inversion:
+class RatesFromParities:
     """The linear map from -ln E_S to the mechanisms' rates, for one structure.
 
     Attributes:
@@ -55,9 +55,9 @@ class Inversion:
             members = sets.indices[sets.indptr[which][:, None] + np.arange(k)]
             yield which, np.sort(members, axis=1).astype(np.int64)
 
-    def accumulator(self) -> MomentAccumulator:
+    def accumulator(self) -> ParityAccumulator:
         """An empty accumulator of the parities that ``rates`` needs."""
-        return MomentAccumulator(self.family)
+        return ParityAccumulator(self.family)
 
     @functools.cached_property
     def containment(self) -> csr_array:
@@ -90,7 +90,7 @@ class Inversion:
         place = csr_array((np.ones(len(order)), (order, np.arange(len(order)))), shape=shape)
         return (self._without_supersets @ place @ containment).tocsr()
 
-    def rates(self, moments: MomentAccumulator) -> tuple[np.ndarray, np.ndarray]:
+    def rates(self, moments: ParityAccumulator) -> tuple[np.ndarray, np.ndarray]:
         """Unbiased x of every mechanism, which may be negative, and whether the data tell.
 
         Returns:
@@ -148,7 +148,7 @@ class Inversion:
         where = (common.row[kept], common.col[kept])
         return csr_array((np.ones(int(kept.sum())), where), shape=common.shape)
 
-    def block_deviations(self, moments: MomentAccumulator) -> np.ndarray | None:
+    def block_deviations(self, moments: ParityAccumulator) -> np.ndarray | None:
         """How far single blocks of shots pull the rates; None with too few blocks.
 
         Returns:

@@ -17,7 +17,7 @@ import numpy as np
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.predecoder.backends import torch_threads
 from qec.predecoder.labelled_shots import LabelledSampler
-from qec.predecoder.predecoder import BoundPredecoder, Predecoder
+from qec.predecoder.predecoder import CompiledPredecoder, Predecoder
 from qec.support.errors import QecError
 
 _FIRED = 6000  # edges that fire in all shots, about
@@ -72,7 +72,7 @@ def bind_where_it_fits(
     *,
     needed: bool,
     **options: Any,
-) -> BoundPredecoder | None:
+) -> CompiledPredecoder | None:
     """The pre-decoder on a lattice; None, with a warning, where it does not fit its error model.
 
     Args:
@@ -96,7 +96,7 @@ def bind_where_it_fits(
     return None
 
 
-def fit_of(bound: BoundPredecoder, sampler: LabelledSampler) -> Fit:
+def fit_of(bound: CompiledPredecoder, sampler: LabelledSampler) -> Fit:
     """Runs the network on shots of its error model, always the same ones.
 
     Args:
@@ -117,7 +117,9 @@ def fit_of(bound: BoundPredecoder, sampler: LabelledSampler) -> Fit:
 
 
 @torch_threads(1)  # others do not live in forks
-def _counts(bound: BoundPredecoder, sampler: LabelledSampler, shots: int, seed: int) -> np.ndarray:
+def _counts(
+    bound: CompiledPredecoder, sampler: LabelledSampler, shots: int, seed: int
+) -> np.ndarray:
     """float64 (3, shots): edges committed, those of them not fired, and how many are expected."""
     events, fired = sampler.sample(shots, seed)
     told = bound.forward(bound.cells(events.to(bound.device))).movedim(1, -1).flatten(1)

@@ -17,7 +17,7 @@ from qec.predecoder.device import autocast, network_dtype, resolve_device
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.residual import Residual
 from qec.predecoder.sparse_network import SparseNetwork, Terms
-from qec.predecoder.threshold import Predecoded, check_threshold, log_odds
+from qec.predecoder.threshold import PredecodeResult, check_threshold, log_odds
 from qec.predecoder.unit_cells import EDGE_CHANNELS, CellGrid
 from qec.support.settings import positive_integer
 
@@ -68,7 +68,7 @@ class Predecoder:
         dtype: torch.dtype | None = None,
         backend: str = "eager",
         threads: int = 1,
-    ) -> BoundPredecoder:
+    ) -> CompiledPredecoder:
         """Prepares it for one lattice.
 
         Args:
@@ -84,10 +84,10 @@ class Predecoder:
                 below 1.
         """
         grid = lattice if isinstance(lattice, CellGrid) else CellGrid(lattice)
-        return BoundPredecoder(self, grid, device, core, dtype, backend, threads)
+        return CompiledPredecoder(self, grid, device, core, dtype, backend, threads)
 
 
-class BoundPredecoder:
+class CompiledPredecoder:
     """A pre-decoder on one lattice: detection events in, residual and logical flips out.
 
     Its steps are ``cells``, ``look`` and ``commit``.
@@ -226,7 +226,7 @@ class BoundPredecoder:
             left[shots], flips[shots] = (part.numpy() for part in settled[:2])
         return left, flips
 
-    def apply(self, detectors: np.ndarray) -> Predecoded:
+    def apply(self, detectors: np.ndarray) -> PredecodeResult:
         """uint8 (B, num_detectors) -> what committing leaves of them."""
         left = np.empty_like(detectors)
         flips = np.empty(len(detectors), dtype=np.uint8)
@@ -235,7 +235,7 @@ class BoundPredecoder:
                 part = slice(start, start + _SHOTS_PER_PASS)
                 shots = self._upload(detectors[part])
                 left[part], flips[part] = self.commit(shots, self.predict(self.cells(shots)))
-        return Predecoded(left, flips)
+        return PredecodeResult(left, flips)
 
     def committed_edges(self, shot: np.ndarray) -> np.ndarray:
         """The edges that ``apply`` commits in one shot.

@@ -11,7 +11,7 @@ import numpy as np
 from qec.support.errors import QecError
 
 
-class Predecoded(NamedTuple):
+class PredecodeResult(NamedTuple):
     """What the pre-decoder makes of a batch.
 
     Attributes:

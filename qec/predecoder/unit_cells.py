@@ -19,7 +19,7 @@ import torch
 from qec.circuits.lattice import SpaceTimeLattice
 from qec.circuits.patch import PADDING
 from qec.matching.belief_propagation import BeliefPropagation, FactorGraph
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.matching.memory_edges import MemoryEdges
 from qec.predecoder.belief_tensors import BeliefTensors
 
@@ -85,7 +85,7 @@ class CellGrid:
     ) -> None:
         self.lattice = lattice
         if known is None:
-            pieces = Pieces.of(lattice)
+            pieces = MatchingEdges.of(lattice)
             known = Known(MemoryEdges.of(lattice, pieces), FactorGraph.of(pieces), None)
         self.edges, self.factors, static = known
         shift = 1 - lattice.parity

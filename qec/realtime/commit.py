@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from qec.realtime.plan import Plan
-from qec.windows.window_state import Alike, WindowState
+from qec.windows.window_state import SimilarWindows, WindowState
 
 MULTIPLES = 1, 2, 3  # of the buffer
 _LOAD = 0.6  # share of its time that a worker may spend on average
@@ -84,12 +84,12 @@ def in_one_process(
 
     def predecode() -> None:
         kinds = [id(block) for block in blocks]
-        alike = Alike(windows, kinds, plan.layers, experiments)
+        alike = SimilarWindows(windows, kinds, plan.layers, experiments)
         for k, *places in alike.groups(numbers if windows else numbers[:0]):
             state.predecode(windows[k], blocks[k], *places)
 
     def match() -> None:
-        alike = Alike.of(plan.windows, plan.layers, experiments)
+        alike = SimilarWindows.of(plan.windows, plan.layers, experiments)
         for some in (numbers[~is_gap], numbers[is_gap]):
             for k, *places in alike.groups(some):
                 state.decide(plan.windows[k], *places)

@@ -12,8 +12,8 @@ import stim
 from qec.decoding.cascade import NATS, RESIDUAL_NATS
 from qec.windows.template import ExperimentTemplate, Window, rounds_needed
 from qec.windows.window_decoder import block_windows, parallel_windows, scheduled_windows
-from qec.windows.window_matcher import WindowCutter
-from qec.windows.window_state import Block, Explained, ScheduledWindow
+from qec.windows.window_matcher import WindowCompiler
+from qec.windows.window_state import Block, BlockCorrection, ScheduledWindow
 
 if TYPE_CHECKING:
     from qec.predecoder.predecoder import Predecoder
@@ -25,10 +25,10 @@ NOTHING = "nothing"
 class NullBlock:
     """Explains nothing."""
 
-    def apply(self, layers: np.ndarray) -> Explained:
+    def apply(self, layers: np.ndarray) -> BlockCorrection:
         """uint8 (B, layers, width) -> no correction and no flip."""
         nothing = np.zeros(len(layers), dtype=np.uint8)
-        return Explained(np.zeros_like(layers), nothing)
+        return BlockCorrection(np.zeros_like(layers), nothing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Plan:
             QecError: as ``parallel_windows``, a model that is too short, or as ``load_predecoder``.
         """
         nats = RESIDUAL_NATS if self._has_network else NATS
-        cutter = WindowCutter(
+        cutter = WindowCompiler(
             self.reference,
             self.correlated,
             cascade=self.cascade,
@@ -154,9 +154,9 @@ class Plan:
     def _blocks(self, device: str, backend: str) -> list[Block]:
         if not self._has_network:
             return [NullBlock() for _ in self.block_windows]
-        from qec.windows.predecode_blocks import BlockCutter
+        from qec.windows.predecode_blocks import BlockCompiler
 
-        cutter = BlockCutter(self._predecoder, self.reference, device, backend)
+        cutter = BlockCompiler(self._predecoder, self.reference, device, backend)
         return [cutter.block(window, self.layers) for window in self.block_windows]
 
     @functools.cached_property

@@ -17,7 +17,7 @@ import numpy as np
 from qec.realtime.plan import NullBlock, Plan
 from qec.realtime.shared_memory import Layout, SharedRun
 from qec.support.compiled_loops import compiled
-from qec.windows.window_state import Alike, WindowState
+from qec.windows.window_state import SimilarWindows, WindowState
 
 _SPIN = 1e-3  # seconds for which a worker without work keeps looking; then it naps
 _NAP = 20e-6  # asked for; a system may make 100 of it
@@ -57,7 +57,9 @@ def produce(memory: ctypes.Array, layout: Layout, period: float) -> None:
 def predecode(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
     """Pre-decodes every ``layout.predecoders``-th block, when its last layer has arrived."""
     windows, blocks = plan.block_windows, plan.blocks()
-    alike = Alike(windows, [id(block) for block in blocks], plan.layers, layout.experiments)
+    alike = SimilarWindows(
+        windows, [id(block) for block in blocks], plan.layers, layout.experiments
+    )
     last = plan.last_block_steps(layout.experiments)
     mine = np.argsort(last, kind="stable")[index :: layout.predecoders]
     steps = last[mine]
@@ -100,7 +102,7 @@ def match(memory: ctypes.Array, layout: Layout, plan: Plan, index: int) -> None:
         window.matcher.warm_up()
         WindowState.rehearse(window, layout.width, predecoder=layout.blocks > 0)
     last = plan.last_steps(layout.experiments)
-    alike = Alike.of(plan.windows, plan.layers, layout.experiments)
+    alike = SimilarWindows.of(plan.windows, plan.layers, layout.experiments)
     run, queues = SharedRun(layout, memory), _Queues(plan, layout, index, last)
     queues.ready(run)  # nothing is, but compiled loops are loaded
     with _Work(run, index) as work:

@@ -11,13 +11,13 @@ import dataclasses
 
 import numpy as np
 
-from qec.predecoder.predecoder import BoundPredecoder, Predecoder
+from qec.predecoder.predecoder import CompiledPredecoder, Predecoder
 from qec.predecoder.unit_cells import CellGrid
 from qec.windows.template import ExperimentTemplate, Window
-from qec.windows.window_state import Explained
+from qec.windows.window_state import BlockCorrection
 
 
-class BlockCutter:
+class BlockCompiler:
     """Blocks for experiments of any length, cut from a reference; those that are alike once.
 
     Args:
@@ -72,10 +72,10 @@ class LayerBlock:
         places: int64, where its detectors stand in its layers, flattened.
     """
 
-    predecoder: BoundPredecoder
+    predecoder: CompiledPredecoder
     places: np.ndarray
 
-    def apply(self, layers: np.ndarray) -> Explained:
+    def apply(self, layers: np.ndarray) -> BlockCorrection:
         """Commits corrections.
 
         Args:
@@ -85,4 +85,4 @@ class LayerBlock:
         found = self.predecoder.apply(events)
         explained = np.zeros_like(layers)
         explained.reshape(len(layers), -1)[:, self.places] = events ^ found.residual
-        return Explained(explained, found.committed)
+        return BlockCorrection(explained, found.committed)

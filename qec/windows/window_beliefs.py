@@ -14,7 +14,7 @@ from qec.circuits.lattice import SpaceTimeLattice
 from qec.circuits.patch import MEMORY
 from qec.matching.belief_matching import BeliefMatcher
 from qec.matching.belief_propagation import FactorGraph
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.matching.memory_edges import MemoryEdges
 from qec.windows.template import Window
 from qec.windows.window_error_model import WindowModel
@@ -28,7 +28,7 @@ class WindowBeliefs:
         pieces: of the lattice.
     """
 
-    def __init__(self, lattice: SpaceTimeLattice, pieces: Pieces) -> None:
+    def __init__(self, lattice: SpaceTimeLattice, pieces: MatchingEdges) -> None:
         self._lattice, self._pieces = lattice, pieces
 
     @functools.cached_property

@@ -25,12 +25,12 @@ from qec.decoding.decoder_names import DECODERS
 from qec.support.errors import QecError
 from qec.support.settings import positive_integer
 from qec.windows.template import ExperimentTemplate, Window
-from qec.windows.window_matcher import WindowCutter, WindowGap
-from qec.windows.window_state import Alike, ScheduledWindow, WindowState, schedule
+from qec.windows.window_matcher import WindowCompiler, WindowGap
+from qec.windows.window_state import ScheduledWindow, SimilarWindows, WindowState, schedule
 
 if TYPE_CHECKING:
     from qec.predecoder.predecoder import Predecoder
-    from qec.windows.predecode_blocks import BlockCutter
+    from qec.windows.predecode_blocks import BlockCompiler
 
 _SHOTS_PER_PASS = 1024  # bounds the memory
 
@@ -100,12 +100,12 @@ def parallel_windows(layers: int, commit: int, buffer: int) -> list[list[Window]
 
 
 def scheduled_windows(
-    stages: list[list[Window]], layers: int, cutter: WindowCutter
+    stages: list[list[Window]], layers: int, cutter: WindowCompiler
 ) -> list[ScheduledWindow]:
     """The windows of all stages in the order of time.
 
     Raises:
-        QecError: as ``WindowCutter.window``.
+        QecError: as ``WindowCompiler.window``.
     """
     order = _in_order(stages)
     numbers = [number for _, number in order]
@@ -142,7 +142,7 @@ def cutters(
     cascade: bool | None = None,
     beliefs: bool = False,
     itself: bool = False,
-) -> tuple[WindowCutter, BlockCutter | None]:
+) -> tuple[WindowCompiler, BlockCompiler | None]:
     """What makes windows, and the blocks of a pre-decoder; arguments as in ``WindowDecoder``.
 
     Raises:
@@ -157,18 +157,18 @@ def cutters(
     if predecoder is not None and beliefs and not cascade:
         raise QecError("beliefs go with a pre-decoder in a cascade only: leave cascade=False out.")
     make = functools.partial(
-        WindowCutter, reference, correlated, cascade=cascade, beliefs=beliefs, itself=itself
+        WindowCompiler, reference, correlated, cascade=cascade, beliefs=beliefs, itself=itself
     )
     if predecoder is None:
         return make(), None
     from qec.predecoder.checkpoint import as_predecoder
     from qec.predecoder.model_fit import bind_where_it_fits
-    from qec.windows.predecode_blocks import BlockCutter  # torch only where needed
+    from qec.windows.predecode_blocks import BlockCompiler  # torch only where needed
 
     predecoder = as_predecoder(predecoder)
     if bind_where_it_fits(predecoder, reference.lattice, device, needed=not cascade) is None:
         return make(), None
-    return make(nats=RESIDUAL_NATS), BlockCutter(predecoder, reference, device, itself=itself)
+    return make(nats=RESIDUAL_NATS), BlockCompiler(predecoder, reference, device, itself=itself)
 
 
 class WindowDecoder:
@@ -179,7 +179,7 @@ class WindowDecoder:
         commit, buffer: layers, see ``sliding_windows`` and ``parallel_windows``.
         parallel: which of the two.
         correlated, predecoder, cascade, beliefs, device: as in ``qec.Decoder.from_dem``.  A window
-            goes to the cascade's second stage by itself; see ``qec.windows.window_matcher.Doubt``.
+            goes to the cascade's second stage by itself; see ``ConfidenceTest``.
 
     Raises:
         QecError: as ``SpaceTimeLattice.from_dem`` or ``load_predecoder``, windows that make no
@@ -247,7 +247,7 @@ class WindowDecoder:
         Returns:
             uint8 (B, 1), predicted flips.  With ``return_confidence`` also float64 (B, windows),
             nats, for the committed cores in the order of time: the logical gap of the closed window
-            (``Doubt``) as uncorrelated matching sees it.  That holds where
+            (``ConfidenceTest``) as uncorrelated matching sees it.  That holds where
             correlated matching or a network decided, too: it does not say how sure these are.
 
         Raises:
@@ -273,10 +273,10 @@ class WindowDecoder:
         first = n * np.arange(batch)[:, None]  # the numbers of the shots' first windows
         if self._blocks:
             windows, kinds = zip(*((w, id(block)) for w, block in self._blocks), strict=True)
-            alike = Alike(windows, kinds, layers, batch)
+            alike = SimilarWindows(windows, kinds, layers, batch)
             for k, *places in alike.groups(np.arange(batch * n)):
                 state.predecode(*self._blocks[k], *places)
-        alike = Alike.of(self._windows, layers, batch)
+        alike = SimilarWindows.of(self._windows, layers, batch)
         index = {scheduled.window: k for k, scheduled in enumerate(self._windows)}
         confidence = np.empty(batch * n)
         for stage in self.stages:

@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.windows.template import Window
 
 
@@ -45,7 +45,7 @@ class WindowModel:
 
 
 def window_model(
-    pieces: Pieces,
+    pieces: MatchingEdges,
     window: Window,
     done: np.ndarray,
     *,

@@ -15,7 +15,7 @@ from qec.decoding.cascade import NATS
 from qec.matching.belief_matching import BeliefMatcher
 from qec.matching.complementary_gap import GapMatcher
 from qec.matching.matcher import Matcher, matching_graph
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.support.errors import QecError
 from qec.windows.template import ExperimentTemplate, Window
 from qec.windows.window_beliefs import WindowBeliefs
@@ -24,7 +24,7 @@ from qec.windows.window_error_model import WindowModel, window_model
 _WARM_UP_SHOTS, _WARM_UP_RATE = 16, 0.005  # of every mechanism: enough for doubt to be looked at
 
 
-class Decided(NamedTuple):
+class WindowResult(NamedTuple):
     """What matching makes of a batch of windows.
 
     Attributes:
@@ -40,7 +40,7 @@ class Decided(NamedTuple):
     late: np.ndarray
 
 
-class WindowCutter:
+class WindowCompiler:
     """Windows for experiments of any length, cut from a reference; those that are alike once.
 
     Args:
@@ -68,7 +68,7 @@ class WindowCutter:
         self.reference = reference
         self._correlated, self._cascade, self._nats = correlated, cascade, nats
         self._itself = itself
-        self._pieces = Pieces.of(reference.lattice)
+        self._pieces = MatchingEdges.of(reference.lattice)
         self._memory = self._pieces.memory_only()
         self._beliefs = WindowBeliefs(reference.lattice, self._pieces) if beliefs else None
         self._cut: dict[tuple[Window, bool, bool], WindowMatcher] = {}
@@ -145,7 +145,7 @@ class WindowCutter:
         if key not in self._made:
             gap = self._closed(closed, place, nats=self._nats)
             better = self._better(whole, place, done)
-            doubt = Doubt(gap, self._nats, better, of_whole, _typical(whole))
+            doubt = ConfidenceTest(gap, self._nats, better, of_whole, _typical(whole))
             matcher = self._matcher(model)
             self._made[key] = WindowMatcher(columns, matcher, _typical(model), doubt)
         return self._made[key]
@@ -241,7 +241,7 @@ def _typical(model: WindowModel) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Doubt:
+class ConfidenceTest:
     """When a window had better be matched as a whole.
 
     The logical gap (``qec.matching.complementary_gap``) is that of the window with the ends in time
@@ -273,7 +273,7 @@ class WindowGap:
     """How sure uncorrelated matching is of its correction of a window: the closed window's gap.
 
     It is about the whole syndrome of the window with the ends in time that uncorrelated matching of
-    the memory checks chooses (see ``Doubt``), whatever decides the window in the end.
+    the memory checks chooses (see ``ConfidenceTest``), whatever decides the window in the end.
 
     Attributes:
         columns: where the memory checks of the window stand.
@@ -305,7 +305,7 @@ class WindowMatcher:
     columns: Columns
     matcher: Matcher | BeliefMatcher | None
     typical: np.ndarray
-    doubt: Doubt | None = None
+    doubt: ConfidenceTest | None = None
 
     def warm_up(self) -> None:
         """Matches something by every part: PyMatching builds its graphs at the first call."""
@@ -319,7 +319,7 @@ class WindowMatcher:
         residual: np.ndarray,
         syndrome: Callable[[np.ndarray], np.ndarray],
         due: np.ndarray | None = None,
-    ) -> Decided:
+    ) -> WindowResult:
         """Matches a batch.
 
         Args:
@@ -331,7 +331,7 @@ class WindowMatcher:
         fell_back = late = np.zeros(len(residual), dtype=np.bool_)
         if self.matcher is None:
             nothing = np.zeros((len(residual), 1 + len(self.columns.scatter)), dtype=np.uint8)
-            return Decided(nothing, fell_back, late)
+            return WindowResult(nothing, fell_back, late)
         found = self.matcher.decode_all(residual)
         if self.doubt is not None:
             fell_back = self.doubt.about(self.columns.closed(residual, found))
@@ -341,4 +341,4 @@ class WindowMatcher:
             if fell_back.any():
                 better = self.doubt.whole.decode_all(syndrome(fell_back))
                 found[fell_back, : better.shape[1]] = better
-        return Decided(found, fell_back, late)
+        return WindowResult(found, fell_back, late)

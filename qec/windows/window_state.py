@@ -23,7 +23,7 @@ from qec.windows.template import Window
 from qec.windows.window_matcher import Columns, WindowMatcher
 
 
-class Explained(NamedTuple):
+class BlockCorrection(NamedTuple):
     """What a block makes of its layers.
 
     Attributes:
@@ -39,7 +39,7 @@ class Explained(NamedTuple):
 class Block(Protocol):
     """As ``qec.windows.predecode_blocks.LayerBlock``."""
 
-    def apply(self, layers: np.ndarray) -> Explained:
+    def apply(self, layers: np.ndarray) -> BlockCorrection:
         """uint8 (B, layers, width), events -> what the block explains of them."""
 
 
@@ -97,7 +97,7 @@ def schedule(
     return made
 
 
-class Alike:
+class SimilarWindows:
     """Which windows, or blocks, of experiments that follow one another can go into one call.
 
     Args:
@@ -116,7 +116,9 @@ class Alike:
         self._row = (layers * np.arange(experiments)[:, None] + starts).reshape(-1)
 
     @classmethod
-    def of(cls, scheduled: Sequence[ScheduledWindow], layers: int, experiments: int) -> Alike:
+    def of(
+        cls, scheduled: Sequence[ScheduledWindow], layers: int, experiments: int
+    ) -> SimilarWindows:
         """Of the windows of an experiment."""
         kinds = [(id(s.matcher), s.before, s.after, s.carries) for s in scheduled]
         return cls([s.window for s in scheduled], kinds, layers, experiments)

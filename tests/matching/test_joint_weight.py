@@ -7,13 +7,13 @@ import pytest
 
 from qec.circuits.patch import MEMORY, OTHER
 from qec.matching.joint_weight import EdgeModel
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.matching.matching_synthesis import combine
 
 
 def test_the_worked_example(monkeypatch):
     """An X error flips a and b, a Z error c, a Y error all three."""
-    pieces = Pieces(
+    pieces = MatchingEdges(
         layer=np.zeros(3, dtype=np.int64),
         sector=np.array([MEMORY, MEMORY, OTHER]),
         probability=np.full(3, 0.01),
@@ -21,7 +21,7 @@ def test_the_worked_example(monkeypatch):
         ends=np.array([[0, 1], [2, -1], [0, 1], [2, -1]]),
         flips=np.zeros(4, dtype=np.bool_),
     )
-    monkeypatch.setattr(Pieces, "of", lambda _: pieces)
+    monkeypatch.setattr(MatchingEdges, "of", lambda _: pieces)
     model = EdgeModel(SimpleNamespace(num_detectors=3))
     assert model.ends.tolist() == [[0, 1], [2, 3]]
     one = np.log(0.99 / 0.01)

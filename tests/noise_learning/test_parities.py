@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qec.noise_learning.error_structure import ErrorStructure
-from qec.noise_learning.parities import BLOCKS, MomentAccumulator, SubsetFamily
-from qec.noise_learning.rates_from_parities import Inversion
+from qec.noise_learning.parities import BLOCKS, ParityAccumulator, SubsetFamily
+from qec.noise_learning.rates_from_parities import RatesFromParities
 from qec.support.errors import QecError
 
 
@@ -37,7 +37,7 @@ def test_rates_follow_exactly_from_exact_parities(mechanisms):
     for detectors, p in mechanisms:
         dem.append("error", p, [stim.target_relative_detector_id(k) for k in sorted(detectors)])
     structure = ErrorStructure.of(dem)
-    inversion = Inversion(structure)
+    inversion = RatesFromParities(structure)
     found = inversion.from_moments @ exact_logs(structure, inversion.family)
     assert found == pytest.approx(structure.x, abs=1e-9)
 
@@ -48,7 +48,7 @@ def test_the_worked_example():
     lines = [f"error({float(1 - np.exp(-x)) / 2}) {detectors}" for detectors, x in rates.items()]
     lines.append("logical_observable L0")
     structure = ErrorStructure.of(stim.DetectorErrorModel("\n".join(lines)))
-    inversion = Inversion(structure)
+    inversion = RatesFromParities(structure)
     by_hand = {(0,): 6, (1,): 3, (2,): 1, (0, 1): 3, (0, 2): 5, (1, 2): 2, (0, 1, 2): 4}
     logs = np.zeros(len(inversion.family))
     for detectors, hundredths in by_hand.items():
@@ -59,7 +59,7 @@ def test_the_worked_example():
 
 def test_rates_follow_exactly_from_exact_parities_of_a_surface_code(our_circuit):
     structure = ErrorStructure.of(our_circuit(5, 5, "X"))
-    inversion = Inversion(structure)
+    inversion = RatesFromParities(structure)
     found = inversion.from_moments @ exact_logs(structure, inversion.family)
     assert found == pytest.approx(structure.x, abs=1e-12)
     assert inversion.learnable.all()
@@ -68,7 +68,7 @@ def test_rates_follow_exactly_from_exact_parities_of_a_surface_code(our_circuit)
 def test_mechanisms_of_too_many_detectors_are_left_alone():
     targets = " ".join(f"D{k}" for k in range(8))
     dem = stim.DetectorErrorModel(f"error(0.1) {targets}\nerror(0.2) D0 D1 L0")
-    inversion = Inversion(ErrorStructure.of(dem))
+    inversion = RatesFromParities(ErrorStructure.of(dem))
     assert inversion.learnable.tolist() == [True, False]
     assert len(inversion.family) == 8 + 1
 
@@ -80,7 +80,7 @@ def test_parities_are_those_of_the_shots(shots, seed):
     groups = [np.array([[0, 3], [2, 10]]), np.array([[1, 4, 7, 9]])]
     family = SubsetFamily.closure(groups, 11)
     packed = np.packbits(events, axis=1, bitorder="little")
-    accumulator = MomentAccumulator(family).update(packed)
+    accumulator = ParityAccumulator(family).update(packed)
     sets = [row for sets in family.sets for row in sets]
     naive = [np.prod(1 - 2 * events[:, row].astype(int), axis=1).mean() for row in sets]
     assert accumulator.parities() == pytest.approx(np.array(naive))
@@ -91,10 +91,10 @@ def test_parities_are_those_of_the_shots(shots, seed):
 
     cut = shots // 3
     if cut:
-        parts = [MomentAccumulator(family).update(p) for p in (packed[:cut], packed[cut:])]
+        parts = [ParityAccumulator(family).update(p) for p in (packed[:cut], packed[cut:])]
         merged = parts[0].merge(parts[1])
         assert merged.parities() == pytest.approx(accumulator.parities())
-        again = MomentAccumulator(family).update(packed[:cut]).update(packed[cut:])
+        again = ParityAccumulator(family).update(packed[:cut]).update(packed[cut:])
         assert again.parities() == pytest.approx(accumulator.parities())
 
 
@@ -110,7 +110,7 @@ def test_a_family_holds_every_subset_once():
 def test_forgotten_shots_weigh_less():
     family = SubsetFamily.closure([], 8)
     quiet, loud = np.zeros((640, 1), np.uint8), np.full((640, 1), 255, np.uint8)
-    accumulator = MomentAccumulator(family).update(quiet).forget(0.25).update(loud)
+    accumulator = ParityAccumulator(family).update(quiet).forget(0.25).update(loud)
     assert accumulator.parities() == pytest.approx(np.full(8, (0.25 - 1) / 1.25))
     assert accumulator.effective_shots == pytest.approx(640 * 1.25**2 / (1 + 0.25**2))
 
@@ -120,7 +120,7 @@ def test_the_variance_is_that_of_the_estimates(our_circuit):
     # the band, whose chance by statistics alone is below 1e-6 (33,000 squared normal numbers).
     circuit = our_circuit(5, 5, "X", 0.006)
     structure = ErrorStructure.of(circuit)
-    inversion = Inversion(structure)
+    inversion = RatesFromParities(structure)
     sampler = circuit.compile_detector_sampler(seed=11)
     squares = []
     for _ in range(20):
@@ -135,12 +135,12 @@ def test_the_variance_is_that_of_the_estimates(our_circuit):
 
 
 def test_shots_of_another_experiment_are_refused():
-    accumulator = MomentAccumulator(SubsetFamily.closure([], 11))
+    accumulator = ParityAccumulator(SubsetFamily.closure([], 11))
     for wrong in (np.zeros((3, 11), np.uint8), np.zeros((0, 2), np.uint8), np.zeros((3, 2), bool)):
         with pytest.raises(QecError, match="bit-packed"):
             accumulator.update(wrong)
     with pytest.raises(QecError, match="no detection events"):
         accumulator.parities()
     with pytest.raises(QecError, match="different detector sets"):
-        accumulator.merge(MomentAccumulator(SubsetFamily.closure([], 12)))
+        accumulator.merge(ParityAccumulator(SubsetFamily.closure([], 12)))
     assert len(accumulator.weight) == BLOCKS

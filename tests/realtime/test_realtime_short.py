@@ -26,7 +26,7 @@ from qec.windows.window_decoder import (
     block_windows,
     parallel_windows,
 )
-from qec.windows.window_matcher import WindowCutter
+from qec.windows.window_matcher import WindowCompiler
 
 
 @functools.cache
@@ -140,7 +140,7 @@ def test_windows_warm_up_with_events_that_have_a_matching(sparse_noise):
     reference = ExperimentTemplate(detector_error_model(sparse_noise))
     stages = parallel_windows(4, 1, 2)
     for correlated in (False, True):
-        cutter = WindowCutter(reference, correlated, itself=True)
+        cutter = WindowCompiler(reference, correlated, itself=True)
         for window in chain(*stages):
             matcher = cutter.window(window, 4)
             assert matcher.typical.any()

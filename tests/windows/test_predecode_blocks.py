@@ -12,7 +12,7 @@ from qec.predecoder.model_fit import Fit
 from qec.predecoder.network import PreDecoderNetwork
 from qec.predecoder.predecoder import Predecoder
 from qec.support.errors import QecError
-from qec.windows.predecode_blocks import BlockCutter
+from qec.windows.predecode_blocks import BlockCompiler
 from qec.windows.streaming_decoder import StreamingDecoder
 from qec.windows.template import EDGE, ExperimentTemplate, Window, rounds_needed
 from qec.windows.window_decoder import WindowDecoder, block_windows, sliding_windows
@@ -49,7 +49,7 @@ def test_blocks_leave_what_the_whole_history_leaves(eager, our_circuit, basis, c
     assert (want.residual != shots).any(axis=1).mean() > 0.9
     short = our_circuit(3, rounds_needed(commit + buffer + 2 * eager.network.reach), basis, 0.008)
     reference = ExperimentTemplate(detector_error_model(short))
-    cutter = BlockCutter(eager, reference)
+    cutter = BlockCompiler(eager, reference)
     layers = rounds + 1
     windows = block_windows(sliding_windows(layers, commit, buffer), layers, eager.network.reach)
     state = WindowState.of(reference.split(shots, rounds), len(windows), predecoder=True)

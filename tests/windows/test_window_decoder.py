@@ -33,7 +33,7 @@ from qec.windows.window_decoder import (
     parallel_windows,
     sliding_windows,
 )
-from qec.windows.window_state import Alike
+from qec.windows.window_state import SimilarWindows
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_every_layer_is_committed_once(layers, commit, buffer, parallel):
 def test_windows_that_are_alike_go_together(kinds, experiments, data):
     layers, n = 20, len(kinds)
     windows = [Window(2 * k, 2 * k + 3, 2 * k, 2 * k + 2) for k in range(n)]
-    alike = Alike(windows, kinds, layers, experiments)
+    alike = SimilarWindows(windows, kinds, layers, experiments)
     everyone = st.integers(0, n * experiments - 1)
     numbers = np.array(data.draw(st.lists(everyone, unique=True)), dtype=np.int64)
     groups = list(alike.groups(numbers))

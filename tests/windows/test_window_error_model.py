@@ -4,11 +4,11 @@ import numpy as np
 import stim
 
 from qec.circuits.patch import MEMORY
-from qec.matching.matching_edges import Pieces
+from qec.matching.matching_edges import MatchingEdges
 from qec.windows.template import Window
 from qec.windows.window_error_model import window_model
 
-ROW = Pieces(
+ROW = MatchingEdges(
     layer=np.array([0, 1, 2]),
     sector=np.full(3, MEMORY),
     probability=np.full(4, 0.1),
