@@ -14,7 +14,7 @@ from numba.core import event
 def compiled(function: Callable) -> Callable:
     """The function in machine code, which is kept on disk where there is a place for it."""
     try:
-        found = njit(cache=True, nogil=True, error_model="numpy")(function)
+        found: Any = njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder nor the home can be written to
         return njit(nogil=True, error_model="numpy")(function)
     found._cache = _Cache(found._cache)
