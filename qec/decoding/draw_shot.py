@@ -23,6 +23,7 @@ from qec.matching.matcher import basis_split
 from qec.matching.matching_edges import MatchingEdges
 from qec.support.compiled_loops import compiling_said
 from qec.support.errors import QecError
+from qec.support.files import print_files
 from qec.support.folder_lock import writes_out_alone
 from qec.support.optional_import import optional
 from qec.support.settings import plain_values, positive_integer, required_path
@@ -91,7 +92,7 @@ def _write(drawn: DrawnShot, out: Path) -> None:
         f"left, {edge_count(drawn.matched)} matched"
     )
     print(f"observable {', '.join(filter(None, drawn.verdict))}")
-    print(", ".join(str(path) for path in paths))
+    print_files(paths)
 
 
 def _model(config: DictConfig) -> tuple[stim.DetectorErrorModel, str]:

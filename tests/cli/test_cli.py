@@ -194,6 +194,8 @@ SLIPS = {
     "sweep circuit=nowhere.stim": "there is no file nowhere.stim",
     "sweep noise=nowhere.yaml": "there is no file nowhere.yaml",
     "sweep predecoder=standard,nowhere": "no pre-decoder checkpoint 'nowhere'",
+    "draw distance=4": "distance=4 is not supported",
+    "completion shell=fish": "shell=fish is not supported",
     "decode": "circuit is empty: give circuit=PATH",
     "decode decoder=foo": "decoder 'foo' is unknown",
     "decode circuit=nowhere.stim dets=nowhere.b8": "there is no file nowhere.stim",

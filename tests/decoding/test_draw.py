@@ -256,7 +256,7 @@ def test_without_plotly_the_figures_are_written_and_the_page_is_not(data, monkey
     assert (
         "shot.html is left out: plotly is not installed: pip install 'qec-predecoder[draw]'" in told
     )
-    assert "out/shot.svg" in told
+    assert "files in out: shot.png shot.svg" in told
     assert "out/shot.html" not in told
 
 

@@ -14,14 +14,14 @@ from qec.cli.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs/results").glob("*.md")))]
+PAGES = [README, *(path.read_text() for path in sorted((ROOT / "docs").rglob("*.md")))]
 COMMAND = re.compile(
     r"^ {4}.*\bqec ([\w-]+)((?: \S+=\S+)*)\s*$|`qec ([\w-]+)((?: \S+=\S+)*)`", re.M
 )
-
-
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n((?: {4}[^\n]*\n)*)", README, re.S)
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
+MAIN = tuple(COMMANDS)[: tuple(COMMANDS).index("export") + 1]
+"""The commands that are not for developers of decoders only."""
 
 
 @pytest.mark.slow
@@ -29,9 +29,9 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 def test_python_examples_run_and_print_what_is_shown(code, shown):
     """But for chance: a seed gives other shots on other processors.
 
-    The numbers are means over 20,000 shots.  The smallest rate, 2.5 %, has a standard error of
-    0.11 %, two runs differ by 0.16 % in the root mean square, and 0.3 * 2.5 % + 0.1 % is 5.4 of
-    that: a false alarm in 1e-7 of the runs, and the other numbers are known better.
+    The numbers are means over 20,000 shots.  The smallest rate, 2.0 %, has a standard error of
+    0.10 %, two runs differ by 0.14 % in the root mean square, and 0.3 * 2.0 % + 0.1 % is 5.0 of
+    that: a false alarm in 6e-7 of the runs, and the other numbers are known better.
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -42,25 +42,24 @@ def test_python_examples_run_and_print_what_is_shown(code, shown):
         assert all(abs(float(a) - float(b)) < 0.3 * float(b) + 0.1 for a, b in pairs), found
 
 
-def test_the_first_example_shows_its_output():
-    assert EXAMPLES[0][1].count("\n") == 5
-    assert not EXAMPLES[1][1]
+def test_the_example_is_short_and_shows_its_output():
+    ((code, shown),) = EXAMPLES
+    assert len(code.strip().splitlines()) <= 10
+    assert shown.count("\n") == 4
 
 
-def test_the_first_screen_has_short_sentences():
-    """At most 25 words; what is indented is no sentence."""
-    screen = README[: README.index("## What you can do with it")]
-    prose = re.sub(r"```.*?```|^ {4,}.*$|^#.*$|^!\[.*$", "", screen, flags=re.S | re.M)
+def test_it_is_read_in_two_minutes():
+    """At most 150 lines and 25 words a sentence; what is indented or in a table is no sentence."""
+    assert README.count("\n") <= 150
+    prose = re.sub(r"```.*?```|^ {4,}.*$|^#.*$|^!\[.*$|^\|.*$", "", README, flags=re.S | re.M)
     prose = re.sub(r"\n\n|\n(?=- )", ". ", prose)
     for sentence in re.split(r"[.:;]\s", re.sub(r"\n", " ", prose)):
         assert len(sentence.split()) <= 25, sentence
 
 
-def test_pictures_exist_and_are_small():
-    paths = re.findall(r"!\[.*?\]\((.*?)\)", README)
-    assert len(paths) == 4
-    for path in paths:
-        assert (ROOT / path).stat().st_size <= 200_000
+def test_no_letter_stands_for_a_quantity():
+    for letter in "FCS":
+        assert not re.search(rf"\b{letter}\b(?!')", README)
 
 
 @pytest.mark.slow
@@ -70,7 +69,7 @@ def test_commands_have_the_keys_they_are_given(monkeypatch):
         [(a or b, x or y) for a, x, b, y in COMMAND.findall(page) if (a or b) in COMMANDS]
         for page in PAGES
     ]
-    assert {name for name, _ in found[0]} == set(COMMANDS)
+    assert {name for name, _ in found[0]} >= set(MAIN)
     assert len(PAGES) > 1
     found = itertools.chain.from_iterable(found)
     for name, overrides in found:

@@ -126,7 +126,7 @@ def test_the_map_shows_where_rates_are_learned(files, monkeypatch, capsys):
     """The reference is 0.01 / 0.003 times the guess everywhere, and so is what is learned."""
     figures = []
     monkeypatch.setattr(
-        "qec.noise_learning.plots.save_figure", lambda figure, *_: figures.append(figure)
+        "qec.noise_learning.plots.save_figure", lambda figure, *_: figures.append(figure) or []
     )
     assert learn(files, f"reference={files}/true.stim") == 0
     (figure,) = figures
@@ -151,7 +151,7 @@ def test_the_alarm_is_drawn(files, stim_circuit, monkeypatch, capsys):
     """Detectors that fire twice as often: dozens of standard deviations."""
     figures = []
     monkeypatch.setattr(
-        "qec.noise_learning.plots.save_figure", lambda figure, *_: figures.append(figure)
+        "qec.noise_learning.plots.save_figure", lambda figure, *_: figures.append(figure) or []
     )
     worse = stim_circuit(3, 3, "Z", 0.02).compile_detector_sampler(seed=5).sample(5000)
     with (files / "events.b8").open("ab") as file:
