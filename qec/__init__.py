@@ -15,6 +15,7 @@ _HOME = {
     "learn_noise": "qec.noise_learning.learn",
     "load_predecoder": "qec.predecoder.checkpoint",
     "memory_circuit": "qec.circuits.memory_circuit",
+    "named_decoder": "qec.decoding.decoder",
 }
 __all__ = list(_HOME)
 __version__ = "0.1.0"

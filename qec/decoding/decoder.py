@@ -405,7 +405,7 @@ def unpacked(shots: np.ndarray, num_detectors: int, packed: bool) -> np.ndarray:
 
 def named_decoder(
     name: str,
-    dem: stim.DetectorErrorModel,
+    model: stim.Circuit | stim.DetectorErrorModel,
     predecoder: Predecoder | str = DEFAULT_PREDECODER,
     **options: Any,
 ) -> Decoder:
@@ -413,14 +413,25 @@ def named_decoder(
 
     Args:
         name: e.g. "predecoder+matching-cascade".
-        dem: the detector error model.
+        model: the circuit, or its detector error model.
         predecoder: checkpoint for the names that start with "predecoder+".
         options: further arguments of ``Decoder.from_dem``.
 
     Raises:
         QecError: unknown name, or as ``Decoder.from_dem``.
+
+    Examples:
+        >>> import qec, stim
+        >>> circuit = stim.Circuit.generated(
+        ...     "surface_code:rotated_memory_x", distance=3, rounds=3,
+        ...     after_clifford_depolarization=0.01,
+        ... )
+        >>> decoder = qec.named_decoder("matching-cascade", circuit)
+        >>> decoder.decode_batch(circuit.compile_detector_sampler().sample(5)).shape
+        (5, 1)
     """
     check_decoder_name(name)
+    dem = detector_error_model(model) if isinstance(model, stim.Circuit) else model
     network = predecoder if has_predecoder(name) else None
     return Decoder.from_dem(dem, predecoder=network, **DECODERS[name], **options)
 
