@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import sinter
 import stim
-import torch
 import yaml
 from fuzz_mutations import mutated, mutated_mildly, mutated_packed, mutated_tensors, packed
 from safetensors.torch import load as load_tensors
@@ -39,10 +38,8 @@ from qec.evaluation.collected_rows import read_collected
 from qec.evaluation.job_array import read_seeds
 from qec.evaluation.sweep import SweepSettings, tasks
 from qec.evaluation.sweep_table import rows_of
-from qec.noise_learning import train_network
 from qec.noise_learning.error_structure import ErrorStructure
 from qec.noise_learning.learn import NoiseLearner
-from qec.noise_learning.network import NoiseNetwork, load_network, save_network
 from qec.predecoder.checkpoint import load_predecoder, save_predecoder
 from qec.predecoder.network import PreDecoderNetwork
 from qec.support.errors import QecError
@@ -341,21 +338,6 @@ def _same_tensors(found: Mapping, right: Mapping) -> None:
 
 
 @functools.cache
-def _noise_networks() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.safetensors"
-        save_network(path, NoiseNetwork(3, width=4), ("a", "b", "c"), {"steps": 1})
-        return [path.read_bytes()]
-
-
-def _read_noise_network(path: Path) -> None:
-    load_network.cache_clear()
-    network, names = load_network(path)
-    assert len(set(names)) == network.last.out_features
-    _same_tensors(network.state_dict(), load_tensors(path.read_bytes()))
-
-
-@functools.cache
 def _train_settings() -> TrainSettings:
     return TrainSettings.from_config(load_config("train", [*TINY, "model={width: 4, layers: 3}"]))
 
@@ -377,41 +359,6 @@ def _read_state(path: Path) -> None:
     found = {f"{a}/{b}": tensor for a, part in run._parts().items() for b, tensor in part.items()}
     _same_tensors(found, {"losses/recent": found["losses/recent"], **right})
     assert 0 <= run.step < 2**53
-
-
-def _network_run(folder: Path) -> train_network._Run:
-    values = {**load_config("train-noise-network"), "out": folder}
-    network = NoiseNetwork(3, width=4)
-    average = torch.optim.swa_utils.AveragedModel(network, use_buffers=True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    settings = train_network.NoiseNetworkSettings(**values)
-    return train_network._Run(settings, network, average, optimiser, ("a", "b", "c"))
-
-
-@functools.cache
-def _network_states() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = _network_run(Path(folder))
-        for parameter in run.network.parameters():
-            moments = {name: torch.rand(parameter.shape) for name in ("exp_avg", "exp_avg_sq")}
-            run.optimiser.state[parameter] = {"step": torch.tensor(1.0), **moments}
-        run.save(1)
-        return [run._state().read_bytes()]
-
-
-def _read_network_state(path: Path) -> None:
-    run = _network_run(path.parent)
-    step = run.resume()
-    right = load_tensors(path.read_bytes())
-    assert right.pop("step") == step
-    found = run._tensors()
-    for k, parameter in enumerate(run.network.parameters()):
-        for name, tensor in run.optimiser.state[parameter].items():
-            found[f"optimiser.{k}.{name}"] = tensor
-    _same_tensors(found, right)
-
-
-# Rows and lines that jobs go on from -------------------------------------------------------------
 
 
 def _collected() -> list[bytes]:
@@ -546,11 +493,7 @@ READERS = {
     "google": Reader(_google, _read_google, mutated_packed),
     "noise": Reader(_noises, _read_noise, name="input.yaml"),
     "checkpoint": Reader(_checkpoints, _read_checkpoint, mutated_tensors, "input.safetensors"),
-    "noise-network": Reader(_noise_networks, _read_noise_network, mutated_tensors),
     "state": Reader(_states, _read_state, mutated_tensors, "state.safetensors"),
-    "noise-state": Reader(
-        _network_states, _read_network_state, mutated_tensors, "state.safetensors"
-    ),
     "collected": Reader(_collected, _read_collected, name="collected.csv"),
     "seeds": Reader(_seeds, _read_seeds, name="collected.seeds"),
     "draws": Reader(_draws, _read_draws, name="draws.csv"),

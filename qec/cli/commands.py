@@ -147,11 +147,6 @@ COMMANDS = {
         "logical errors with tracked weights while the noise drifts",
         ("qec benchmark-drift",),
     ),
-    "train-noise-network": Command(
-        "qec.noise_learning.train_network:train_from",
-        "train the network that reads noise parameters off events",
-        ("qec train-noise-network",),
-    ),
     "paper-factors": Command(
         "qec.benchmarks.paper_tables:compare",
         "an evaluation next to the factors of arXiv:2604.12841",

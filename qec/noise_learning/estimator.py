@@ -104,7 +104,7 @@ class Estimator:
         self._leave_out_useless_detectors()
 
     def run(self, method: str) -> NoiseEstimate:
-        """The estimate by any method but "network"."""
+        """The estimate by any method of ``NoiseLearner.estimate``."""
         if method in ("correlation", "correlation-pooled"):
             return self._correlation(pooled=method == "correlation-pooled")
         fit, deviations, spread, score = self._channels()
@@ -113,24 +113,6 @@ class Estimator:
         if method == "channels":
             return self._made(method, fit.x, np.sqrt(self._fit_variance(fit)), fit.faults)
         return self._local(fit, deviations, spread)
-
-    def from_network(self, packed: np.ndarray) -> NoiseEstimate:
-        """One strength per noise parameter, from the amortised network.
-
-        Args:
-            packed: uint8 (shots, ceil(num_detectors / 8)), bit-packed detection events.
-        """
-        from qec.noise_learning.network import network_rates  # torch only where needed
-
-        of_parameter = network_rates(self.structure, packed)
-        faults = self.structure.faults
-        before = np.zeros(len(of_parameter))
-        before[faults.parameter] = faults.x
-        ratio = of_parameter / before
-        faults = dataclasses.replace(faults, x=faults.x * ratio[faults.parameter])
-        x = faults.mechanism_rates(self.structure.num_mechanisms)
-        # The network gives no error; that of the estimates of single mechanisms bounds it.
-        return self._made("network", x, np.sqrt(self._variance(x)), faults)
 
     def _channels(self) -> tuple[ChannelFit, LocalDeviations, np.ndarray, float]:
         """The channel fit and, from its residuals, the deviations around it."""

@@ -10,10 +10,7 @@ from qec.noise_learning.estimator import Estimator, NoiseEstimate
 from qec.noise_learning.rates_from_parities import RatesFromParities
 from qec.support.errors import QecError
 
-METHODS = ("auto", "correlation", "correlation-pooled", "channels", "local", "network")
-
-NETWORK_SHOTS = 100_000
-"""Shots that are kept for the method "network"."""
+METHODS = ("auto", "correlation", "correlation-pooled", "channels", "local")
 
 
 def learn_noise(
@@ -64,15 +61,10 @@ class NoiseLearner:
         self.structure = ErrorStructure.of(structure)
         self.inversion = RatesFromParities(self.structure)
         self.moments = self.inversion.accumulator()
-        self._recent: list[np.ndarray] = []
 
     def update(self, detection_events: np.ndarray) -> NoiseLearner:
         """Adds shots, bit-packed or one byte per detector."""
-        packed = self.packed(detection_events)
-        self.moments.update(packed)
-        self._recent.append(packed)
-        while sum(map(len, self._recent[1:])) >= NETWORK_SHOTS:
-            self._recent.pop(0)
+        self.moments.update(self.packed(detection_events))
         return self
 
     def packed(self, events: np.ndarray) -> np.ndarray:
@@ -97,8 +89,6 @@ class NoiseLearner:
                 function of the noise parameters; "channels": one strength per noise parameter;
                 "local": rates that differ from place to place, drawn towards the channels as far
                 as the data allow;
-                "network": one strength per parameter, from the amortised network (circuits of
-                ``qec.memory_circuit`` only; the last ``NETWORK_SHOTS`` shots);
                 "auto": "local" where the data show that places differ, else "channels".
             prior: an estimate or a model whose probabilities take the place of the structure's.
 
@@ -107,7 +97,4 @@ class NoiseLearner:
         """
         if method not in METHODS:
             raise QecError(f"method={method!r} is unknown: use one of {', '.join(METHODS)}.")
-        estimator = Estimator(self.structure, self.inversion, self.moments, prior)
-        if method == "network":
-            return estimator.from_network(np.concatenate(self._recent)[-NETWORK_SHOTS:])
-        return estimator.run(method)
+        return Estimator(self.structure, self.inversion, self.moments, prior).run(method)

@@ -201,7 +201,6 @@ SLIPS = {
     "decode circuit=nowhere.stim dets=nowhere.b8": "there is no file nowhere.stim",
     "learn-noise dets=nowhere.b8": "structure is empty: give structure=PATH",
     "train batch=65": "batch=65 is not supported: use a positive multiple of 64",
-    "train-noise-network steps=0": "steps=0 is not supported",
     "evaluate predecoder=null": "no pre-decoder checkpoint 'None'",
     "realtime shots=0": "shots=0 is not supported",
     "calibrate rounds=0": "rounds=0 is not supported",

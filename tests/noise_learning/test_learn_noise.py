@@ -17,7 +17,7 @@ from qec.noise_learning.learn import METHODS
 from qec.noise_learning.random_noise import draw_channels, vary
 from qec.support.errors import QecError
 
-FITS = [name for name in METHODS if name != "network"]
+FITS = METHODS
 
 
 def memory(noise, distance=5, rounds=5, basis="X"):

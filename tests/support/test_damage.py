@@ -314,30 +314,3 @@ def test_other_files_are_no_draws(tmp_path, content):
     (tmp_path / "draws.csv").write_bytes(content)
     with pytest.raises(QecError, match="delete it"):
         benchmark.read_records(tmp_path / "draws.csv")
-
-
-SMALL = ["steps=1", "shots_per_step=100", "shots=[100]", "distances=[3]", "width=4", "workers=0"]
-
-
-@pytest.mark.slow
-def test_the_damaged_state_of_a_noise_network_is_refused(tmp_path, capsys):
-    words, state = [*SMALL, f"out={tmp_path}"], tmp_path / "state.safetensors"
-    assert main(["train-noise-network", *words]) == 0
-    tensors = load_file(state)
-    weight = next(name for name in tensors if name.startswith("optimiser.") and "exp" in name)
-    for changes in (
-        {"step": torch.tensor(-1)},
-        {"step": torch.tensor([1, 2])},
-        {weight: torch.zeros(7)},
-        {weight: torch.full_like(tensors[weight], torch.nan)},
-        {"more": torch.zeros(1)},
-    ):
-        save_file({**tensors, **changes}, state)
-        assert main(["train-noise-network", *words]) == 2, changes
-        assert "cannot resume from" in capsys.readouterr().err
-    state.write_bytes(b"half a file")
-    assert main(["train-noise-network", *words]) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    save_file(tensors, state)
-    assert main(["train-noise-network", *words]) == 0

@@ -61,7 +61,6 @@ COMMANDS = {
     "export": ["distance=3"],
     "benchmark-weights": [],
     "benchmark-drift": [],
-    "train-noise-network": [],
 }
 
 
