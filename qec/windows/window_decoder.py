@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import stim
@@ -34,18 +34,14 @@ if TYPE_CHECKING:
 
 _SHOTS_PER_PASS = 1024  # bounds the memory
 
-WINDOW_DECODERS: dict[str, dict[str, bool]] = {
-    "pymatching-css": {"correlated": False},
-    "pymatching-correlated-css": {"correlated": True},
-    "belief-matching": {"beliefs": True},
-    "matching-cascade": {"cascade": True},
-    "matching-cascade-beliefs": {"cascade": True, "beliefs": True},
-    "predecoder+pymatching": {"cascade": False},
-    "predecoder+matching-cascade": {"cascade": True},
-    "predecoder+matching-cascade-beliefs": {"cascade": True, "beliefs": True},
+_WHOLE_ONLY = {"members", "peer", "decomposition", "memory_only"}
+WINDOW_DECODERS: dict[str, dict[str, Any]] = {
+    name: options for name, options in DECODERS.items() if not _WHOLE_ONLY & options.keys()
 }
-"""The decoders of ``qec.decoding.decoder`` that run in windows, as arguments of
-``WindowDecoder``."""
+"""Those of ``qec.decoding.decoder_names`` that run in windows, as arguments of ``WindowDecoder``.
+
+Uncorrelated windows match the memory checks only, so ``pymatching-memory-css`` is no other one.
+"""
 
 
 def check_window_decoder(name: str, *others: str) -> None:
