@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from scipy.optimize import curve_fit
 from scipy.stats import chi2, norm
 
 from qec.evaluation.sweep_table import SweepRow, describe
 from qec.support.statistics import CONFIDENCE, Estimate, independent_ratio
+from qec.support.tables import Column, print_table, ratio_text
 
 _LEAST_STRENGTHS, _LEAST_DISTANCES = 3, 2  # with fewer there is nothing to fit
 _REJECTED = 0.05  # probability of a larger chi square below which a fit is no description
-_WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,57 +160,52 @@ def _fit(rows: Sequence[SweepRow]) -> Threshold | None:
 # Table -------------------------------------------------------------------------------------------
 
 
+def _suppressed(pair: tuple[int, int], row: tuple[Scaling, float]) -> str:
+    found = row[0].suppression.get(pair, {}).get(row[1])
+    return "" if found is None else ratio_text(found)
+
+
+def _percent(one: Scaling) -> str:
+    if one.threshold is None:
+        return "no crossing found"
+    p, low, high = (100 * x for x in dataclasses.astuple(one.threshold.p))
+    return f"{p:.3f} ({low:.3f}-{high:.3f})"
+
+
+def _of_fit(text: Callable[[Threshold], str]) -> Callable[[Scaling], str]:
+    return lambda one: "" if one.threshold is None else text(one.threshold)
+
+
+_THRESHOLDS = (
+    Column[Scaling]("decoder", lambda one: one.decoder, name=True),
+    Column("threshold, % (95 %)", _percent),
+    Column("nu", _of_fit(lambda fit: f"{fit.nu:.2f}")),
+    Column("chi2 / degrees", _of_fit(lambda fit: f"{fit.chi_square:.1f} / {fit.freedom}")),
+    Column("p fitted", _of_fit(lambda fit: "{:g} to {:g}".format(*fit.strengths))),
+)
+
+
 def print_scalings(found: Sequence[Scaling]) -> None:
-    """Prints thresholds, and suppression factors by p: a table for each kind of point."""
+    """Prints suppression factors by p, and thresholds: two tables for each kind of point."""
     for title, group in itertools.groupby(found, key=lambda one: one.title):
         members = list(group)
         pairs = sorted({pair for one in members for pair in one.suppression})
-        console = Console(
-            width=max(_WIDTH, 40 + 18 * len(pairs)), markup=False, highlight=False, soft_wrap=True
-        )
-        console.print(f"Suppression and threshold: {title}", style="bold")
-        table = _table("p", *(f"Lambda (95 %)\nd = {low} > {high}" for low, high in pairs))
-        for one in members:
-            strengths = sorted({p for by_p in one.suppression.values() for p in by_p})
-            for k, p in enumerate(strengths):
-                cells = (one.suppression.get(pair, {}).get(p) for pair in pairs)
-                name = one.decoder if k == 0 else ""
-                table.add_row(name, f"{p:g}", *("" if c is None else _interval(c) for c in cells))
-        console.print(table, "")
-        console.print(_thresholds(members), "")
+        rows = [
+            (one, p)
+            for one in members
+            for p in sorted({p for by_p in one.suppression.values() for p in by_p})
+        ]
+        columns: list[Column[tuple[Scaling, float]]] = [
+            Column("decoder", lambda row: row[0].decoder, name=True),
+            Column("p", lambda row: f"{row[1]:g}"),
+        ]
+        for low, high in pairs:
+            head = f"Lambda (95 %)\nd = {low} > {high}"
+            columns.append(Column(head, functools.partial(_suppressed, (low, high))))
+        print_table(columns, rows, f"Suppression and threshold: {title}\n")
+        print_table(_THRESHOLDS, members)
     if found:
         print(
             "Lambda: factor between the error rates per round of d and d + 2. Threshold: where\n"
             "error rates per shot of all distances cross; the interval is of sampling alone.\n"
         )
-
-
-def _interval(x: Estimate) -> str:
-    return f"{x.value:.2f} ({x.low:.2f}-{x.high:.2f})"
-
-
-def _thresholds(found: Sequence[Scaling]) -> Table:
-    table = _table("threshold, % (95 %)", "nu", "chi2 / degrees", "p fitted")
-    for one in found:
-        if one.threshold is None:
-            table.add_row(one.decoder, "no crossing found")
-            continue
-        p, low, high = (100 * x for x in dataclasses.astuple(one.threshold.p))
-        first, last = one.threshold.strengths
-        table.add_row(
-            one.decoder,
-            f"{p:.3f} ({low:.3f}-{high:.3f})",
-            f"{one.threshold.nu:.2f}",
-            f"{one.threshold.chi_square:.1f} / {one.threshold.freedom}",
-            f"{first:g} to {last:g}",
-        )
-    return table
-
-
-def _table(*heads: str) -> Table:
-    """Numbers are never cut short: a long name in the first column gives way."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("decoder", overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    return table
