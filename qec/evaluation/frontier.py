@@ -121,7 +121,9 @@ def _draw(axes: Axes, rows: Sequence[SweepRow], colors: Mapping[str, str]) -> No
             label=row.decoder,
         )
     axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    few = (1, 2, 5) if high < 300 * low else (1,)  # more labels would overlap
+    axes.xaxis.set_major_locator(LogLocator(subs=few))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize="small")
