@@ -419,7 +419,7 @@ def _draws() -> list[bytes]:
 def _read_draws(path: Path) -> None:
     found = benchmark.read_records(path)
     with contextlib.redirect_stdout(io.StringIO()):
-        benchmark.print_table(found)
+        benchmark.print_tables(found)
     rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode())))
     # Those without a partner are left out, for they are sampled again.
     records = [dataclasses.asdict(record) for record in found]

@@ -198,5 +198,5 @@ class Cluster:
 
 def _free_port() -> int:
     with socket.socket() as free:
-        free.compile_for(("127.0.0.1", 0))
+        free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -24,7 +24,7 @@ from qec.sinter_plugin import ConfidenceSampler, SinterDecoder, sinter_decoders
 from qec.support.errors import QecError
 
 BIN = pathlib.Path(sys.executable).parent
-README = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (pathlib.Path(__file__).parents[2] / "docs/confidence.md").read_text()
 
 
 def task_of(circuit):
@@ -198,8 +198,8 @@ def test_collect_discards_and_counts_in_workers(stim_circuit, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_module_of_the_readme_serves_sinters_command_line(stim_circuit, tmp_path):
-    (code,) = re.findall(r"```python\n(from qec\.sinter_plugin .*?)```", README, re.S)
+def test_the_module_of_the_page_serves_sinters_command_line(stim_circuit, tmp_path):
+    (code,) = re.findall(r"^cat > mine.py <<'END'\n(.*?)^END$", PAGE, re.S | re.M)
     (tmp_path / "mine.py").write_text(code)
     stim_circuit(3, 3, "X", 0.01).to_file(tmp_path / "memory.stim")
     decoders = ["matching-cascade:discard-below-5", "matching-cascade:by-confidence"]

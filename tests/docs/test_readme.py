@@ -73,7 +73,7 @@ def test_commands_have_the_keys_they_are_given(monkeypatch):
     assert len(PAGES) > 1
     found = itertools.chain.from_iterable(found)
     for name, overrides in found:
-        load_config(name, shlex.split(overrides))
+        load_config(COMMANDS[name].keys or name, shlex.split(overrides))
 
 
 @pytest.mark.slow

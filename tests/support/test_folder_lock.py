@@ -65,8 +65,11 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_second_writer_is_refused(taken, capsys, name):
+def test_a_second_writer_is_refused(taken, capsys, tmp_path, monkeypatch, name):
     folder, holder = taken
+    monkeypatch.chdir(tmp_path)
+    for file in ("memory.stim", "events.b8"):  # what is missing is said before
+        (tmp_path / file).touch()
     before = sorted(folder.iterdir())
     words = [*COMMANDS[name], f"out={folder}"]
     assert main(["sweep" if name == "merge" else name, *words]) == 2

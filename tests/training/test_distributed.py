@@ -40,7 +40,7 @@ class Launch:
 
     def __init__(self, size: int, *program: str) -> None:
         with socket.socket() as free:
-            free.compile_for(("127.0.0.1", 0))
+            free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
         common |= {"WORLD_SIZE": str(size)}
