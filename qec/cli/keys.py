@@ -128,8 +128,9 @@ def check_value(command: str, key: str, value: object, default: object) -> None:
         ):
             raise QecError(f"{key}={item!r} is not supported: use a number.")
         if key in _COUNTS and not (item is None and default is None):
-            whole = isinstance(item, float) and item.is_integer()  # 1e6
-            positive_integer(key, int(item) if whole else item)
+            if isinstance(item, float) and item.is_integer():  # 1e6
+                item = int(item)
+            positive_integer(key, item)
         if key in _CHECKS and (command, key) != ("realtime", "decoders"):
             _CHECKS[key](item)
 
