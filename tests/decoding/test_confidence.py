@@ -4,7 +4,6 @@ import collections
 import os
 import pathlib
 import re
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -24,7 +23,6 @@ from qec.sinter_plugin import ConfidenceSampler, SinterDecoder, sinter_decoders
 from qec.support.errors import QecError
 
 BIN = pathlib.Path(sys.executable).parent
-PAGE = (pathlib.Path(__file__).parents[2] / "docs/confidence.md").read_text()
 
 
 def task_of(circuit):
@@ -195,33 +193,6 @@ def test_collect_discards_and_counts_in_workers(stim_circuit, tmp_path):
     discarded = 1 - curve.shots[three] / counting.shots
     assert discarding.discards / discarding.shots == pytest.approx(discarded, abs=0.06)
     assert discarding.errors < counting.errors
-
-
-@pytest.mark.slow
-def test_the_module_of_the_page_serves_sinters_command_line(stim_circuit, tmp_path):
-    (code,) = re.findall(r"^cat > mine.py <<'END'\n(.*?)^END$", PAGE, re.S | re.M)
-    (tmp_path / "mine.py").write_text(code)
-    stim_circuit(3, 3, "X", 0.01).to_file(tmp_path / "memory.stim")
-    decoders = ["matching-cascade:discard-below-5", "matching-cascade:by-confidence"]
-    command = [
-        *(str(BIN / "sinter"), "collect", "--circuits", "memory.stim", "--processes", "1"),
-        *("--decoders", *decoders, "--custom_decoders_module_function", "mine:decoders"),
-        *("--max_shots", "200", "--quiet", "--save_resume_filepath", "stats.csv"),
-    ]
-    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = {row.decoder: row for row in sinter.read_stats_from_csv_files(tmp_path / "stats.csv")}
-    assert set(rows) == set(decoders)
-    assert 0 < rows[decoders[0]].discards < 200
-    assert post_selection(rows[decoders[1]].custom_counts).shots[0] == 200
 
 
 def test_a_decoder_that_discards_nothing_has_one_byte(stim_circuit):

@@ -24,9 +24,9 @@ SMALL = {
     "thresholds": {
         "DISTANCES": (3, 5),
         "STRENGTHS": (0.006, 0.009, 0.012),
-        "MAX_SHOTS": 500,
+        "MAX_SHOTS": 200,
         "TIMED_DISTANCE": 3,
-        "TIMED_SHOTS": 500,
+        "TIMED_SHOTS": 100,
     },
 }
 """Sizes in place of those in the cell with the tag ``parameters``."""
