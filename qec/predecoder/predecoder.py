@@ -172,10 +172,12 @@ class CompiledPredecoder:
         """Compiles and builds what only some shots need: no timing should meet it by chance."""
         if self._settles and self.cut != np.inf:
             shots = torch.ones((1, self.lattice.num_detectors), dtype=torch.uint8)
-            self.commit(shots, self.forward(self.cells(shots)))
-            with self._computing():
-                found = self._in_float64(self._cells(shots, torch.float64)).float()
-            self.residual(shots, found, self.cut)
+            self.residual(shots, self._settled(shots), self.cut)
+
+    def _settled(self, detectors: torch.Tensor) -> torch.Tensor:
+        """As ``forward`` of their ``cells``, but computed in float64."""
+        with self._computing():
+            return self._in_float64(self._cells(detectors, torch.float64)).float()
 
     def log_odds(self, detectors: np.ndarray) -> np.ndarray:
         """uint8 (B, num_detectors) -> float32 (B, E), of ``grid.edges``; not told: the prior's."""
@@ -220,9 +222,7 @@ class CompiledPredecoder:
         left, flips, close = (part.cpu().numpy() for part in found)
         shots = np.flatnonzero(close)
         if len(shots):
-            with self._computing():
-                told = self._in_float64(self._cells(detectors[shots], torch.float64)).float()
-            settled = self.residual(detectors[shots], told, self.cut)
+            settled = self.residual(detectors[shots], self._settled(detectors[shots]), self.cut)
             left[shots], flips[shots] = (part.numpy() for part in settled[:2])
         return left, flips
 
@@ -247,11 +247,7 @@ class CompiledPredecoder:
             int64 (k, 2), detectors; -1 where an edge ends on the boundary.
         """
         detectors = self._upload(shot[None])
-        with self._computing():
-            if self._settles:
-                told = self._in_float64(self._cells(detectors, torch.float64))
-            else:
-                told = self._run(self._cells(detectors, self._events_dtype))
+        told = self._settled(detectors) if self._settles else self.forward(self.cells(detectors))
         flat = told.movedim(1, -1).flatten().float().cpu().numpy().astype(np.float64)
         ends = self.residual.ends[flat[self.residual.place] > self.cut]
         return np.where(ends < self.lattice.num_detectors, ends, -1)
